@@ -1,1 +1,22 @@
-//! x
+//! The content-factory sidecar: a telemetry sidecar for a Python web application.
+//!
+//! The library holds everything; the binary only maps a result to an exit code.
+//! A module names only modules of a lower floor (`tests/architecture.rs` holds the floors and enforces it).
+
+pub mod api;
+pub mod app;
+pub mod checks;
+pub mod cli;
+pub mod config;
+pub mod database;
+pub mod demo;
+pub mod lifecycle;
+pub mod model;
+pub mod problem;
+pub mod proxy;
+pub mod redact;
+pub mod semconv;
+pub mod settings;
+pub mod system;
+pub mod telemetry;
+pub mod traffic;

@@ -1,2 +1,3 @@
-//! x
-fn main(){}
+//! The binary: maps the result of the command line to an exit code.
+
+fn main() {}

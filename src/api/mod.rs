@@ -1,0 +1,1 @@
+//! The admin port: the endpoints, rendered from memory.

@@ -1,0 +1,1 @@
+//! Composition: makes the rooms, carries values from one to another, restarts them, drains.

@@ -1,0 +1,1 @@
+//! Health checks in the background: schedule, thresholds, the last report of each.

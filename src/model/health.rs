@@ -1,0 +1,95 @@
+//! Health: the status of a service, the report of one check, and the worst-of rule.
+
+use std::time::Duration;
+
+use crate::redact::Clean;
+
+/// The status of a service, or of all. Later is worse, and `Unknown` is not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HealthStatus {
+    /// Nothing is known: not configured, no result yet, or the last one is stale.
+    #[default]
+    Unknown,
+    /// Works.
+    Healthy,
+    /// Works in part, or slowly.
+    Degraded,
+    /// Does not work.
+    Unhealthy,
+}
+
+impl HealthStatus {
+    /// The word in the endpoints.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// One check as everyone else sees it. A value: the runner makes it, others only read it.
+#[derive(Clone, Debug)]
+pub struct CheckReport {
+    /// The key under `services` in `/health`, for example `database`.
+    pub name: String,
+    /// After `failure_threshold`, so that one lost packet does not flip it.
+    pub status: HealthStatus,
+    /// For people; at most 200 characters.
+    pub message: Clean<'static>,
+    /// Whether readiness may depend on it.
+    pub criticality: Criticality,
+    /// How long the last run took; `None` before the first.
+    pub latency: Option<Duration>,
+    /// When the last run ended, in seconds since the Unix epoch; `None` before the first.
+    pub checked_at: Option<f64>,
+}
+
+/// Whether a failing check makes the application unfit for traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Criticality {
+    /// The application cannot work without it.
+    Critical,
+    /// The application works without it.
+    Optional,
+}
+
+/// The whole is as healthy as its worst known service; with nothing known it is `Unknown`.
+#[must_use]
+pub fn overall(reports: &[CheckReport]) -> HealthStatus {
+    reports.iter().map(|report| report.status).max().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(status: HealthStatus) -> CheckReport {
+        CheckReport {
+            name: "x".into(),
+            status,
+            message: Clean::literal("x"),
+            criticality: Criticality::Critical,
+            latency: None,
+            checked_at: None,
+        }
+    }
+
+    #[test]
+    fn the_whole_is_as_healthy_as_its_worst_known_service() {
+        use HealthStatus::{Degraded, Healthy, Unhealthy, Unknown};
+        for (services, expected) in [
+            (vec![], Unknown),
+            (vec![Unknown, Unknown], Unknown),
+            (vec![Healthy, Unknown], Healthy),
+            (vec![Degraded, Healthy], Degraded),
+            (vec![Unhealthy, Degraded, Unknown], Unhealthy),
+        ] {
+            let reports: Vec<_> = services.iter().copied().map(report).collect();
+            assert_eq!(overall(&reports), expected, "{services:?}");
+        }
+    }
+}

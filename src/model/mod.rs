@@ -1,0 +1,13 @@
+//! The values that travel between rooms; no I/O, no state of their own.
+//!
+//! A room gives out values of this floor and takes them in; no room names another room.
+
+pub mod catalogue;
+pub mod health;
+pub mod request;
+pub mod route;
+pub mod sample;
+pub mod telemetry;
+pub mod trace;
+pub mod traffic;
+pub mod usage;

@@ -1,0 +1,189 @@
+//! Route templates of the application, such as `/products/{product_id}`, and the lookup of a path in them.
+//!
+//! A table is immutable; who refreshes it makes a new one from the old, so ids never change their meaning.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// At most this many templates are kept; further ones are left out, and their requests have no route.
+pub const MAX_ROUTES: usize = 1_000;
+
+/// The number of a template: stable for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteId(pub u16);
+
+/// A template that a request matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route<'a> {
+    /// Its number, for tables of counters.
+    pub id: RouteId,
+    /// Its text, for spans.
+    pub template: &'a str,
+}
+
+/// All templates known; made by whoever reads the application's `/openapi.json`, looked up by the proxy.
+#[derive(Clone, Debug, Default)]
+pub struct RouteTable {
+    /// Every template ever known, by id.
+    templates: Vec<Arc<str>>,
+    /// The templates without parameters.
+    literal: HashMap<Box<[u8]>, RouteId>,
+    /// The templates with parameters, by number of segments; literal segments win over parameters.
+    patterns: HashMap<usize, Vec<Pattern>>,
+}
+
+#[derive(Clone, Debug)]
+struct Pattern {
+    id: RouteId,
+    segments: Vec<Segment>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Segment {
+    Literal(Box<[u8]>),
+    Parameter,
+}
+
+impl RouteTable {
+    /// A table of these templates that keeps the ids of `self`; those that are gone match no more.
+    ///
+    /// A template is a path with `{name}` segments, as FastAPI writes it; a segment that only contains a
+    /// parameter (`{id}.json`) counts as a parameter, `{rest:path}` matches one segment only.
+    #[must_use]
+    pub fn with_templates<'t>(&self, templates: impl IntoIterator<Item = &'t str>) -> Self {
+        let mut next = Self { templates: self.templates.clone(), ..Self::default() };
+        for template in templates {
+            let known = next.templates.iter().position(|existing| **existing == *template);
+            let index = match known {
+                Some(index) => index,
+                None if next.templates.len() < MAX_ROUTES => {
+                    next.templates.push(template.into());
+                    next.templates.len() - 1
+                }
+                None => continue,
+            };
+            let Ok(id) = u16::try_from(index).map(RouteId) else { continue };
+            next.insert(id, template);
+        }
+        for patterns in next.patterns.values_mut() {
+            // literal sorts before parameter at the first difference: the more exact template is tried first
+            patterns.sort_by(|left, right| left.segments.cmp(&right.segments));
+        }
+        next
+    }
+
+    fn insert(&mut self, id: RouteId, template: &str) {
+        if !template.contains('{') {
+            self.literal.insert(template.as_bytes().into(), id);
+            return;
+        }
+        let segments: Vec<Segment> = template
+            .split('/')
+            .map(|part| if part.contains('{') { Segment::Parameter } else { Segment::Literal(part.as_bytes().into()) })
+            .collect();
+        self.patterns.entry(segments.len()).or_default().push(Pattern { id, segments });
+    }
+
+    /// Finds the template of a path (without query). Does not allocate; two hash lookups, then the templates of
+    /// the same number of segments in turn.
+    #[must_use]
+    pub fn lookup(&self, path: &[u8]) -> Option<Route<'_>> {
+        let id = self.literal.get(path).copied().or_else(|| self.lookup_pattern(path))?;
+        Some(Route { id, template: self.template(id)? })
+    }
+
+    fn lookup_pattern(&self, path: &[u8]) -> Option<RouteId> {
+        if self.patterns.is_empty() {
+            return None;
+        }
+        let count = memchr::memchr_iter(b'/', path).count() + 1;
+        let pattern = self.patterns.get(&count)?.iter().find(|pattern| pattern.matches(path))?;
+        Some(pattern.id)
+    }
+
+    /// The text of a template; `None` for an id of another table.
+    #[must_use]
+    pub fn template(&self, id: RouteId) -> Option<&str> {
+        self.templates.get(usize::from(id.0)).map(|template| &**template)
+    }
+
+    /// How many templates match at present.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.literal.len() + self.patterns.values().map(Vec::len).sum::<usize>()
+    }
+
+    /// Whether no template is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Pattern {
+    fn matches(&self, path: &[u8]) -> bool {
+        path.split(|byte| *byte == b'/').zip(&self.segments).all(|(part, segment)| match segment {
+            Segment::Literal(literal) => **literal == *part,
+            Segment::Parameter => !part.is_empty(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> RouteTable {
+        RouteTable::default().with_templates([
+            "/",
+            "/products",
+            "/products/{id}",
+            "/products/{id}/videos",
+            "/products/new",
+        ])
+    }
+
+    #[test]
+    fn a_path_finds_its_template() {
+        let table = table();
+        for (path, template) in [
+            ("/", Some("/")),
+            ("/products", Some("/products")),
+            ("/products/7", Some("/products/{id}")),
+            ("/products/new", Some("/products/new")),
+            ("/products/7/videos", Some("/products/{id}/videos")),
+            ("/products/", None),
+            ("/products/7/videos/1", None),
+            ("/unknown", None),
+            ("", None),
+        ] {
+            assert_eq!(table.lookup(path.as_bytes()).map(|route| route.template), template, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_literal_segment_wins_over_a_parameter() {
+        let table =
+            RouteTable::default().with_templates(["/{kind}/list", "/videos/{id}", "/videos/{id}/x", "/{a}/{b}/x"]);
+        assert_eq!(table.lookup(b"/videos/list").map(|route| route.template), Some("/videos/{id}"));
+        assert_eq!(table.lookup(b"/posts/list").map(|route| route.template), Some("/{kind}/list"));
+        assert_eq!(table.lookup(b"/posts/1/x").map(|route| route.template), Some("/{a}/{b}/x"));
+    }
+
+    #[test]
+    fn a_refresh_keeps_the_ids_and_drops_what_is_gone() {
+        let first = table();
+        let second = first.with_templates(["/videos", "/products/{id}"]);
+        assert_eq!(first.lookup(b"/products/1").map(|r| r.id), second.lookup(b"/products/1").map(|r| r.id));
+        assert!(second.lookup(b"/products").is_none());
+        assert_eq!(second.template(RouteId(1)), Some("/products"));
+        assert_eq!(second.len(), 2);
+    }
+
+    #[test]
+    fn the_number_of_templates_is_bounded() {
+        let many: Vec<String> = (0..MAX_ROUTES + 50).map(|i| format!("/r{i}")).collect();
+        let table = RouteTable::default().with_templates(many.iter().map(String::as_str));
+        assert_eq!(table.len(), MAX_ROUTES);
+    }
+}

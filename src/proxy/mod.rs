@@ -1,0 +1,1 @@
+//! The data path: listeners, connections to the application, timers, admission.

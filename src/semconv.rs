@@ -1,0 +1,39 @@
+//! Names of attributes by OpenTelemetry's semantic conventions 1.44: constants, never literals elsewhere.
+
+/// The schema that our names follow.
+pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
+
+/// `client.address`
+pub const CLIENT_ADDRESS: &str = "client.address";
+/// `error.type`
+pub const ERROR_TYPE: &str = "error.type";
+/// `http.request.method`
+pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
+/// `http.request.method_original`
+pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
+/// `http.request.resend_count`
+pub const HTTP_REQUEST_RESEND_COUNT: &str = "http.request.resend_count";
+/// `http.response.status_code`
+pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
+/// `http.route`
+pub const HTTP_ROUTE: &str = "http.route";
+/// `network.peer.address`
+pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
+/// `network.peer.port`
+pub const NETWORK_PEER_PORT: &str = "network.peer.port";
+/// `network.protocol.version`
+pub const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
+/// `server.address`
+pub const SERVER_ADDRESS: &str = "server.address";
+/// `server.port`
+pub const SERVER_PORT: &str = "server.port";
+/// `url.full`
+pub const URL_FULL: &str = "url.full";
+/// `url.path`
+pub const URL_PATH: &str = "url.path";
+/// `url.query`
+pub const URL_QUERY: &str = "url.query";
+/// `url.scheme`
+pub const URL_SCHEME: &str = "url.scheme";
+/// `user_agent.original`
+pub const USER_AGENT_ORIGINAL: &str = "user_agent.original";

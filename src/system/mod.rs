@@ -1,0 +1,1 @@
+//! CPU, memory, disk and network of the node, and our own process.

@@ -1,0 +1,1 @@
+//! Counting: per-thread shards, sliding windows, recent failures, route templates.

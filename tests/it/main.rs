@@ -1,0 +1,1 @@
+//! Black-box tests over real sockets: one binary, a module per concern.
