@@ -397,6 +397,11 @@ pub trait RequestSink {
 
     /// The request is over, whatever its end; called once for each `begin`.
     fn end(&mut self, record: &RequestRecord<'_>);
+
+    /// Some time has passed: called by the worker's timer about every 100 ms, also when no request comes.
+    ///
+    /// Lets a sink that gathers hand over what it holds, without a clock of its own.
+    fn tick(&mut self) {}
 }
 
 /// Two sinks as one: `app` pairs the counters with the span writer, and the proxy knows neither.
@@ -420,5 +425,10 @@ impl<A: RequestSink, B: RequestSink> RequestSink for (A, B) {
         // the counters come last: whoever sees the count finds the span handed over
         self.1.end(record);
         self.0.end(record);
+    }
+
+    fn tick(&mut self) {
+        self.0.tick();
+        self.1.tick();
     }
 }
