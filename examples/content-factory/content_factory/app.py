@@ -1,0 +1,31 @@
+"""The web application: `gunicorn content_factory.app:app`."""
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
+
+from content_factory import logs
+from content_factory.routes import router
+
+logs.configure()
+app = FastAPI(title="Content factory", version="1.0.0")
+app.include_router(router)
+app.add_middleware(logs.RequestLog)
+
+
+@app.exception_handler(OperationalError)
+def database_is_away(_request: Request, _error: OperationalError) -> JSONResponse:
+    """503 in fixed words: the exception's text holds the connection's address."""
+    return JSONResponse({"detail": "the database cannot be reached"}, status_code=503)
+
+
+@app.get("/")
+async def root() -> dict[str, str]:
+    """Says what this is."""
+    return {"name": "content factory"}
+
+
+@app.get("/health")
+async def health() -> dict[str, str]:
+    """Says that this process answers; what stands behind it is the sidecar's concern."""
+    return {"status": "healthy"}

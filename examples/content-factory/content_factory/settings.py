@@ -1,0 +1,23 @@
+"""What the environment says, read once."""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the application's own servers are."""
+
+    database_url: str
+    redis_url: str
+
+    @staticmethod
+    def from_environment() -> "Settings":
+        """Without any variable: SQLite in the working directory, and Redis where it usually is."""
+        return Settings(
+            database_url=os.environ.get("DATABASE_URL", "sqlite:///content-factory.db"),
+            redis_url=os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
+        )
+
+
+settings = Settings.from_environment()
