@@ -1,0 +1,123 @@
+"""What the end-to-end tests stand on: real servers, started once, and a fresh sidecar and collector for each test."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from collecting import FileCollector
+from factory import Application, CeleryWorker
+from processes import Process, end_all
+from servers import Postgres, Redis
+from sidecar import Sidecar
+
+SidecarMaker = Callable[..., Sidecar]
+
+
+def pytest_configure() -> None:
+    """A run that is ended from outside takes its servers with it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
+    """A failed test shows what each process said, and where the whole log is."""
+    report = yield
+    if report.failed:
+        for process in Process.alive:
+            report.sections.append((f"{process.name}: the end of {process.log}", process.said(3000)))
+    return report
+
+
+def pytest_sessionfinish() -> None:
+    """Whatever a test forgot to end."""
+    end_all()
+
+
+@pytest.fixture(scope="session")
+def servers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the shared servers keep their logs."""
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture(scope="session")
+def postgres(servers_folder: Path) -> Iterator[Postgres]:
+    """The application's database."""
+    server = Postgres(servers_folder)
+    server.create()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def redis(servers_folder: Path) -> Iterator[Redis]:
+    """The broker of the application's tasks."""
+    server = Redis(servers_folder)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def application(servers_folder: Path, postgres: Postgres, redis: Redis) -> Iterator[Application]:
+    """The content factory in four processes."""
+    server = Application(servers_folder, {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url})
+    server.create_tables()
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def worker(servers_folder: Path, application: Application) -> Iterator[CeleryWorker]:
+    """The content factory's Celery worker."""
+    server = CeleryWorker(servers_folder, application.environment)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def collector(tmp_path: Path) -> Iterator[FileCollector]:
+    """A collector that has seen nothing yet."""
+    with FileCollector(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def start_sidecar(tmp_path: Path) -> Iterator[SidecarMaker]:
+    """Starts sidecars; each ends with the test, and must end cleanly if the test has not ended it itself."""
+    started: list[Sidecar] = []
+
+    def start(settings: dict[str, Any], environment: dict[str, str] | None = None, name: str = "sidecar") -> Sidecar:
+        sidecar = Sidecar(tmp_path, settings, environment, name)
+        started.append(sidecar)
+        sidecar.start()
+        return sidecar
+
+    yield start
+    codes = {sidecar.name: sidecar.stop() for sidecar in started if sidecar in Process.alive}
+    assert set(codes.values()) <= {0}, f"exit codes {codes}, expected 0"
+
+
+@pytest.fixture
+def sidecar(start_sidecar: SidecarMaker, application: Application, collector: FileCollector) -> Sidecar:
+    """A sidecar between the application and the collector, with nothing counted yet."""
+    return start_sidecar(behind(application, collector), QUICK_EXPORT)
+
+
+# Metrics leave each half second instead of each quarter of a minute, so that no test waits for them.
+QUICK_EXPORT = {"OTEL_METRIC_EXPORT_INTERVAL": "500"}
+
+
+def behind(application: Application, collector: FileCollector) -> dict[str, Any]:
+    """The settings of a sidecar between these two."""
+    return {
+        "proxy": {"listen": "127.0.0.1:0", "upstream": application.url},
+        "telemetry": {"endpoint": collector.url, "protocol": "grpc"},
+    }

@@ -1,0 +1,108 @@
+"""The watched application: examples/content-factory under gunicorn with four processes, and its Celery worker."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from processes import ROOT, Process, free_port
+from waiting import eventually
+
+SOURCES = ROOT / "examples/content-factory"
+BIN = Path(sys.executable).parent
+QUEUES = "main-queue,video-queue,publish-queue"
+
+LINE = re.compile(
+    r"request method=(?P<method>\S+) path=(?P<path>\S+) status=(?P<status>\d+) seconds=\S+ pid=(?P<pid>\d+)"
+    r' trace_id=(?P<trace_id>\S+) span_id=(?P<span_id>\S+) agent="(?P<agent>[^"]*)"'
+)
+# The sidecar's own questions to the application are no traffic.
+SIDECAR_AGENT = "content-factory-sidecar/"
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """What the application wrote about one request."""
+
+    method: str
+    path: str
+    status: str
+    pid: str
+    trace_id: str
+    span_id: str
+    agent: str
+
+
+class Application(Process):
+    """gunicorn with four uvicorn workers."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]):
+        self.port = free_port()
+        settings = environment | {"PYTHONPATH": str(SOURCES), "PYTHONUNBUFFERED": "1"}
+        command = [
+            str(BIN / "gunicorn"),
+            "--config", str(SOURCES / "gunicorn.conf.py"),
+            "--bind", f"127.0.0.1:{self.port}",
+            "content_factory.app:app",
+        ]  # fmt: skip
+        super().__init__("application", command, settings, folder)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def create_tables(self) -> None:
+        """As its README says: once, before the first start."""
+        subprocess.run([sys.executable, "-m", "content_factory"], env=self.environment, check=True)
+
+    def start(self) -> None:
+        """Returns once all four workers are up and one of them answers."""
+        booted_before = self._workers_booted()
+        self.spawn()
+
+        def ready() -> bool:
+            self.must_live()
+            assert self._workers_booted() - booted_before == 4, "not all workers are up"
+            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
+                return answer.status == 200
+
+        eventually(ready, "four workers to be up", seconds=60)
+
+    def _workers_booted(self) -> int:
+        return self.log.read_text(errors="replace").count("Application startup complete") if self.log.exists() else 0
+
+    def position(self) -> int:
+        """How much of its log there is; hand it to `lines` later."""
+        return self.log.stat().st_size
+
+    def lines(self, since: int) -> list[LogLine]:
+        """One entry for each request of a client since then, in the order in which they ended."""
+        with self.log.open("rb") as log:
+            log.seek(since)
+            text = log.read().decode(errors="replace")
+        lines = [LogLine(**match.groupdict()) for match in LINE.finditer(text)]
+        return [line for line in lines if not line.agent.startswith(SIDECAR_AGENT)]
+
+
+class CeleryWorker(Process):
+    """One Celery worker that serves all queues."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]):
+        settings = environment | {"PYTHONPATH": str(SOURCES), "PYTHONUNBUFFERED": "1"}
+        celery = [str(BIN / "celery"), "-A", "content_factory.tasks:celery", "worker"]
+        super().__init__("celery", [*celery, "-Q", QUEUES, "-c", "2", "-n", "e2e@%h", "-l", "INFO"], settings, folder)
+
+    def start(self) -> None:
+        """Returns once it consumes."""
+        self.spawn()
+
+        def ready() -> bool:
+            self.must_live()
+            return " ready." in self.said()
+
+        eventually(ready, "the Celery worker to be ready", seconds=60)

@@ -1,0 +1,37 @@
+"""A caller's trace goes on through the sidecar into the application."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from collecting import FileCollector
+from exported import CLIENT, SERVER
+from factory import Application
+from sidecar import Sidecar
+from waiting import eventually
+
+TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+def test_a_callers_trace_goes_on_to_the_application(sidecar: Sidecar, application: Application, collector: FileCollector):
+    before = application.position()
+    headers = {"traceparent": f"00-{TRACE}-{CALLER}-01", "tracestate": "vendor=value"}
+    assert httpx.get(sidecar.proxy + "/", headers=headers).status_code == 200
+    [server] = eventually(lambda: collector.exported.spans(SERVER), "the request's span")
+    [client] = collector.exported.spans(CLIENT)
+    [line] = eventually(lambda: application.lines(before), "the application's line")
+    assert (server.trace_id, server.parent_id) == (TRACE, CALLER)
+    assert (client.trace_id, client.parent_id) == (TRACE, server.span_id)
+    assert (line.trace_id, line.span_id) == (TRACE, client.span_id)
+
+
+@pytest.mark.parametrize("value", ["", "00-zz-b7ad6b7169203331-01", f"00-{'0' * 32}-{CALLER}-01", f"ff-{TRACE}-{CALLER}-01"])
+def test_an_unreadable_traceparent_starts_a_new_trace(
+    value: str, sidecar: Sidecar, application: Application, collector: FileCollector
+):
+    before = application.position()
+    assert httpx.get(sidecar.proxy + "/", headers={"traceparent": value}).status_code == 200
+    [server] = eventually(lambda: collector.exported.spans(SERVER), "the request's span")
+    [line] = eventually(lambda: application.lines(before), "the application's line")
+    assert server.parent_id == ""
+    assert server.trace_id == line.trace_id not in (TRACE, "-")
