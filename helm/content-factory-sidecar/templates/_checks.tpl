@@ -1,0 +1,55 @@
+{{/* Mistakes that a schema cannot see. Each message says what was found, what was expected and which key it is. */}}
+{{- define "content-factory-sidecar.checks" -}}
+{{- include "content-factory-sidecar.checks.ports" . -}}
+{{- include "content-factory-sidecar.checks.config" . -}}
+{{- if not .Values.web.image.repository -}}
+{{- fail "web.image.repository: empty, expected the image of your application" -}}
+{{- end -}}
+{{- if .Values.dataDir.enabled -}}
+{{- $limit := include "content-factory-sidecar.mebibytes" (dict "path" "dataDir.sizeLimit" "value" .Values.dataDir.sizeLimit) | int -}}
+{{- if le $limit 320 -}}
+{{- fail (printf "dataDir.sizeLimit: %s, expected more than 320Mi: the sidecar keeps up to 256 MiB of spool and 64 MiB of history there, and the kubelet evicts a pod above its limit" .Values.dataDir.sizeLimit) -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.collector.enabled -}}
+{{- if not .Values.collector.existingSecret -}}
+{{- fail "collector.existingSecret: empty, expected the name of a Secret with the bearer token (collector.tokenKey) and the vendors' keys" -}}
+{{- end -}}
+{{- if and .Values.collector.vendors.sentry.secretKey (not .Values.collector.vendors.sentry.url) -}}
+{{- fail "collector.vendors.sentry.url: empty, expected https://oORG.ingest.sentry.io/api/PROJECT/integration/otlp" -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "content-factory-sidecar.checks.ports" -}}
+{{- $taken := dict -}}
+{{- $ports := list
+    (list "web.port" .Values.web.port)
+    (list "sidecar.ports.proxy" .Values.sidecar.ports.proxy)
+    (list "sidecar.ports.admin" .Values.sidecar.ports.admin) -}}
+{{- range $ports -}}
+{{- $path := index . 0 -}}
+{{- $port := index . 1 | toString -}}
+{{- if hasKey $taken $port -}}
+{{- fail (printf "%s: %s, expected another port than %s: containers of a pod share their ports" $path $port (get $taken $port)) -}}
+{{- end -}}
+{{- $_ := set $taken $port $path -}}
+{{- end -}}
+{{- end }}
+
+{{/* Settings that the chart makes from its own values reach the sidecar as environment, which wins over its file. */}}
+{{- define "content-factory-sidecar.checks.config" -}}
+{{- $owned := dict
+    "proxy.listen" "sidecar.ports.proxy"
+    "proxy.upstream" "web.port"
+    "admin.listen" "sidecar.ports.admin"
+    "telemetry.endpoint" "sidecar.otlp.endpoint"
+    "telemetry.protocol" "sidecar.otlp.protocol" -}}
+{{- range $path, $value := $owned -}}
+{{- $parts := splitList "." $path -}}
+{{- $section := get $.Values.sidecar.config (first $parts) -}}
+{{- if and (kindIs "map" $section) (hasKey $section (last $parts)) -}}
+{{- fail (printf "sidecar.config.%s: set, but the chart sets it by the environment, which wins: expected the value under %s instead" $path $value) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}

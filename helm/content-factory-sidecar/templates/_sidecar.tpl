@@ -1,0 +1,89 @@
+{{/* The sidecar's container: the one place where it is written. */}}
+{{- define "content-factory-sidecar.container" -}}
+name: content-factory-sidecar
+image: {{ include "content-factory-sidecar.image" (dict "image" .Values.image "tag" .Chart.AppVersion) }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{- if .Values.sidecar.native }}
+restartPolicy: Always
+{{- end }}
+{{- if .Values.sidecar.config }}
+args: ["run", "--config", "/etc/content-factory-sidecar/sidecar.yaml"]
+{{- else }}
+args: ["run"]
+{{- end }}
+env:
+{{- include "content-factory-sidecar.env" . | nindent 2 }}
+{{- with .Values.sidecar.existingSecret }}
+envFrom:
+  - secretRef: {name: {{ . }}}
+{{- end }}
+ports:
+  - {name: sidecar-http, containerPort: {{ .Values.sidecar.ports.proxy }}, protocol: TCP}
+  - {name: sidecar-admin, containerPort: {{ .Values.sidecar.ports.admin }}, protocol: TCP}
+startupProbe:
+  httpGet: {path: /startupz, port: {{ .Values.sidecar.ports.admin }}}
+  periodSeconds: 1
+  failureThreshold: 60
+livenessProbe:
+  httpGet: {path: /livez, port: {{ .Values.sidecar.ports.admin }}}
+  periodSeconds: 10
+  timeoutSeconds: 2
+  failureThreshold: 3
+readinessProbe:
+  httpGet: {path: /readyz, port: {{ .Values.sidecar.ports.admin }}}
+  periodSeconds: 5
+  timeoutSeconds: 2
+  failureThreshold: 2
+resources: {{- toYaml .Values.sidecar.resources | nindent 2 }}
+securityContext: {{- toYaml .Values.sidecar.securityContext | nindent 2 }}
+terminationMessagePolicy: FallbackToLogsOnError
+{{- if or .Values.dataDir.enabled .Values.sidecar.config }}
+volumeMounts:
+{{- if .Values.dataDir.enabled }}
+  - {name: sidecar-data, mountPath: /var/lib/content-factory-sidecar}
+{{- end }}
+{{- if .Values.sidecar.config }}
+  - {name: sidecar-config, mountPath: /etc/content-factory-sidecar, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "content-factory-sidecar.env" -}}
+- {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+- {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+- {name: POD_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
+- {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+- {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+- {name: SIDECAR_PROXY__UPSTREAM, value: "http://127.0.0.1:{{ .Values.web.port }}"}
+- {name: SIDECAR_PROXY__LISTEN, value: "0.0.0.0:{{ .Values.sidecar.ports.proxy }}"}
+- {name: SIDECAR_ADMIN__LISTEN, value: "0.0.0.0:{{ .Values.sidecar.ports.admin }}"}
+{{- if .Values.dataDir.enabled }}
+- {name: SIDECAR_DATA_DIR, value: /var/lib/content-factory-sidecar}
+{{- end }}
+- {name: OTEL_SERVICE_NAME, value: {{ .Values.sidecar.serviceName | quote }}}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: "service.instance.id=$(POD_UID),k8s.pod.name=$(POD_NAME),k8s.pod.uid=$(POD_UID),k8s.pod.ip=$(POD_IP),k8s.namespace.name=$(POD_NAMESPACE),k8s.node.name=$(NODE_NAME)"
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ include "content-factory-sidecar.otlpEndpoint" . | quote }}}
+- {name: OTEL_EXPORTER_OTLP_PROTOCOL, value: {{ .Values.sidecar.otlp.protocol | quote }}}
+{{- if .Values.sidecar.otlp.existingSecret }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom: {secretKeyRef: {name: {{ .Values.sidecar.otlp.existingSecret }}, key: {{ .Values.sidecar.otlp.secretKey }}}}
+{{- else if and .Values.collector.enabled (not .Values.sidecar.otlp.endpoint) }}
+- name: COLLECTOR_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ .Values.collector.existingSecret }}, key: {{ .Values.collector.tokenKey }}}}
+# the kubelet puts the token in, so no object of the chart holds it
+- {name: OTEL_EXPORTER_OTLP_HEADERS, value: "authorization=Bearer%20$(COLLECTOR_TOKEN)"}
+{{- end }}
+{{- with .Values.sidecar.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "content-factory-sidecar.volumes" -}}
+{{- if .Values.dataDir.enabled }}
+- {name: sidecar-data, emptyDir: {sizeLimit: {{ .Values.dataDir.sizeLimit }}}}
+{{- end }}
+{{- if .Values.sidecar.config }}
+- {name: sidecar-config, configMap: {name: {{ include "content-factory-sidecar.fullname" . }}}}
+{{- end }}
+{{- end }}

@@ -1,0 +1,289 @@
+"""The chart, rendered by the real Helm and read as Kubernetes would read it."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+
+import kubernetes_validate
+import pytest
+import yaml
+from chart import CASES, CHART, NEWEST, OLDEST, ROOT, environment, helm, only, refusal, render, web
+
+DEFAULT = CHART / "ci/default-values.yaml"
+FULL = CHART / "ci/full-values.yaml"
+COLLECTOR = CHART / "ci/collector-values.yaml"
+COLLECTOR_ALL = CHART / "ci/collector-all-values.yaml"
+MINIMAL = CHART / "ci/minimal-values.yaml"
+
+
+@pytest.mark.parametrize("values", CASES, ids=lambda path: path.stem)
+def test_the_chart_lints_strictly(values):
+    run = helm("lint", "--strict", CHART, "--values", values)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("kubernetes", [OLDEST, "1.33", NEWEST])
+@pytest.mark.parametrize("values", CASES, ids=lambda path: path.stem)
+def test_every_object_fits_kubernetes_schemas_strictly(values, kubernetes):
+    objects = render(values, kubernetes=kubernetes)
+    assert objects
+    for item in objects:
+        kubernetes_validate.validate(item, kubernetes, strict=True)
+
+
+def test_the_schema_check_notices_an_unknown_field():
+    deployment = web(render(DEFAULT)).deployment
+    deployment["spec"]["template"]["spec"]["initContainers"][0]["restartPolcy"] = "Always"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(deployment, NEWEST, strict=True)
+
+
+def test_the_sidecar_is_the_first_init_container_and_keeps_running():
+    first = web(render(DEFAULT)).pod["initContainers"][0]
+    assert (first["name"], first["restartPolicy"]) == ("content-factory-sidecar", "Always")
+
+
+def test_the_sidecar_can_be_an_ordinary_container():
+    pod = web(render(MINIMAL)).pod
+    assert "initContainers" not in pod
+    assert [container["name"] for container in pod["containers"]] == ["web", "content-factory-sidecar"]
+    assert "restartPolicy" not in pod["containers"][1]
+
+
+@pytest.mark.parametrize("values", CASES, ids=lambda path: path.stem)
+def test_services_name_their_ports_by_number(values):
+    objects = render(values)
+    ports = [port for item in objects if item["kind"] == "Service" for port in item["spec"]["ports"]]
+    assert ports and all(isinstance(port["targetPort"], int) for port in ports)
+    service = [item for item in objects if item["kind"] == "Service" and not item["metadata"]["name"].endswith("-collector")]
+    proxy = web(objects).sidecar["ports"][0]["containerPort"]
+    assert [port["targetPort"] for port in service[0]["spec"]["ports"]] == [proxy]
+
+
+def test_the_sidecar_proxies_to_the_applications_port():
+    found = web(render(FULL))
+    settings = environment(found.sidecar)
+    assert settings["SIDECAR_PROXY__UPSTREAM"] == "http://127.0.0.1:9000"
+    assert settings["SIDECAR_PROXY__LISTEN"] == "0.0.0.0:28000"
+    assert settings["SIDECAR_ADMIN__LISTEN"] == "0.0.0.0:28090"
+    assert found.application["ports"][0]["containerPort"] == 9000
+
+
+def test_the_sidecars_probes_ask_the_sidecar_and_the_applications_ask_the_application():
+    found = web(render(DEFAULT))
+    probes = {name: found.sidecar[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert probes == {
+        "startupProbe": {"path": "/startupz", "port": 18090},
+        "livenessProbe": {"path": "/livez", "port": 18090},
+        "readinessProbe": {"path": "/readyz", "port": 18090},
+    }
+    assert found.application["readinessProbe"] == {"tcpSocket": {"port": 8000}}
+    assert "livenessProbe" not in found.application
+
+
+@pytest.mark.parametrize("values", CASES, ids=lambda path: path.stem)
+def test_every_pod_fits_the_restricted_profile(values):
+    pods = [item["spec"]["template"]["spec"] for item in render(values) if item["kind"] in ("Deployment", "StatefulSet")]
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+        for volume in pod.get("volumes", []):
+            assert volume.keys() - {"name"} <= {"emptyDir", "configMap", "secret"}
+        for container in pod.get("initContainers", []) + pod["containers"]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert all("hostPort" not in port for port in container["ports"])
+
+
+def test_the_sidecar_writes_only_to_its_own_volume_and_is_nobody():
+    sidecar = web(render(DEFAULT)).sidecar
+    context = sidecar["securityContext"]
+    assert (context["runAsUser"], context["readOnlyRootFilesystem"]) == (65532, True)
+    assert [mount["mountPath"] for mount in sidecar["volumeMounts"] if not mount.get("readOnly")] == ["/var/lib/content-factory-sidecar"]
+    assert environment(sidecar)["SIDECAR_DATA_DIR"] == "/var/lib/content-factory-sidecar"
+
+
+@pytest.mark.parametrize("values", [FULL, COLLECTOR, COLLECTOR_ALL], ids=lambda path: path.stem)
+def test_keys_and_tokens_are_only_referred_to(values):
+    objects = render(values)
+    assert "Secret" not in {item["kind"] for item in objects}
+    for item in objects:
+        template = item.get("spec", {}).get("template", {}).get("spec", {})
+        for container in template.get("initContainers", []) + template.get("containers", []):
+            for name, value in environment(container).items():
+                if name.endswith(("_KEY", "_TOKEN")):
+                    assert set(value["secretKeyRef"]) == {"name", "key"}
+
+
+def test_the_sidecars_secrets_come_from_the_existing_secret():
+    found = web(render(FULL)).sidecar
+    assert found["envFrom"] == [{"secretRef": {"name": "content-factory-sidecar"}}]
+    assert environment(found)["OTEL_EXPORTER_OTLP_HEADERS"] == {"secretKeyRef": {"name": "otlp-headers", "key": "value"}}
+
+
+def test_the_configuration_rolls_the_pods_when_it_changes():
+    before, after = (
+        web(render(FULL, f"sidecar.config.external_api.url=https://{host}.example/")).deployment["spec"]["template"]["metadata"]
+        for host in ("one", "two")
+    )
+    assert before["annotations"]["checksum/config"] != after["annotations"]["checksum/config"]
+
+
+def test_the_config_map_holds_the_configuration_that_the_sidecar_is_told_to_read():
+    objects = render(FULL)
+    mounted = web(objects).sidecar["args"]
+    assert mounted == ["run", "--config", "/etc/content-factory-sidecar/sidecar.yaml"]
+    [name] = [volume["configMap"]["name"] for volume in web(objects).pod["volumes"] if "configMap" in volume]
+    config_map = only(objects, "ConfigMap")
+    assert config_map["metadata"]["name"] == name
+    assert yaml.safe_load(config_map["data"]["sidecar.yaml"]) == {"external_api": {"url": "https://api.example/ping"}}
+
+
+def test_replicas_are_left_out_when_somebody_else_scales():
+    assert "replicas" not in web(render(MINIMAL)).deployment["spec"]
+    assert web(render(DEFAULT)).deployment["spec"]["replicas"] == 2
+
+
+@pytest.mark.parametrize(("kubernetes", "handler"), [(OLDEST, {"exec": {"command": ["sleep", "5"]}}), ("1.30", {"sleep": {"seconds": 5}})])
+def test_the_application_waits_before_it_goes_by_what_the_cluster_knows(kubernetes, handler):
+    assert web(render(DEFAULT, kubernetes=kubernetes)).application["lifecycle"]["preStop"] == handler
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (["web.port=18000"], "sidecar.ports.proxy: 18000, expected another port than web.port"),
+        (["web.port=18090"], "sidecar.ports.admin: 18090, expected another port than web.port"),
+        (["sidecar.ports.admin=18000"], "sidecar.ports.admin: 18000, expected another port than sidecar.ports.proxy"),
+        (["web.image.repository="], "web.image.repository: empty, expected the image of your application"),
+        (["dataDir.sizeLimit=256Mi"], "dataDir.sizeLimit: 256Mi, expected more than 320Mi"),
+        (["collector.enabled=true"], "collector.existingSecret: empty, expected the name of a Secret"),
+        (
+            ["collector.enabled=true", "collector.existingSecret=keys", "collector.vendors.sentry.secretKey=key"],
+            "collector.vendors.sentry.url: empty, expected https://",
+        ),
+        (["sidecar.config.proxy.upstream=http://x"], "sidecar.config.proxy.upstream: set, but the chart sets it"),
+    ],
+)
+def test_a_mistake_is_refused_and_named(settings, complaint):
+    assert complaint in refusal(DEFAULT, *settings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("sidecar.ports.prxy=1", "additional properties 'prxy' not allowed"),
+        ("sidecra.native=true", "additional properties 'sidecra' not allowed"),
+        ("web.port=http", "/web/port"),
+        ("sidecar.ports.proxy=80", "/sidecar/ports/proxy"),
+        ("sidecar.otlp.protocol=http/json", "/sidecar/otlp/protocol"),
+        ("service.type=ExternalName", "/service/type"),
+        ("collector.vendors.honeycomb.secretKey=x", "additional properties 'honeycomb' not allowed"),
+    ],
+)
+def test_the_schema_refuses_a_misspelt_key_or_an_impossible_value(setting, complaint):
+    assert complaint in refusal(DEFAULT, setting)
+
+
+def test_values_of_a_parent_chart_are_accepted():
+    assert render(DEFAULT, "global.region=eu", "enabled=true")
+
+
+def test_an_older_cluster_is_refused():
+    run = helm("template", "shop", CHART, "--values", DEFAULT, "--kube-version", "1.28.9")
+    assert run.returncode != 0 and ">=1.29.0-0" in run.stderr
+
+
+def test_without_the_collector_nothing_of_it_is_installed():
+    assert sorted(item["kind"] for item in render(DEFAULT)) == ["Deployment", "Service"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "vendors"),
+    [
+        ([], []),
+        (["datadog"], ["datadog"]),
+        (["newrelic"], ["newrelic"]),
+        (["sentry"], ["sentry"]),
+        (["datadog", "sentry"], ["datadog", "sentry"]),
+    ],
+    ids=lambda names: "+".join(names) or "none",
+)
+def test_the_collector_gets_the_overlays_whose_keys_are_given_and_no_other(settings, vendors):
+    chosen = [f"collector.vendors.{vendor}.secretKey={vendor}-key" for vendor in settings]
+    sentry = "collector.vendors.sentry.url=https://o1.example/api/2/integration/otlp"
+    objects = render(DEFAULT, "collector.enabled=true", "collector.existingSecret=keys", sentry, *chosen)
+    files = set(only(objects, "ConfigMap", "-collector")["data"])
+    assert files == {"gateway.yaml"} | {f"{vendor}.yaml" for vendor in vendors}
+    [container] = only(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == [f"--config=/etc/otelcol/{name}.yaml" for name in ["gateway", *vendors]]
+    keys = {name for name in environment(container) if name.endswith("_KEY")}
+    names = {"datadog": "DD_API_KEY", "newrelic": "NEW_RELIC_LICENSE_KEY", "sentry": "SENTRY_PUBLIC_KEY"}
+    assert keys == {names[vendor] for vendor in vendors}
+
+
+def test_the_sidecar_sends_to_the_chart_s_collector_with_its_token():
+    objects = render(COLLECTOR)
+    settings = environment(web(objects).sidecar)
+    service = only(objects, "Service", "-collector")
+    assert settings["OTEL_EXPORTER_OTLP_ENDPOINT"] == f"http://{service['metadata']['name']}:4317"
+    assert settings["COLLECTOR_TOKEN"] == {"secretKeyRef": {"name": "telemetry-keys", "key": "token"}}
+    assert settings["OTEL_EXPORTER_OTLP_HEADERS"] == "authorization=Bearer%20$(COLLECTOR_TOKEN)"
+    names = list(settings)
+    assert names.index("COLLECTOR_TOKEN") < names.index("OTEL_EXPORTER_OTLP_HEADERS"), "the kubelet expands only what stands before"
+
+
+def test_services_select_the_pods_that_they_are_for():
+    objects = render(COLLECTOR)
+    for kind, suffix in (("Deployment", "-web"), ("StatefulSet", "-collector")):
+        labels = only(objects, kind, suffix)["spec"]["template"]["metadata"]["labels"]
+        matching = [item for item in objects if item["kind"] == "Service" and item["spec"]["selector"].items() <= labels.items()]
+        assert len(matching) == 1
+
+
+def test_the_collector_asks_for_rights_only_when_it_looks_up_pods():
+    kinds = {item["kind"] for item in render(COLLECTOR)}
+    assert not kinds & {"ServiceAccount", "ClusterRole", "ClusterRoleBinding"}
+    objects = render(COLLECTOR_ALL)
+    pod = only(objects, "StatefulSet")["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == only(objects, "ServiceAccount")["metadata"]["name"]
+    verbs = {verb for rule in only(objects, "ClusterRole")["rules"] for verb in rule["verbs"]}
+    assert verbs == {"get", "list", "watch"}
+
+
+@pytest.mark.parametrize("values", [COLLECTOR, COLLECTOR_ALL, MINIMAL], ids=lambda path: path.stem)
+def test_the_real_collector_accepts_what_the_chart_mounts(values, tmp_path):
+    objects = render(values)
+    for name, text in only(objects, "ConfigMap", "-collector")["data"].items():
+        (tmp_path / name).write_text(text)
+    [container] = only(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    variables = {name: value if isinstance(value, str) else "127.0.0.1" for name, value in environment(container).items()}
+    variables |= {"OTELCOL_DATA": str(tmp_path / "data"), "OTLP_TOKEN_FILE": __file__}
+    arguments = [argument.replace("/etc/otelcol/", f"{tmp_path}/") for argument in container["args"]]
+    built = subprocess.run([ROOT / "tests/setup/collector.sh"], stdout=subprocess.PIPE, text=True, check=True)
+    collector = built.stdout.splitlines()[-1]
+    run = subprocess.run([collector, "validate", *arguments], env=variables, capture_output=True, text=True, timeout=30)
+    assert run.returncode == 0, run.stderr
+    assert "unset environment variable" not in run.stderr
+
+
+def test_the_packaged_chart_holds_the_collector_s_files_themselves(tmp_path):
+    run = helm("package", CHART, "--destination", tmp_path)
+    assert run.returncode == 0, run.stderr
+    [archive] = tmp_path.glob("*.tgz")
+    with tarfile.open(archive) as packed:
+        for name in ("gateway.yaml", "vendors/datadog.yaml", "vendors/newrelic.yaml", "vendors/sentry.yaml"):
+            member = packed.getmember(f"content-factory-sidecar/files/{name}")
+            assert member.isreg()
+            assert packed.extractfile(member).read() == (ROOT / "otel-collector" / name).read_bytes()
+
+
+def test_the_notes_say_where_to_look():
+    run = helm("install", "shop", CHART, "--values", COLLECTOR, "--dry-run=client")
+    assert run.returncode == 0, run.stderr
+    notes = run.stdout.partition("NOTES:")[2]
+    assert "sidecar 18000 -> application 8000" in notes
+    assert "newrelic" in notes and "datadog" not in notes
