@@ -1,0 +1,27 @@
+# The sidecar's image: one static binary, CA certificates, and nothing that could run a command.
+#
+#   docker build -t content-factory-sidecar .
+#
+# glibc is linked in (2.34 and later resolve names without files of their own), so the last stage needs no system.
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /source
+COPY . .
+# --target, although it is the host: else the flags would reach build scripts and macros, which cannot be static
+RUN target="$(rustc --version --verbose | sed -n 's/^host: //p')" \
+ && RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile dist --bin content-factory-sidecar --target "$target" \
+ && install -D --mode=0755 "target/$target/dist/content-factory-sidecar" /image/content-factory-sidecar \
+ && install -D --mode=0644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt \
+ && install -D --mode=0644 LICENSE /image/licenses/content-factory-sidecar \
+ && echo 'nonroot:x:65532:65532:nonroot:/:/nonexistent' > /image/etc/passwd \
+ && install --directory --owner=65532 --group=65532 --mode=0750 /image/var/lib/content-factory-sidecar
+
+FROM scratch
+COPY --from=build /image/ /
+ENV SIDECAR_DATA_DIR=/var/lib/content-factory-sidecar \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+# a number, because Kubernetes cannot tell from a name that it is not root
+USER 65532:65532
+EXPOSE 18000 18090
+ENTRYPOINT ["/content-factory-sidecar"]
+CMD ["run"]
