@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import signal
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from processes import ROOT, Process
+from waiting import eventually
+
 FILES = ROOT / "otel-collector"
 OVERRIDES = ROOT / "tests/e2e/gateway-overrides.yaml"
 TOKEN = "an-accepted-token"
@@ -34,49 +34,36 @@ def free_address() -> str:
     return f"127.{100 + number % 100}.{os.getpid() >> 8 & 255}.{1 + os.getpid() % 254}"
 
 
-class Collector:
+class Collector(Process):
     """A collector process. A context manager: leaving it sends SIGTERM and expects exit code 0."""
 
     def __init__(self, command: list[str], environment: dict[str, str], health: str, log: Path):
-        self.command, self.environment, self.health, self.log = command, environment, health, log
-        self.process: subprocess.Popen | None = None
+        super().__init__(log.stem, command, environment, log.parent)
+        self.health = health
 
     def start(self, seconds: float = 30) -> None:
         """Returns once its health check answers."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command, env=self.environment, stdout=log, stderr=log)
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise AssertionError(f"the collector ended with {self.process.returncode}:\n{self.said()}")
-            try:
-                urllib.request.urlopen(f"http://{self.health}/", timeout=1).close()
-                return
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(0.05)
-        raise AssertionError(f"the collector is not healthy after {seconds} s:\n{self.said()}")
+        self.spawn()
 
-    def stop(self) -> None:
+        def healthy() -> bool:
+            self.must_live()
+            with urllib.request.urlopen(f"http://{self.health}/", timeout=1) as answer:
+                return answer.status == 200
+
+        eventually(healthy, f"{self.name} is healthy", seconds)
+
+    def stop(self, seconds: float = 30) -> int:
         """Asks it to end and expects that it does, cleanly."""
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=30)
-        assert code == 0, f"the collector ended with {code}, expected 0:\n{self.said()}"
-
-    def kill(self) -> None:
-        """Ends it as a power cut would."""
-        self.process.kill()
-        self.process.wait(timeout=10)
-
-    def said(self) -> str:
-        """The end of its log."""
-        return self.log.read_text(errors="replace")[-4000:]
+        code = super().stop(seconds)
+        assert code == 0, f"{self.name} ended with {code}, expected 0:\n{self.said()}"
+        return code
 
     def __enter__(self):
         self.start()
         return self
 
     def __exit__(self, kind, *_):
-        if self.process.poll() is not None:
+        if self not in Process.alive:
             return
         if kind is None:
             self.stop()
@@ -92,7 +79,6 @@ class Gateway(Collector):
         token = folder / "token"
         token.write_text(TOKEN + "\n")
         environment = {
-            "PATH": os.environ["PATH"],
             "OTELCOL": collector_binary(),
             "MY_POD_IP": self.address,
             "OTELCOL_DATA": str(folder / "data"),
@@ -111,7 +97,7 @@ class Gateway(Collector):
         """Its OTLP/HTTP endpoint."""
         return f"http://{self.address}:4318"
 
-    def send(self, message, token: str = TOKEN) -> int:
+    def export(self, message, token: str = TOKEN) -> int:
         """Posts one OTLP message and returns the status."""
         return post(self.http, message, {"authorization": f"Bearer {token}"})
 

@@ -76,7 +76,7 @@ def exported(tmp_path_factory):
             in_flight.reads(7),
             messages.log("publishing failed", {"api_key": "sk-123"}),
         ):
-            assert gateway.send(message) == 200
+            assert gateway.export(message) == 200
         for vendor in stand_ins.all:
             vendor.wait_for(lambda seen: len(list(seen.spans())) >= 21, "21 spans")
             vendor.wait_for(lambda seen: seen.accepted("logs"), "the log record")
@@ -185,8 +185,8 @@ def test_sentry_gets_no_metrics(exported):
 @pytest.mark.parametrize("token", ["a-wrong-token", ""])
 def test_who_shows_no_accepted_token_is_refused(tmp_path, three, token):
     with Gateway(tmp_path, three.environment("newrelic")) as gateway:
-        assert gateway.send(messages.traces([messages.server_span("from a stranger")]), token=token) == 401
-        assert gateway.send(messages.traces([messages.server_span("from a friend")])) == 200
+        assert gateway.export(messages.traces([messages.server_span("from a stranger")]), token=token) == 401
+        assert gateway.export(messages.traces([messages.server_span("from a friend")])) == 200
         three.new_relic.wait_for(lambda seen: list(seen.spans()), "the accepted span")
     assert [span.name for span in three.new_relic.spans()] == ["from a friend"]
 
@@ -195,8 +195,8 @@ def test_who_shows_no_accepted_token_is_refused(tmp_path, three, token):
 def test_only_vendors_with_a_key_get_data(tmp_path, three, chosen):
     by_name = {"datadog": three.datadog, "newrelic": three.new_relic, "sentry": three.sentry}
     with Gateway(tmp_path, three.environment(*chosen)) as gateway:
-        gateway.send(messages.traces([messages.server_span("a request")]))
-        gateway.send(messages.log("a line"))
+        gateway.export(messages.traces([messages.server_span("a request")]))
+        gateway.export(messages.log("a line"))
         for name in chosen:
             by_name[name].wait_for(lambda seen: list(seen.spans()) and list(seen.log_records()), "a span and a log record")
     # a clean stop has sent all that there was, so what is not here never comes
@@ -205,9 +205,9 @@ def test_only_vendors_with_a_key_get_data(tmp_path, three, chosen):
 
 def test_the_gateway_runs_without_any_vendor(tmp_path, three):
     with Gateway(tmp_path, three.environment()) as gateway:
-        assert gateway.send(messages.traces([messages.server_span("a request")])) == 200
-        assert gateway.send(messages.log("a line")) == 200
-        assert gateway.send(messages.Counter("content_factory.requests").reads(1)) == 200
+        assert gateway.export(messages.traces([messages.server_span("a request")])) == 200
+        assert gateway.export(messages.log("a line")) == 200
+        assert gateway.export(messages.Counter("content_factory.requests").reads(1)) == 200
     assert [vendor.requests for vendor in three.all] == [[], [], []]
 
 
@@ -220,7 +220,7 @@ def test_sampling_keeps_every_error_and_everything_slow_and_a_tenth_of_the_rest(
         spans = [messages.server_span(f"ordinary {number}") for number in range(500)]
         spans += [messages.server_span(f"failed {number}", error=True) for number in range(20)]
         spans += [messages.server_span(f"slow {number}", seconds=1.5) for number in range(20)]
-        assert gateway.send(messages.traces(spans)) == 200
+        assert gateway.export(messages.traces(spans)) == 200
         three.new_relic.wait_for(lambda seen: len(list(seen.spans())) >= 40, "errors and slow requests")
     kept = [span.name.split()[0] for span in three.new_relic.spans()]
     assert (kept.count("failed"), kept.count("slow")) == (20, 20)
@@ -234,7 +234,7 @@ def test_what_waits_for_vendors_survives_a_kill(tmp_path, three):
     gateway = Gateway(tmp_path, three.environment("datadog", "newrelic", "sentry"))
     gateway.start()
     names = [f"before the kill {number}" for number in range(50)]
-    assert gateway.send(messages.traces([messages.server_span(name) for name in names])) == 200
+    assert gateway.export(messages.traces([messages.server_span(name) for name in names])) == 200
     for vendor in three.all:
         # once it was tried it has left the sampler's memory and lies on disk
         vendor.wait_for(lambda seen: len(refused_spans(seen)) == 50, "an attempt with all 50 spans")
