@@ -1,0 +1,85 @@
+# `make help` lists what can be asked for. CI asks for the same targets as you do.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# The recipes of `test` and its like share cargo's lock and two cores: in order, one after the other.
+.NOTPARALLEL:
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+SIDECAR := $(TARGET)/release/content-factory-sidecar
+IMAGE ?= content-factory-sidecar:dev
+# The virtual environment of the tests; the script makes it when it is not there, and prints its path last.
+PYTHON = $$(tests/setup/python.sh | tail -n 1)/bin/python
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Application, sidecar, receiver and traffic in one process; more flags by ARGS='--collector URL --duration 10s'
+	cargo run --release --quiet -- demo $(ARGS)
+
+.PHONY: test
+test: tools release ## Install what is missing, run every test, end with counts
+	CONTENT_FACTORY_HELM="$$(tests/setup/helm.sh | tail -n 1)" OTELCOL="$$(tests/setup/collector.sh | tail -n 1)" \
+	SIDECAR_BIN="$(abspath $(SIDECAR))" $(PYTHON) tests/suites.py
+
+.PHONY: test-fast
+test-fast: ## Unit tests and the architecture, in seconds
+	cargo test --lib --test architecture
+
+.PHONY: e2e
+e2e: tools release ## Only the end-to-end tests; choose some by ARGS='-k redis'
+	SIDECAR_BIN="$(abspath $(SIDECAR))" $(PYTHON) -m pytest tests/e2e $(ARGS)
+
+.PHONY: oracle
+oracle: ## The byte oracle: raw messages through the proxy, judged by a strict reader
+	cargo test --test oracle -- --nocapture
+
+.PHONY: chart
+chart: ## Lint, render and validate the Helm chart
+	$(PYTHON) -m pytest tests/chart $(ARGS)
+
+.PHONY: collector
+collector: ## Build the OpenTelemetry Collector and validate each of its files with it
+	tests/setup/collector.sh
+	tests/setup/collector-validate.sh
+
+.PHONY: lint
+lint: ## Formatting and clippy
+	cargo fmt --check
+	cargo clippy --all-targets --quiet -- -D warnings
+
+.PHONY: docs
+docs: ## Rewrite the generated pages of docs/, and build the documentation of the code
+	cargo build --quiet
+	$(TARGET)/debug/content-factory-sidecar docs metrics > $(TARGET)/metrics.md
+	$(TARGET)/debug/content-factory-sidecar docs configuration > $(TARGET)/configuration.md
+	mkdir -p docs
+	mv $(TARGET)/metrics.md $(TARGET)/configuration.md docs/
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+
+.PHONY: bench
+bench: ## Instructions per request and memory, as docs/performance.md tells them
+	benches/run
+
+.PHONY: image
+image: ## Build the container image, IMAGE=name:tag
+	$$(command -v docker || command -v podman || command -v buildah || { echo "found none of docker, podman, buildah, expected one to build an image" >&2; exit 1; }) \
+		build --tag $(IMAGE) .
+
+.PHONY: release
+release: ## Build the binary
+	cargo build --release --quiet
+
+.PHONY: tools
+tools: ## Install what the tests need, outside the tree
+	tests/setup/debian.sh
+	tests/setup/python.sh > /dev/null
+	tests/setup/collector.sh > /dev/null
+
+.PHONY: requirements
+requirements: ## Resolve tests/e2e/requirements.in anew, with hashes
+	cd tests/e2e && pip-compile --quiet --upgrade --generate-hashes --strip-extras --no-header --no-emit-find-links \
+		--no-emit-index-url --no-emit-trusted-host --output-file requirements.txt requirements.in
