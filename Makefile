@@ -22,7 +22,6 @@ demo: ## Application, sidecar, receiver and traffic in one process; more flags b
 
 .PHONY: test
 test: tools release ## Install what is missing, run every test, end with counts
-	CONTENT_FACTORY_HELM="$$(tests/setup/helm.sh | tail -n 1)" OTELCOL="$$(tests/setup/collector.sh | tail -n 1)" \
 	SIDECAR_BIN="$(abspath $(SIDECAR))" $(PYTHON) tests/suites.py
 
 .PHONY: test-fast
@@ -77,6 +76,7 @@ release: ## Build the binary
 tools: ## Install what the tests need, outside the tree
 	tests/setup/debian.sh
 	tests/setup/python.sh > /dev/null
+	tests/setup/helm.sh > /dev/null
 	tests/setup/collector.sh > /dev/null
 
 .PHONY: requirements
