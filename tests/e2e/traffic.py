@@ -127,24 +127,26 @@ class Load:
     async def _client(self) -> None:
         address = urlsplit(self.base)
         head = f"GET {self.path} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode()
-        streams = None
+        reader = writer = None
         while self._left > 0:
             self._left -= 1
             started = time.monotonic()
+            may_stay = False
             try:
                 async with asyncio.timeout(20):
-                    streams = streams or await asyncio.open_connection(address.hostname, address.port)
-                    streams = await self._ask(head, *streams)
+                    if writer is None:
+                        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+                    may_stay = await self._ask(head, reader, writer)
                 self.answered += 1
             except (OSError, EOFError, TimeoutError, ValueError) as error:
                 self.failures.append(f"{type(error).__name__}: {error}")
-                streams = None
             self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - started)
-        if streams is not None:
-            streams[1].close()
+            if writer is not None and (not may_stay or self._left <= 0):
+                writer.close()
+                reader = writer = None
 
-    async def _ask(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
-        """One exchange; returns the streams if the connection may be used again."""
+    async def _ask(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One exchange; says whether the connection may be used again."""
         writer.write(head)
         answer = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = int(answer.partition(b"content-length:")[2].partition(b"\r\n")[0])
@@ -153,6 +155,5 @@ class Load:
             raise ValueError(answer.partition(b"\r\n")[0].decode())
         if b"connection: close" in answer:
             self.told_to_close += 1
-            writer.close()
-            return None
-        return reader, writer
+            return False
+        return True
