@@ -60,8 +60,9 @@ docs: ## Rewrite the generated pages of docs/, and build the documentation of th
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 
 .PHONY: bench
-bench: ## Instructions per request and memory, as docs/performance.md tells them
-	benches/run
+bench: tools ## Instructions per request and memory of the shipped profile, as docs/performance.md tells them
+	cargo build --profile dist --quiet
+	SIDECAR_BIN="$(abspath $(TARGET)/dist/content-factory-sidecar)" $(PYTHON) benches/cost.py
 
 .PHONY: image
 image: ## Build the container image, IMAGE=name:tag

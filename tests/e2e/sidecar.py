@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 from processes import ROOT, Process
-from waiting import eventually
+from waiting import DEADLINE_SECONDS, eventually
 
 METRIC = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
 
@@ -39,7 +39,7 @@ class Sidecar(Process):
         self.proxy = self.admin = ""
         self._read_from = 0
 
-    def start(self) -> None:
+    def start(self, seconds: float = DEADLINE_SECONDS) -> None:
         """Returns once it says where it serves."""
         self._read_from = self.log.stat().st_size if self.log.exists() else 0
         self.spawn()
@@ -51,7 +51,7 @@ class Sidecar(Process):
             admin = re.search(r"^admin (http://\S+:\d+)$", said, re.MULTILINE)
             return (f"http://{proxy[1]}", admin[1]) if proxy and admin else None
 
-        self.proxy, self.admin = eventually(addresses, "the lines that name the addresses")
+        self.proxy, self.admin = eventually(addresses, "the lines that name the addresses", seconds)
 
     def text(self, path: str) -> str:
         """A page of the admin port."""
