@@ -23,6 +23,8 @@ pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
 pub const NETWORK_PEER_PORT: &str = "network.peer.port";
 /// `network.protocol.version`
 pub const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
+/// `otel.metric.overflow`
+pub const OTEL_METRIC_OVERFLOW: &str = "otel.metric.overflow";
 /// `server.address`
 pub const SERVER_ADDRESS: &str = "server.address";
 /// `server.port`

@@ -65,6 +65,7 @@ const HTTP_LABELS: &[&str] = &[
     semconv::ERROR_TYPE,
     semconv::NETWORK_PROTOCOL_VERSION,
     semconv::URL_SCHEME,
+    semconv::OTEL_METRIC_OVERFLOW,
 ];
 
 const fn metric(

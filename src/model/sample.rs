@@ -25,6 +25,8 @@ pub enum LabelValue {
     Text(Clean<'static>),
     /// A whole number, as `http.response.status_code`.
     Number(i64),
+    /// Yes or no, as `otel.metric.overflow`.
+    Flag(bool),
 }
 
 /// The value of a sample; its kind is the metric's kind.
@@ -49,9 +51,11 @@ pub struct Histogram {
     pub explicit: Vec<u64>,
     /// Values at or below the zero threshold.
     pub zero: u64,
+    /// The zero threshold of the exponential form, in the metric's unit.
+    pub zero_threshold: f64,
     /// The index of the first of `exponential`.
     pub offset: i32,
-    /// Counts of the exponential buckets.
+    /// Counts of the exponential buckets; empty with `zero` for a metric that has the explicit form only.
     pub exponential: Vec<u64>,
     /// The sum of all values, in the metric's unit.
     pub sum: f64,

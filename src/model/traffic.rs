@@ -40,6 +40,15 @@ pub struct Window {
     pub p99_seconds: Option<f64>,
 }
 
+/// The traffic of one route.
+#[derive(Clone, Debug)]
+pub struct RouteTraffic {
+    /// Its template; `None` for all requests to paths that the application does not name.
+    pub route: Option<Clean<'static>>,
+    /// What it had in the last 5 minutes.
+    pub window: Window,
+}
+
 /// A request that failed, kept for people.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -55,6 +64,6 @@ pub struct Failure {
     pub error_type: Clean<'static>,
     /// How long it took.
     pub duration: Duration,
-    /// Its trace, when spans were kept.
+    /// Its trace, when it had one; the application's log lines carry it even when no span was kept.
     pub trace_id: Option<TraceId>,
 }
