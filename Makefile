@@ -60,9 +60,12 @@ docs: ## Rewrite the generated pages of docs/, and build the documentation of th
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 
 .PHONY: bench
-bench: tools ## Instructions per request and memory of the shipped profile, as docs/performance.md tells them
-	cargo build --profile dist --quiet
-	SIDECAR_BIN="$(abspath $(TARGET)/dist/content-factory-sidecar)" $(PYTHON) benches/cost.py
+bench: ## What a request costs in the shipped profile: instructions, system calls, CPU, memory, start; ARGS='memory start' chooses
+	cargo bench --quiet --profile dist --bench cost -- $(ARGS)
+
+.PHONY: bench-instructions
+bench-instructions: ## The instructions of a request, which have a limit; as `make test` counts them
+	cargo bench --quiet --profile release --bench cost -- instructions
 
 .PHONY: image
 image: ## Build the container image, IMAGE=name:tag

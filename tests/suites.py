@@ -24,6 +24,8 @@ PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 SUITES = {
     "cargo test": ["cargo", "test", "--no-fail-fast"],
     "end to end": [*PYTEST, "tests/e2e"],
+    # The profile of the binary that is tested: one build less than with `dist`, and a few instructions more.
+    "cost of a request": ["cargo", "bench", "--profile", "release", "--bench", "cost", "--", "instructions"],
     "chart": [*PYTEST, "tests/chart"],
 }
 

@@ -10,6 +10,7 @@ readonly NEEDED="
 initdb         postgresql-15
 redis-server   redis-server
 valgrind       valgrind
+strace         strace
 nginx          nginx-light
 wrk            wrk
 cc             build-essential

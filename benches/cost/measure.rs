@@ -1,0 +1,227 @@
+//! The measurements themselves, each a few figures with their limits.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::application;
+use crate::load;
+use crate::process::{Proxy, traced};
+
+/// Keep-alive connections while instructions are counted.
+const CONNECTIONS: usize = 8;
+/// The shorter and the longer run, in requests; the difference is free of start and end.
+const RUNS: [usize; 2] = [400, 2400];
+/// Both runs last that long at least, so that what runs by the clock is the same in both and cancels out.
+const RUN: Duration = Duration::from_secs(20);
+
+/// One measured value.
+pub(crate) struct Figure {
+    what: String,
+    value: f64,
+    unit: &'static str,
+    limit: Option<f64>,
+}
+
+impl Figure {
+    fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
+        Self { what: what.into(), value, unit, limit: None }
+    }
+
+    fn at_most(self, limit: f64) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
+
+    /// Whether it is within its limit, if it has one.
+    pub(crate) fn verdict(&self) -> Option<bool> {
+        self.limit.map(|limit| self.value <= limit)
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, form: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = if self.value < 100.0 { 2 } else { 0 };
+        write!(form, "| {} | {:.digits$} {} | ", self.what, self.value, self.unit)?;
+        match self.limit {
+            Some(limit) if self.value <= limit => write!(form, "{limit} |"),
+            Some(limit) => write!(form, "{limit} **exceeded** |"),
+            None => write!(form, "– |"),
+        }
+    }
+}
+
+/// nginx is a comparison, not a requirement.
+fn peers() -> Vec<Proxy> {
+    let nginx = Command::new("nginx").arg("-v").output().is_ok();
+    [Proxy::Sidecar, Proxy::Nginx].into_iter().filter(|proxy| nginx || *proxy == Proxy::Sidecar).collect()
+}
+
+/// User instructions per request, by callgrind.
+pub(crate) fn instructions() -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for proxy in peers() {
+        let [few, many] = RUNS.map(|requests| collected(proxy, requests));
+        let per_request = |part: fn(&Counted) -> u64| difference(part(&few), part(&many));
+        let name = format!("user instructions per request, {proxy:?}");
+        match proxy {
+            Proxy::Sidecar => {
+                figures.push(Figure::new(name, per_request(|counted| counted.all), "").at_most(20_000.0));
+                let busiest = per_request(|counted| counted.busiest);
+                figures.push(Figure::new("of these on the busiest thread, which proxies", busiest, ""));
+            }
+            Proxy::Nginx => figures.push(Figure::new(name, per_request(|counted| counted.all), "")),
+        }
+    }
+    figures
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of instructions is far below 2^52")]
+fn difference(few: u64, many: u64) -> f64 {
+    many.saturating_sub(few) as f64 / (RUNS[1] - RUNS[0]) as f64
+}
+
+/// Instructions of one run.
+struct Counted {
+    all: u64,
+    busiest: u64,
+}
+
+fn collected(proxy: Proxy, requests: usize) -> Counted {
+    let arguments = ["valgrind", "--tool=callgrind", "--separate-threads=yes", "--callgrind-out-file=profile"];
+    let mut running = proxy.start(application::start(), &arguments.map(str::to_owned));
+    let until = Instant::now() + RUN;
+    load::ask(running.address, CONNECTIONS, requests / CONNECTIONS);
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        thread::park_timeout(left);
+    }
+    assert!(proxy == Proxy::Nginx || running.trace_bytes() > 0, "no span arrived: not everything is on");
+    running.stop();
+    keep(&running.folder, proxy, requests);
+    let threads = totals(&running.folder);
+    Counted { all: threads.iter().sum(), busiest: threads.iter().max().copied().unwrap_or_default() }
+}
+
+/// The total of each thread: callgrind writes a file for each, and one that is empty for them all.
+fn totals(folder: &Path) -> Vec<u64> {
+    let files = fs::read_dir(folder).expect("the folder of the run").flatten();
+    let profiles = files.filter(|file| file.file_name().to_string_lossy().starts_with("profile"));
+    let total = |text: String| {
+        let line = text.lines().rev().find_map(|line| line.strip_prefix("totals: ").map(str::to_owned));
+        line.and_then(|count| count.split(' ').next().and_then(|count| count.parse().ok())).unwrap_or(0)
+    };
+    let totals: Vec<u64> = profiles.filter_map(|file| fs::read_to_string(file.path()).ok()).map(total).collect();
+    assert!(totals.iter().any(|&total| total > 0), "callgrind wrote no profile");
+    totals
+}
+
+/// Profiles of the last runs stay, for `callgrind_annotate`.
+fn keep(folder: &Path, proxy: Proxy, requests: usize) {
+    let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("profile-{proxy:?}-{requests}"));
+    let _there_may_be_none = fs::remove_dir_all(&to);
+    fs::create_dir_all(&to).expect("a writable target folder");
+    for file in fs::read_dir(folder).expect("the folder of the run").flatten() {
+        if file.file_name().to_string_lossy().starts_with("profile") {
+            fs::copy(file.path(), to.join(file.file_name())).expect("a writable target folder");
+        }
+    }
+}
+
+/// System calls per request, by strace, over 3000 requests after 200.
+pub(crate) fn system_calls() -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for proxy in peers() {
+        let running = proxy.start(application::start(), &[]);
+        load::ask(running.address, CONNECTIONS, 200 / CONNECTIONS);
+        let counts = traced(running.id(), || load::ask(running.address, CONNECTIONS, 3000 / CONNECTIONS));
+        let total = counts.iter().find(|(name, _)| name == "total").map_or(0, |(_, calls)| *calls);
+        let figure = Figure::new(format!("system calls per request, {proxy:?}"), ratio(total, 3000), "");
+        figures.push(if proxy == Proxy::Sidecar { figure.at_most(4.4) } else { figure });
+        let mut single: Vec<_> = counts.into_iter().filter(|(name, _)| name != "total").collect();
+        single.sort_by_key(|(_, calls)| std::cmp::Reverse(*calls));
+        for (name, calls) in single.into_iter().take(4) {
+            figures.push(Figure::new(format!("… {name}"), ratio(calls, 3000), ""));
+        }
+    }
+    figures
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole as f64
+}
+
+/// Resident memory: idle, and at the end of ten seconds of 32 connections at full speed.
+pub(crate) fn memory() -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for proxy in peers() {
+        let running = proxy.start(application::start(), &[]);
+        thread::park_timeout(Duration::from_secs(3));
+        let idle = ratio(running.status_kib("VmRSS"), 1024);
+        load::press(running.address, 32, Duration::from_secs(10));
+        let peak = ratio(running.status_kib("VmHWM"), 1024);
+        let idle = Figure::new(format!("idle RSS, {proxy:?}"), idle, "MiB");
+        let peak = Figure::new(format!("peak RSS at 32 connections and full speed, {proxy:?}"), peak, "MiB");
+        match proxy {
+            Proxy::Sidecar => figures.extend([idle.at_most(10.0), peak.at_most(20.0)]),
+            Proxy::Nginx => figures.extend([idle, peak]),
+        }
+    }
+    figures
+}
+
+/// Time from exec to the first byte proxied, median of 11.
+pub(crate) fn start() -> Vec<Figure> {
+    let application = application::start();
+    let mut times: Vec<Duration> = (0..11)
+        .map(|_| {
+            let begun = Instant::now();
+            let running = Proxy::Sidecar.spawn(application, &[]);
+            load::first_byte(running.address, Duration::from_secs(10));
+            begun.elapsed()
+        })
+        .collect();
+    times.sort();
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
+    vec![
+        Figure::new("from exec to the first byte proxied, median of 11", milliseconds(times[5]), "ms").at_most(100.0),
+        Figure::new("the slowest of them", milliseconds(times[10]), "ms"),
+    ]
+}
+
+/// CPU per request at 32 connections, in turns of two seconds, and the ratio inside each turn.
+pub(crate) fn cpu() -> Vec<Figure> {
+    let application = application::start();
+    let running: Vec<_> = peers().into_iter().map(|proxy| (proxy, proxy.start(application, &[]))).collect();
+    let mut costs: Vec<Vec<f64>> = vec![Vec::new(); running.len()];
+    for _ in 0..7 {
+        for (at, (_, proxy)) in running.iter().enumerate() {
+            let before = proxy.ticks();
+            let answers = load::press(proxy.address, 32, Duration::from_secs(2));
+            let microseconds = (proxy.ticks() - before) * 10_000;
+            costs[at].push(ratio(microseconds, answers as u64));
+        }
+    }
+    let mut figures: Vec<Figure> = running
+        .iter()
+        .zip(&costs)
+        .map(|((proxy, _), costs)| Figure::new(format!("CPU per request, {proxy:?}, median"), median(costs), "µs"))
+        .collect();
+    if let [ours, nginx] = costs.as_slice() {
+        let ratios: Vec<f64> = ours.iter().zip(nginx).map(|(ours, nginx)| ours / nginx).collect();
+        figures.push(Figure::new(
+            "CPU with full telemetry as a part of nginx without any, median",
+            median(&ratios),
+            "",
+        ));
+    }
+    figures
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
