@@ -5,6 +5,8 @@ pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 
 /// `client.address`
 pub const CLIENT_ADDRESS: &str = "client.address";
+/// `cpu.mode`
+pub const CPU_MODE: &str = "cpu.mode";
 /// `error.type`
 pub const ERROR_TYPE: &str = "error.type";
 /// `http.request.method`
@@ -17,6 +19,8 @@ pub const HTTP_REQUEST_RESEND_COUNT: &str = "http.request.resend_count";
 pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
 /// `http.route`
 pub const HTTP_ROUTE: &str = "http.route";
+/// `network.io.direction`
+pub const NETWORK_IO_DIRECTION: &str = "network.io.direction";
 /// `network.peer.address`
 pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
 /// `network.peer.port`
@@ -29,6 +33,10 @@ pub const OTEL_METRIC_OVERFLOW: &str = "otel.metric.overflow";
 pub const SERVER_ADDRESS: &str = "server.address";
 /// `server.port`
 pub const SERVER_PORT: &str = "server.port";
+/// `system.filesystem.state`
+pub const SYSTEM_FILESYSTEM_STATE: &str = "system.filesystem.state";
+/// `system.memory.state`
+pub const SYSTEM_MEMORY_STATE: &str = "system.memory.state";
 /// `url.full`
 pub const URL_FULL: &str = "url.full";
 /// `url.path`

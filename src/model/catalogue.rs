@@ -58,6 +58,8 @@ pub const BODY_BYTES: &[f64] =
     &[0.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 16_777_216.0];
 
 const NOW: Duration = Duration::ZERO;
+/// Several intervals of the samplers: a value that is older than that was not refreshed.
+const SAMPLED: Duration = Duration::from_secs(60);
 const HTTP_LABELS: &[&str] = &[
     semconv::HTTP_REQUEST_METHOD,
     semconv::HTTP_RESPONSE_STATUS_CODE,
@@ -76,6 +78,17 @@ const fn metric(
     about: &'static str,
 ) -> Metric {
     Metric { name, unit, kind, labels, scope: Scope::Pod, max_age: NOW, about }
+}
+
+/// A metric that a background interval reads.
+const fn sampled(
+    name: &'static str,
+    unit: &'static str,
+    kind: MetricKind,
+    labels: &'static [&'static str],
+    about: &'static str,
+) -> Metric {
+    Metric { name, unit, kind, labels, scope: Scope::Pod, max_age: SAMPLED, about }
 }
 
 /// Durations of ordinary requests.
@@ -102,7 +115,7 @@ pub static HTTP_SERVER_REQUEST_BODY_SIZE: Metric = metric(
     "By",
     MetricKind::Histogram(BODY_BYTES),
     HTTP_LABELS,
-    "Size of request bodies, without framing.",
+    "Size of the request bodies of ordinary requests, without framing.",
 );
 
 /// Sizes of response bodies.
@@ -111,7 +124,7 @@ pub static HTTP_SERVER_RESPONSE_BODY_SIZE: Metric = metric(
     "By",
     MetricKind::Histogram(BODY_BYTES),
     HTTP_LABELS,
-    "Size of response bodies, without framing.",
+    "Size of the response bodies of ordinary requests, without framing.",
 );
 
 /// Lengths of event streams and tunnels.
@@ -186,6 +199,129 @@ pub static TELEMETRY_QUEUE_BYTES: Metric = metric(
     "Bytes that wait for delivery.",
 );
 
+/// CPU time of the sidecar.
+pub static PROCESS_CPU_TIME: Metric =
+    sampled("process.cpu.time", "s", MetricKind::Counter, &[semconv::CPU_MODE], "CPU time that the sidecar used.");
+
+/// Resident memory of the sidecar.
+pub static PROCESS_MEMORY_USAGE: Metric =
+    sampled("process.memory.usage", "By", MetricKind::UpDownCounter, &[], "Physical memory that the sidecar uses.");
+
+/// Virtual memory of the sidecar.
+pub static PROCESS_MEMORY_VIRTUAL: Metric =
+    sampled("process.memory.virtual", "By", MetricKind::UpDownCounter, &[], "Virtual memory of the sidecar.");
+
+/// Threads of the sidecar.
+pub static PROCESS_THREAD_COUNT: Metric =
+    sampled("process.thread.count", "{thread}", MetricKind::UpDownCounter, &[], "Threads of the sidecar.");
+
+/// Open file descriptors of the sidecar.
+pub static PROCESS_UNIX_FILE_DESCRIPTOR_COUNT: Metric = sampled(
+    "process.unix.file_descriptor.count",
+    "{file_descriptor}",
+    MetricKind::UpDownCounter,
+    &[],
+    "File descriptors that the sidecar has open, connections among them.",
+);
+
+/// Age of the sidecar.
+pub static PROCESS_UPTIME: Metric =
+    sampled("process.uptime", "s", MetricKind::Gauge, &[], "Time since the sidecar was started.");
+
+/// CPU of the node.
+pub static SYSTEM_CPU_UTILIZATION: Metric = sampled(
+    "system.cpu.utilization",
+    "1",
+    MetricKind::Gauge,
+    &[],
+    "Share of the node's CPU time in use, over all cores, in the last interval.",
+);
+
+/// Memory of the node, by state.
+pub static SYSTEM_MEMORY_USAGE: Metric = sampled(
+    "system.memory.usage",
+    "By",
+    MetricKind::UpDownCounter,
+    &[semconv::SYSTEM_MEMORY_STATE],
+    "Memory of the node in use: what cannot be had without swapping.",
+);
+
+/// All memory of the node.
+pub static SYSTEM_MEMORY_LIMIT: Metric =
+    sampled("system.memory.limit", "By", MetricKind::UpDownCounter, &[], "Memory of the node.");
+
+/// Available memory of the node.
+pub static SYSTEM_MEMORY_LINUX_AVAILABLE: Metric = sampled(
+    "system.memory.linux.available",
+    "By",
+    MetricKind::UpDownCounter,
+    &[],
+    "Memory of the node that can be had without swapping.",
+);
+
+/// Share of the node's memory, by state.
+pub static SYSTEM_MEMORY_UTILIZATION: Metric = sampled(
+    "system.memory.utilization",
+    "1",
+    MetricKind::Gauge,
+    &[semconv::SYSTEM_MEMORY_STATE],
+    "Share of the node's memory in use.",
+);
+
+/// The file system of the data folder, by state.
+pub static SYSTEM_FILESYSTEM_USAGE: Metric = sampled(
+    "system.filesystem.usage",
+    "By",
+    MetricKind::UpDownCounter,
+    &[semconv::SYSTEM_FILESYSTEM_STATE],
+    "Space used and free on the file system of the data folder, or of `/`.",
+);
+
+/// Traffic of the node.
+pub static SYSTEM_NETWORK_IO: Metric = sampled(
+    "system.network.io",
+    "By",
+    MetricKind::Counter,
+    &[semconv::NETWORK_IO_DIRECTION],
+    "Bytes received and sent by all interfaces but loopback.",
+);
+
+/// The status of each check.
+pub static CHECK_STATUS: Metric = metric(
+    "content_factory.check.status",
+    "1",
+    MetricKind::UpDownCounter,
+    &["check", "status"],
+    "1 for the status that a health check has, 0 for the others.",
+);
+
+/// How long each check took.
+pub static CHECK_DURATION: Metric = metric(
+    "content_factory.check.duration",
+    "s",
+    MetricKind::Gauge,
+    &["check"],
+    "Duration of the last run of a health check.",
+);
+
+/// Texts changed by the redactor.
+pub static REDACTIONS: Metric = metric(
+    "content_factory.redactions",
+    "{text}",
+    MetricKind::Counter,
+    &["outlet"],
+    "Texts from which a secret was removed on their way out.",
+);
+
+/// Restarts of rooms.
+pub static ROOM_RESTARTS: Metric = metric(
+    "content_factory.room.restarts",
+    "{restart}",
+    MetricKind::Counter,
+    &["room"],
+    "Restarts of a part of the sidecar after it panicked.",
+);
+
 /// Every metric, in the order in which it is shown.
 pub static ALL: &[&Metric] = &[
     &HTTP_SERVER_REQUEST_DURATION,
@@ -200,4 +336,45 @@ pub static ALL: &[&Metric] = &[
     &TELEMETRY_DROPPED,
     &TELEMETRY_QUEUED,
     &TELEMETRY_QUEUE_BYTES,
+    &PROCESS_CPU_TIME,
+    &PROCESS_MEMORY_USAGE,
+    &PROCESS_MEMORY_VIRTUAL,
+    &PROCESS_THREAD_COUNT,
+    &PROCESS_UNIX_FILE_DESCRIPTOR_COUNT,
+    &PROCESS_UPTIME,
+    &SYSTEM_CPU_UTILIZATION,
+    &SYSTEM_MEMORY_USAGE,
+    &SYSTEM_MEMORY_LIMIT,
+    &SYSTEM_MEMORY_LINUX_AVAILABLE,
+    &SYSTEM_MEMORY_UTILIZATION,
+    &SYSTEM_FILESYSTEM_USAGE,
+    &SYSTEM_NETWORK_IO,
+    &CHECK_STATUS,
+    &CHECK_DURATION,
+    &REDACTIONS,
+    &ROOM_RESTARTS,
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_table_is_complete_and_names_nothing_twice() {
+        let names: BTreeSet<&str> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        let constants = include_str!("catalogue.rs").matches("\npub static ").count() - 1;
+        assert_eq!(ALL.len(), constants, "a metric that is not in ALL is never shown");
+    }
+
+    #[test]
+    fn what_is_written_about_a_metric_is_a_sentence_and_its_labels_are_told_once() {
+        for metric in ALL {
+            assert!(metric.about.ends_with('.'), "{}", metric.name);
+            let labels: BTreeSet<&str> = metric.labels.iter().copied().collect();
+            assert_eq!(labels.len(), metric.labels.len(), "{}", metric.name);
+        }
+    }
+}

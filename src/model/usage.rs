@@ -1,5 +1,14 @@
 //! What the system, the database and the application's processes were last seen to use.
 
+use crate::model::catalogue::{
+    PROCESS_CPU_TIME, PROCESS_MEMORY_USAGE, PROCESS_MEMORY_VIRTUAL, PROCESS_THREAD_COUNT,
+    PROCESS_UNIX_FILE_DESCRIPTOR_COUNT, PROCESS_UPTIME, SYSTEM_CPU_UTILIZATION, SYSTEM_FILESYSTEM_USAGE,
+    SYSTEM_MEMORY_LIMIT, SYSTEM_MEMORY_LINUX_AVAILABLE, SYSTEM_MEMORY_USAGE, SYSTEM_MEMORY_UTILIZATION,
+    SYSTEM_NETWORK_IO,
+};
+use crate::model::sample::Sample;
+use crate::semconv;
+
 /// The node's numbers, as the last background interval saw them; bytes and ratios.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SystemUsage {
@@ -47,4 +56,44 @@ pub struct BusinessRows {
     pub videos: Option<u64>,
     /// Rows of `social_media_posts`.
     pub social_media_posts: Option<u64>,
+}
+
+impl SystemUsage {
+    /// The samples of the node and of the sidecar's process.
+    pub fn samples(&self, out: &mut Vec<Sample>) {
+        let used = self.memory_total_bytes.saturating_sub(self.memory_available_bytes);
+        let memory_state = |sample: Sample| sample.with_literal(semconv::SYSTEM_MEMORY_STATE, "used");
+        out.push(Sample::level(&SYSTEM_CPU_UTILIZATION, self.cpu_ratio));
+        out.push(memory_state(Sample::level(&SYSTEM_MEMORY_USAGE, used as f64)));
+        out.push(Sample::level(&SYSTEM_MEMORY_LIMIT, self.memory_total_bytes as f64));
+        out.push(Sample::level(&SYSTEM_MEMORY_LINUX_AVAILABLE, self.memory_available_bytes as f64));
+        if self.memory_total_bytes > 0 {
+            let ratio = used as f64 / self.memory_total_bytes as f64;
+            out.push(memory_state(Sample::level(&SYSTEM_MEMORY_UTILIZATION, ratio)));
+        }
+        let disk_used = self.disk_total_bytes.saturating_sub(self.disk_free_bytes);
+        for (state, bytes) in [("used", disk_used), ("free", self.disk_free_bytes)] {
+            let sample = Sample::level(&SYSTEM_FILESYSTEM_USAGE, bytes as f64);
+            out.push(sample.with_literal(semconv::SYSTEM_FILESYSTEM_STATE, state));
+        }
+        for (direction, bytes) in [("receive", self.network_bytes.0), ("transmit", self.network_bytes.1)] {
+            let sample = Sample::count(&SYSTEM_NETWORK_IO, bytes);
+            out.push(sample.with_literal(semconv::NETWORK_IO_DIRECTION, direction));
+        }
+        self.process.samples(out);
+    }
+}
+
+impl ProcessUsage {
+    /// The samples of the process.
+    fn samples(&self, out: &mut Vec<Sample>) {
+        for (mode, seconds) in [("user", self.cpu_seconds.0), ("system", self.cpu_seconds.1)] {
+            out.push(Sample::sum(&PROCESS_CPU_TIME, seconds).with_literal(semconv::CPU_MODE, mode));
+        }
+        out.push(Sample::level(&PROCESS_MEMORY_USAGE, self.memory_bytes as f64));
+        out.push(Sample::level(&PROCESS_MEMORY_VIRTUAL, self.memory_virtual_bytes as f64));
+        out.push(Sample::level(&PROCESS_THREAD_COUNT, self.threads as f64));
+        out.push(Sample::level(&PROCESS_UNIX_FILE_DESCRIPTOR_COUNT, self.open_files as f64));
+        out.push(Sample::level(&PROCESS_UPTIME, self.uptime_seconds));
+    }
 }

@@ -1,0 +1,381 @@
+//! Metrics as text: the pages that Prometheus reads, and `docs/metrics.md`.
+//!
+//! Pure. Names follow OpenTelemetry's rules for Prometheus: dots become underscores, the unit becomes a word at
+//! the end, a counter ends in `_total`, and units in braces are left out.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::model::catalogue::{ALL, Metric, MetricKind, Scope};
+use crate::model::sample::{Histogram, LabelValue, Sample, SampleValue};
+use crate::settings::show_duration;
+
+/// The form of a page of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus text 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The value of `Content-Type`.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+
+    /// The form that an `Accept` header asks for by name; `None` when it names neither, as a browser's.
+    #[must_use]
+    pub fn asked_for(accept: &str) -> Option<Self> {
+        let mut best = None;
+        for item in accept.split(',') {
+            let mut parts = item.split(';').map(str::trim);
+            let format = match parts.next() {
+                Some(name) if name.eq_ignore_ascii_case("application/openmetrics-text") => Self::OpenMetrics,
+                Some(name) if name.eq_ignore_ascii_case("text/plain") => Self::Prometheus,
+                _ => continue,
+            };
+            let weight = parts.find_map(|part| part.strip_prefix("q=")).map_or(Some(1.0), |text| text.parse().ok());
+            let weight: f64 = weight.unwrap_or(0.0);
+            if weight > 0.0 && best.is_none_or(|(_, heaviest)| weight > heaviest) {
+                best = Some((format, weight));
+            }
+        }
+        best.map(|(format, _)| format)
+    }
+}
+
+/// Writes a page: the metrics in the order of the catalogue, each with its series in the order of `samples`.
+///
+/// A second sample of the same series is left out, because one makes a scraper refuse the whole page.
+#[must_use]
+pub fn render(samples: &[Sample], format: Format) -> String {
+    let mut page = Page { text: String::with_capacity(samples.len() * 256), format };
+    for metric in ALL {
+        let mut of_metric = samples.iter().filter(|sample| std::ptr::eq(sample.metric, *metric)).peekable();
+        if of_metric.peek().is_some() {
+            page.family(metric, of_metric);
+        }
+    }
+    if format == Format::OpenMetrics {
+        page.text.push_str("# EOF\n");
+    }
+    page.text
+}
+
+/// The name in Prometheus; of a histogram the one before `_bucket`, `_sum` and `_count`.
+#[must_use]
+pub fn prometheus_name(metric: &Metric) -> String {
+    let suffix = if metric.kind == MetricKind::Counter { "_total" } else { "" };
+    family_name(metric) + suffix
+}
+
+/// `docs/metrics.md`.
+#[must_use]
+pub fn metrics_markdown() -> String {
+    let mut out = String::from(
+        "# Metrics\n\n\
+         Printed from the catalogue by `content-factory-sidecar docs metrics`; do not edit.\n\n\
+         *Scope* tells of whom a value is true: each pod exports its own, and what is true of the cluster is exported by\n\
+         one replica. *Age* is the age up to which a value is shown; values without one are read when they are asked for.\n\n\
+         | OTLP | Prometheus | kind | unit | labels | scope | age | meaning |\n\
+         |---|---|---|---|---|---|---|---|\n",
+    );
+    for metric in ALL {
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let (scope, age) = (scope_word(metric.scope), age_word(metric.max_age));
+        let _ = writeln!(
+            out,
+            "| `{}` | `{}` | {} | `{}` | {} | {scope} | {age} | {} |",
+            metric.name,
+            prometheus_name(metric),
+            kind_word(metric.kind),
+            metric.unit,
+            labels.join(" "),
+            metric.about,
+        );
+    }
+    out.push_str(
+        "\n`otel.metric.overflow` stands alone on the one series of a metric that counts all requests beyond `traffic.max_series`.\n",
+    );
+    out
+}
+
+fn kind_word(kind: MetricKind) -> &'static str {
+    match kind {
+        MetricKind::Counter => "counter",
+        MetricKind::UpDownCounter => "up-down counter",
+        MetricKind::Gauge => "gauge",
+        MetricKind::Histogram(_) => "histogram",
+    }
+}
+
+fn scope_word(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Pod => "pod",
+        Scope::Cluster => "cluster",
+    }
+}
+
+fn age_word(age: Duration) -> String {
+    if age.is_zero() { String::new() } else { show_duration(age) }
+}
+
+/// The unit as a word of the name.
+fn unit_word(metric: &Metric) -> Option<&'static str> {
+    match (metric.unit, metric.kind) {
+        ("s", _) => Some("seconds"),
+        ("By", _) => Some("bytes"),
+        ("1", MetricKind::Gauge) => Some("ratio"),
+        _ => None,
+    }
+}
+
+fn family_name(metric: &Metric) -> String {
+    let mut name = metric.name.replace('.', "_");
+    if let Some(unit) = unit_word(metric)
+        && !name.ends_with(unit)
+    {
+        name.push('_');
+        name.push_str(unit);
+    }
+    name
+}
+
+/// A page that is being written.
+struct Page {
+    text: String,
+    format: Format,
+}
+
+impl Page {
+    fn family<'s>(&mut self, metric: &Metric, samples: impl Iterator<Item = &'s Sample>) {
+        let family = family_name(metric);
+        self.head(metric, &family);
+        let mut seen = HashSet::new();
+        for sample in samples {
+            let labels = label_text(sample);
+            if seen.insert(labels.clone()) {
+                self.series(&family, &labels, sample);
+            }
+        }
+    }
+
+    fn head(&mut self, metric: &Metric, family: &str) {
+        let kind = match metric.kind {
+            MetricKind::Counter => "counter",
+            MetricKind::UpDownCounter | MetricKind::Gauge => "gauge",
+            MetricKind::Histogram(_) => "histogram",
+        };
+        let mut about = metric.about.replace('\\', "\\\\").replace('\n', "\\n");
+        if self.format == Format::Prometheus {
+            let name = prometheus_name(metric);
+            self.line(format_args!("# HELP {name} {about}"));
+            self.line(format_args!("# TYPE {name} {kind}"));
+            return;
+        }
+        about = about.replace('"', "\\\"");
+        self.line(format_args!("# TYPE {family} {kind}"));
+        if let Some(unit) = unit_word(metric) {
+            self.line(format_args!("# UNIT {family} {unit}"));
+        }
+        self.line(format_args!("# HELP {family} {about}"));
+    }
+
+    fn series(&mut self, family: &str, labels: &str, sample: &Sample) {
+        let suffix = if sample.metric.kind == MetricKind::Counter { "_total" } else { "" };
+        let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        match (&sample.value, sample.metric.kind) {
+            (SampleValue::Count(value), _) => self.line(format_args!("{family}{suffix}{braced} {value}")),
+            (SampleValue::Sum(value) | SampleValue::Level(value), _) => {
+                self.line(format_args!("{family}{suffix}{braced} {}", number(*value)));
+            }
+            (SampleValue::Histogram(histogram), MetricKind::Histogram(bounds)) => {
+                self.buckets(family, labels, bounds, histogram);
+                self.line(format_args!("{family}_sum{braced} {}", number(histogram.sum)));
+                self.line(format_args!("{family}_count{braced} {}", histogram.count));
+            }
+            // a histogram under the name of another kind cannot be written as that kind
+            (SampleValue::Histogram(_), _) => {}
+        }
+    }
+
+    fn buckets(&mut self, family: &str, labels: &str, bounds: &[f64], histogram: &Histogram) {
+        let separator = if labels.is_empty() { "" } else { "," };
+        let mut below = 0;
+        for (bound, count) in bounds.iter().zip(&histogram.explicit) {
+            below += count;
+            let bound = self.bound(*bound);
+            self.line(format_args!("{family}_bucket{{{labels}{separator}le=\"{bound}\"}} {below}"));
+        }
+        self.line(format_args!("{family}_bucket{{{labels}{separator}le=\"+Inf\"}} {}", histogram.count));
+    }
+
+    /// A bound as the format's readers compare it: OpenMetrics has a fraction in every one.
+    fn bound(&self, bound: f64) -> String {
+        match self.format {
+            Format::Prometheus => format!("{bound}"),
+            Format::OpenMetrics => format!("{bound:?}"),
+        }
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        let _ = self.text.write_fmt(line);
+        self.text.push('\n');
+    }
+}
+
+fn number(value: f64) -> String {
+    if value.is_infinite() {
+        return if value > 0.0 { "+Inf".into() } else { "-Inf".into() };
+    }
+    value.to_string()
+}
+
+fn label_text(sample: &Sample) -> String {
+    let mut out = String::new();
+    for (name, value) in &sample.labels {
+        if !out.is_empty() {
+            out.push(',');
+        }
+        out.extend(name.chars().map(|c| if c == '.' { '_' } else { c }));
+        out.push_str("=\"");
+        match value {
+            LabelValue::Text(text) => escape(text.as_str(), &mut out),
+            LabelValue::Number(number) => {
+                let _ = write!(out, "{number}");
+            }
+            LabelValue::Flag(flag) => {
+                let _ = write!(out, "{flag}");
+            }
+        }
+        out.push('"');
+    }
+    out
+}
+
+fn escape(text: &str, out: &mut String) {
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            c => out.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::catalogue::{
+        HTTP_SERVER_ACTIVE_REQUESTS, HTTP_SERVER_REQUEST_DURATION, SYSTEM_CPU_UTILIZATION, TELEMETRY_DROPPED,
+        TELEMETRY_QUEUE_BYTES, TELEMETRY_QUEUED,
+    };
+    use crate::model::usage::{ProcessUsage, SystemUsage};
+    use crate::redact::Redactor;
+    use crate::semconv;
+
+    /// Every kind of value, a label that needs escaping, and a series that comes twice.
+    fn samples() -> Vec<Sample> {
+        let redactor = Redactor::new([]);
+        let route = redactor.text(crate::redact::Outlet::Telemetry, b"/odd\\\"\n/{id}").into_owned();
+        let mut explicit = vec![0; 15];
+        (explicit[0], explicit[4], explicit[14]) = (3, 2, 1);
+        let durations = Histogram { explicit, sum: 12.25, count: 6, ..Histogram::default() };
+        let active = |count| {
+            Sample::level(&HTTP_SERVER_ACTIVE_REQUESTS, count)
+                .with_literal(semconv::HTTP_REQUEST_METHOD, "GET")
+                .with_literal(semconv::URL_SCHEME, "http")
+        };
+        let overflow = Sample::histogram(
+            &HTTP_SERVER_REQUEST_DURATION,
+            Histogram { explicit: vec![1; 15], sum: f64::INFINITY, count: 15, ..Histogram::default() },
+        );
+        let mut samples = vec![
+            active(2.0),
+            Sample::histogram(&HTTP_SERVER_REQUEST_DURATION, durations)
+                .with_literal(semconv::HTTP_REQUEST_METHOD, "GET")
+                .with(semconv::HTTP_RESPONSE_STATUS_CODE, LabelValue::Number(200))
+                .with(semconv::HTTP_ROUTE, LabelValue::Text(route)),
+            overflow.with(semconv::OTEL_METRIC_OVERFLOW, LabelValue::Flag(true)),
+            Sample::count(&TELEMETRY_DROPPED, 7).with_literal("signal", "traces").with_literal("reason", "too_old"),
+            active(99.0),
+        ];
+        let process = ProcessUsage { cpu_seconds: (1.5, 0.25), threads: 4, ..ProcessUsage::default() };
+        SystemUsage {
+            cpu_ratio: 0.5,
+            memory_total_bytes: 8 << 30,
+            memory_available_bytes: 6 << 30,
+            process,
+            ..SystemUsage::default()
+        }
+        .samples(&mut samples);
+        samples
+    }
+
+    #[test]
+    fn the_pages_are_as_agreed() {
+        let golden = include_str!("../../tests/golden/metrics.prometheus.txt");
+        assert_eq!(render(&samples(), Format::Prometheus), golden);
+        let golden = include_str!("../../tests/golden/metrics.openmetrics.txt");
+        assert_eq!(render(&samples(), Format::OpenMetrics), golden);
+    }
+
+    #[test]
+    fn names_follow_the_rules_for_prometheus() {
+        for (metric, name) in [
+            (&HTTP_SERVER_REQUEST_DURATION, "http_server_request_duration_seconds"),
+            (&HTTP_SERVER_ACTIVE_REQUESTS, "http_server_active_requests"),
+            (&TELEMETRY_DROPPED, "content_factory_telemetry_dropped_total"),
+            (&TELEMETRY_QUEUED, "content_factory_telemetry_queued"),
+            (&TELEMETRY_QUEUE_BYTES, "content_factory_telemetry_queue_bytes"),
+            (&SYSTEM_CPU_UTILIZATION, "system_cpu_utilization_ratio"),
+        ] {
+            assert_eq!(prometheus_name(metric), name);
+        }
+    }
+
+    #[test]
+    fn no_two_metrics_share_a_name_and_every_unit_is_known() {
+        let names: HashSet<String> = ALL.iter().map(|metric| family_name(metric)).collect();
+        assert_eq!(names.len(), ALL.len());
+        for metric in ALL {
+            let is_annotation = metric.unit.starts_with('{') && metric.unit.ends_with('}');
+            assert!(is_annotation || ["s", "By", "1"].contains(&metric.unit), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn a_scraper_gets_the_form_that_it_prefers() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+                          text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        for (accept, format) in [
+            (prometheus, Some(Format::OpenMetrics)),
+            ("text/plain;version=0.0.4;q=1,*/*;q=0.1", Some(Format::Prometheus)),
+            ("application/openmetrics-text; q=0.1, text/plain", Some(Format::Prometheus)),
+            ("text/html,application/xhtml+xml,*/*;q=0.8", None),
+            ("text/plain;q=0", None),
+            ("*/*", None),
+            ("", None),
+        ] {
+            assert_eq!(Format::asked_for(accept), format, "{accept}");
+        }
+    }
+
+    #[test]
+    fn the_document_is_fresh() {
+        let document = include_str!("../../docs/metrics.md");
+        assert_eq!(
+            metrics_markdown(),
+            document,
+            "print it anew: content-factory-sidecar docs metrics > docs/metrics.md"
+        );
+    }
+}
