@@ -1,1 +1,23 @@
 //! The admin port: the endpoints, rendered from memory.
+//!
+//! `routes::ROUTES` lists them all; the router and `/openapi.json` are made from that one table. A request never
+//! causes I/O: everything shown was put into memory by the rooms before, or is counted there at this moment.
+//! What the admin port answers is never counted as the application's. Owns no state but its rate limit.
+
+mod access;
+mod config;
+pub mod contract;
+mod guard;
+mod limit;
+mod openapi;
+mod page;
+mod probes;
+mod routes;
+mod server;
+mod state;
+
+pub use access::Network;
+pub use config::{Config, Readiness};
+pub use openapi::openapi;
+pub use server::{BindError, Bound, bind};
+pub use state::{State, Traffic};

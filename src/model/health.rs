@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::redact::Clean;
 
 /// The status of a service, or of all. Later is worse, and `Unknown` is not counted.
@@ -46,6 +48,23 @@ pub struct CheckReport {
     pub latency: Option<Duration>,
     /// When the last run ended, in seconds since the Unix epoch; `None` before the first.
     pub checked_at: Option<f64>,
+    /// From then on the result is too old to be believed; `None` before the first run.
+    pub expires_at: Option<Instant>,
+}
+
+impl CheckReport {
+    /// The report as it is to be read now: a result that is too old is no result.
+    ///
+    /// The reader asks, so that a scheduler that stands still cannot keep a green face.
+    #[must_use]
+    pub fn as_of(&self, now: Instant) -> Self {
+        let mut report = self.clone();
+        if self.expires_at.is_some_and(|expires_at| now >= expires_at) {
+            report.status = HealthStatus::Unknown;
+            report.message = Clean::literal("no fresh result");
+        }
+        report
+    }
 }
 
 /// Whether a failing check makes the application unfit for traffic.
@@ -75,7 +94,16 @@ mod tests {
             criticality: Criticality::Critical,
             latency: None,
             checked_at: None,
+            expires_at: None,
         }
+    }
+
+    #[test]
+    fn a_result_that_is_too_old_is_unknown() {
+        let now = Instant::now();
+        let report = CheckReport { expires_at: Some(now), ..report(HealthStatus::Healthy) };
+        assert_eq!(report.as_of(now).status, HealthStatus::Unknown);
+        assert_eq!(report.as_of(now - Duration::from_millis(1)).status, HealthStatus::Healthy);
     }
 
     #[test]

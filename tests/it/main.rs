@@ -1,1 +1,5 @@
 //! Black-box tests over real sockets: one binary, a module per concern.
+
+mod api_bodies;
+mod api_port;
+mod api_rules;

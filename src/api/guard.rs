@@ -1,0 +1,166 @@
+//! What stands before every answer: the rate limit, the rule of access, and the headers of safety.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State as Shared};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use tokio::time::Instant;
+
+use crate::api::access::{Network, Reach, is_local_host, peer_key, reach};
+use crate::api::config::Config;
+use crate::api::limit::{Limiter, Rate};
+use crate::api::routes::{Access, error, find, text};
+use crate::api::server::Peer;
+
+/// The rules, and the buckets of the rate limit.
+#[derive(Debug)]
+pub(super) struct Guard {
+    allow: Vec<Network>,
+    limiter: Limiter,
+}
+
+/// Why a request is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    /// 429: to come back after this time.
+    TooMany(Duration),
+    /// 403: a name that is not ours, on loopback.
+    ForeignHost,
+    /// 401: an address that may not read this.
+    Stranger,
+}
+
+/// The page has no script and loads nothing but its own style; its icon is a `data:` picture.
+const POLICY: &str =
+    "default-src 'none'; style-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+/// Sent with every answer.
+const HEADERS: [(HeaderName, &str); 4] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::CONTENT_SECURITY_POLICY, POLICY),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+];
+
+impl Guard {
+    /// The rules of this configuration, with empty buckets.
+    pub(super) fn new(config: &Config) -> Self {
+        let rate = |per_second: u32| Rate { per_second, burst: per_second.saturating_mul(2) };
+        let limiter = Limiter::new(rate(config.rate_per_peer), rate(config.rate));
+        Self { allow: config.allow.clone(), limiter }
+    }
+
+    /// What the peer may read of this path.
+    ///
+    /// # Errors
+    /// Why it may not be read at all.
+    fn admit(&self, peer: IpAddr, path: &str, headers: &HeaderMap) -> Result<Reach, Refused> {
+        let access = find(path).map_or(Access::Full, |route| route.access);
+        if access == Access::Probe {
+            return Ok(Reach::Bare);
+        }
+        self.limiter.admit(peer_key(peer), Instant::now()).map_err(Refused::TooMany)?;
+        let reach = reach(peer, &self.allow);
+        if peer.to_canonical().is_loopback() && !text(headers, header::HOST).is_none_or(is_local_host) {
+            return Err(Refused::ForeignHost);
+        }
+        match (reach, access) {
+            (Reach::Bare, Access::Full) => Err(Refused::Stranger),
+            _ => Ok(reach),
+        }
+    }
+}
+
+/// Admits a request or answers in its place, and sets the headers of safety on every answer.
+pub(super) async fn guard(Shared(guard): Shared<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    // the server sets the peer on every request; one without it is a stranger
+    let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
+    let mut response = match guard.admit(peer, request.uri().path(), request.headers()) {
+        Ok(reach) => {
+            request.extensions_mut().insert(reach);
+            next.run(request).await
+        }
+        Err(refused) => refused.answer(),
+    };
+    for (name, value) in HEADERS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+impl Refused {
+    fn answer(&self) -> Response {
+        match self {
+            Self::TooMany(wait) => too_many(*wait),
+            Self::ForeignHost => error(StatusCode::FORBIDDEN, "a foreign Host", "an address or localhost as Host"),
+            Self::Stranger => error(
+                StatusCode::UNAUTHORIZED,
+                "not allowed from this address",
+                "a loopback peer, or one of the networks in admin.allow",
+            ),
+        }
+    }
+}
+
+fn too_many(wait: Duration) -> Response {
+    let mut response = error(StatusCode::TOO_MANY_REQUESTS, "too many requests", "fewer than admin.rate_per_peer");
+    // whole seconds, rounded up: earlier would be refused again
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard() -> Guard {
+        let network = Network::parse("10.0.0.0/8").expect("a network");
+        Guard { allow: vec![network], limiter: limiter(10) }
+    }
+
+    fn limiter(per_peer: u32) -> Limiter {
+        let rate = |per_second| Rate { per_second, burst: per_second };
+        Limiter::new(rate(per_peer), rate(1_000))
+    }
+
+    fn asks(peer: &str, path: &str, host: &'static str) -> Result<Reach, u16> {
+        let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
+        let peer = peer.parse().expect("an address");
+        guard().admit(peer, path, &headers).map_err(|refused| refused.answer().status().as_u16())
+    }
+
+    #[test]
+    fn a_stranger_gets_probes_and_the_word_and_nothing_else() {
+        for path in ["/livez", "/readyz", "/startupz", "/readyz/listener", "/health"] {
+            assert_eq!(asks("192.0.2.1", path, "sidecar"), Ok(Reach::Bare), "{path}");
+        }
+        for path in ["/", "/status", "/dashboard", "/openapi.json", "/api/v1/monitoring/metrics", "/nothing"] {
+            assert_eq!(asks("192.0.2.1", path, "sidecar"), Err(401), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_allowed_network_and_loopback_see_all_but_not_by_a_foreign_name() {
+        assert_eq!(asks("10.9.9.9", "/status", "sidecar.default.svc"), Ok(Reach::Full));
+        assert_eq!(asks("::ffff:10.9.9.9", "/status", "sidecar.default.svc"), Ok(Reach::Full));
+        assert_eq!(asks("127.0.0.1", "/status", "127.0.0.1:18090"), Ok(Reach::Full));
+        assert_eq!(asks("127.0.0.1", "/status", "evil.example"), Err(403));
+        assert_eq!(asks("127.0.0.1", "/livez", "evil.example"), Ok(Reach::Bare));
+    }
+
+    #[test]
+    fn a_peer_that_asks_too_often_is_told_when_to_come_back_and_probes_go_on() {
+        let guard = guard();
+        let peer = "127.0.0.1".parse().expect("an address");
+        let refused = (0..50).filter_map(|_| guard.admit(peer, "/status", &HeaderMap::new()).err()).last();
+        let refused = refused.expect("one of 50 is too many").answer();
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
+        assert!((0..50).all(|_| guard.admit(peer, "/readyz", &HeaderMap::new()).is_ok()));
+    }
+}

@@ -1,0 +1,426 @@
+//! The dashboard page: rendered on the server, without script, refreshing itself.
+//!
+//! Every text from outside is escaped, whoever cleaned it before: names of routes and checks are hostile input.
+
+use std::fmt::{self, Display, Write};
+use std::time::Duration;
+
+use crate::api::state::{State, unix_seconds};
+use crate::model::health::{CheckReport, HealthStatus, overall};
+use crate::model::telemetry::{DropReason, ExportCondition, ExportState, Signal};
+use crate::model::traffic::{Failure, Totals, Window};
+
+/// The style sheet, served from its own path so that nothing is inline.
+pub(super) const STYLE: &str = include_str!("dashboard.css");
+
+/// How many failures are shown.
+const FAILURES: usize = 15;
+
+/// All that the page shows, of one moment.
+pub(super) struct View {
+    reports: Vec<CheckReport>,
+    totals: Totals,
+    windows: [Window; 3],
+    failures: Vec<Failure>,
+    export: ExportState,
+    uptime: Duration,
+    now: f64,
+    proxy: String,
+    upstream: String,
+}
+
+impl View {
+    /// Reads everything once.
+    pub(super) fn of(state: &State) -> Self {
+        Self {
+            reports: state.reports(),
+            totals: (state.traffic.totals)(),
+            windows: (state.traffic.windows)(),
+            failures: (state.traffic.failures)(),
+            export: (state.export)(),
+            uptime: state.started.elapsed(),
+            now: unix_seconds(),
+            proxy: state.proxy.map_or("off".into(), |address| address.to_string()),
+            upstream: state.upstream.clone(),
+        }
+    }
+}
+
+/// Renders the page.
+pub(super) fn render(view: &View) -> String {
+    let mut page = String::with_capacity(8 * 1024);
+    // writing to a string does not fail
+    let _ = write_page(&mut page, view);
+    page
+}
+
+fn write_page(page: &mut String, view: &View) -> fmt::Result {
+    let status = overall(&view.reports);
+    write!(
+        page,
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"refresh\" content=\"5\">\n<meta name=\"color-scheme\" content=\"light dark\">\n\
+         <title>{} · content factory</title>\n<link rel=\"icon\" href=\"{}\">\n\
+         <link rel=\"stylesheet\" href=\"/dashboard.css\">\n</head>\n<body>\n",
+        capital(status.label()),
+        icon(status)
+    )?;
+    verdict(page, view, status)?;
+    page.push_str("<main>\n");
+    services(page, view)?;
+    traffic(page, view)?;
+    failures(page, view)?;
+    export(page, view)?;
+    write!(
+        page,
+        "</main>\n<footer><p>Proxy {} → {} · up {} · <a href=\"/health\">health</a> · \
+         <a href=\"/openapi.json\">all endpoints</a></p></footer>\n</body>\n</html>\n",
+        Escaped(&view.proxy),
+        Escaped(&view.upstream),
+        span(view.uptime.as_secs_f64())
+    )
+}
+
+fn verdict(page: &mut String, view: &View, status: HealthStatus) -> fmt::Result {
+    let minute = &view.windows[0];
+    write!(
+        page,
+        "<header class=\"{}\">\n<h1><span aria-hidden=\"true\">{}</span> {}</h1>\n<p>{}</p>\n<p>{}</p>\n</header>\n",
+        status.label(),
+        mark(status),
+        headline(&view.reports, status),
+        Escaped(&reasons(&view.reports)),
+        traffic_words(minute)
+    )
+}
+
+/// The verdict in words.
+fn headline(reports: &[CheckReport], status: HealthStatus) -> String {
+    let known = reports.iter().filter(|report| report.status != HealthStatus::Unknown).count();
+    let bad = reports.iter().filter(|report| report.status > HealthStatus::Healthy).count();
+    let services = |count: usize| if count == 1 { "1 service".to_owned() } else { format!("{count} services") };
+    match status {
+        HealthStatus::Healthy => format!("Healthy: {} as expected", services(known)),
+        HealthStatus::Degraded => format!("Degraded: {} of {}", bad, services(known)),
+        HealthStatus::Unhealthy => format!("Unhealthy: {} of {}", bad, services(known)),
+        HealthStatus::Unknown => "Unknown: nothing has been checked yet".to_owned(),
+    }
+}
+
+/// The messages of what is not healthy, worst first.
+fn reasons(reports: &[CheckReport]) -> String {
+    let mut bad: Vec<&CheckReport> = reports.iter().filter(|report| report.status > HealthStatus::Healthy).collect();
+    bad.sort_by_key(|report| std::cmp::Reverse(report.status));
+    let texts: Vec<&str> = bad.iter().map(|report| report.message.as_str()).collect();
+    texts.join("; ")
+}
+
+fn traffic_words(minute: &Window) -> String {
+    if minute.requests == 0 {
+        return "No request in the last minute.".into();
+    }
+    let p95 = minute.p95_seconds.map(|p95| format!(", 95 % within {}", seconds(Some(p95)))).unwrap_or_default();
+    format!("{} requests/s, {} errors{p95} in the last minute.", rate(minute), share(minute))
+}
+
+fn services(page: &mut String, view: &View) -> fmt::Result {
+    page.push_str("<section aria-labelledby=\"services\">\n<h2 id=\"services\">Services</h2>\n<ul class=\"tiles\">\n");
+    for report in &view.reports {
+        let took =
+            report.latency.map_or(String::new(), |latency| format!("{} · ", seconds(Some(latency.as_secs_f64()))));
+        let age = report.checked_at.map_or("not checked yet".into(), |at| ago(view.now - at));
+        writeln!(
+            page,
+            "<li class=\"{status}\"><h3>{}</h3><p class=\"word\"><span aria-hidden=\"true\">{}</span> {status}</p>\
+             <p>{}</p><p class=\"small\">{took}{age}</p></li>",
+            Escaped(&report.name),
+            mark(report.status),
+            Escaped(report.message.as_str()),
+            status = report.status.label()
+        )?;
+    }
+    page.push_str("</ul>\n</section>\n");
+    Ok(())
+}
+
+fn traffic(page: &mut String, view: &View) -> fmt::Result {
+    let totals = &view.totals;
+    write!(
+        page,
+        "<section aria-labelledby=\"traffic\">\n<h2 id=\"traffic\">Traffic</h2>\n<p>{} requests since the start, \
+         {} errors, {} in flight.</p>\n",
+        totals.requests, totals.errors, totals.in_flight
+    )?;
+    table_head(page, "Sliding windows", &["Window", "Requests/s", "Errors", "p50", "p95", "p99"])?;
+    for window in &view.windows {
+        row(
+            page,
+            &span(window.length.as_secs_f64()),
+            &[
+                rate(window),
+                share(window),
+                seconds(window.p50_seconds),
+                seconds(window.p95_seconds),
+                seconds(window.p99_seconds),
+            ],
+        )?;
+    }
+    page.push_str("</tbody></table>\n</section>\n");
+    Ok(())
+}
+
+fn failures(page: &mut String, view: &View) -> fmt::Result {
+    page.push_str("<section aria-labelledby=\"failures\">\n<h2 id=\"failures\">Recent failures</h2>\n");
+    if view.failures.is_empty() {
+        page.push_str("<p>None.</p>\n</section>\n");
+        return Ok(());
+    }
+    table_head(page, "Newest first", &["Request", "When", "Status", "Error", "Took", "Trace"])?;
+    for failure in view.failures.iter().take(FAILURES) {
+        let route = failure.route.as_ref().map_or("(unknown route)", |route| route.as_str());
+        row(
+            page,
+            &format!("{} {route}", failure.method.label()),
+            &[
+                ago(view.now - failure.at),
+                if failure.status == 0 { "none".into() } else { failure.status.to_string() },
+                failure.error_type.as_str().to_owned(),
+                seconds(Some(failure.duration.as_secs_f64())),
+                failure.trace_id.map_or("–".into(), |id| id.to_string()),
+            ],
+        )?;
+    }
+    page.push_str("</tbody></table>\n</section>\n");
+    Ok(())
+}
+
+fn export(page: &mut String, view: &View) -> fmt::Result {
+    let export = &view.export;
+    let when = export
+        .last_delivered_at
+        .map_or("nothing delivered yet".into(), |at| format!("last delivery {}", ago(view.now - at)));
+    let words = match export.condition {
+        ExportCondition::Idle => "Nothing was sent yet",
+        ExportCondition::Delivering => "Delivering",
+        ExportCondition::Failing => "Failing: telemetry waits and is sent later",
+        ExportCondition::Off => "Switched off",
+    };
+    write!(
+        page,
+        "<section aria-labelledby=\"export\" class=\"{}\">\n<h2 id=\"export\">Export</h2>\n<p>{words} · to {} · {when}.</p>\n",
+        export.condition.label(),
+        Escaped(&export.endpoint)
+    )?;
+    table_head(page, "Items", &["Signal", "Produced", "Delivered", "Waiting", "Rejected", "Dropped"])?;
+    for (signal, account) in Signal::ALL.iter().zip(&export.accounts) {
+        row(
+            page,
+            signal.label(),
+            &[
+                account.produced.to_string(),
+                account.delivered.to_string(),
+                account.queued.to_string(),
+                account.rejected.to_string(),
+                dropped(&account.dropped),
+            ],
+        )?;
+    }
+    page.push_str("</tbody></table>\n</section>\n");
+    Ok(())
+}
+
+/// `0`, or the sum with its reasons.
+fn dropped(counts: &[u64; DropReason::ALL.len()]) -> String {
+    let total: u64 = counts.iter().sum();
+    let reasons: Vec<String> = DropReason::ALL
+        .iter()
+        .zip(counts)
+        .filter(|(_, count)| **count > 0)
+        .map(|(reason, count)| format!("{} {count}", reason.label()))
+        .collect();
+    if reasons.is_empty() { "0".into() } else { format!("{total} ({})", reasons.join(", ")) }
+}
+
+fn table_head(page: &mut String, caption: &str, columns: &[&str]) -> fmt::Result {
+    write!(page, "<table><caption>{caption}</caption><thead><tr>")?;
+    for column in columns {
+        write!(page, "<th scope=\"col\">{column}</th>")?;
+    }
+    page.push_str("</tr></thead><tbody>\n");
+    Ok(())
+}
+
+fn row(page: &mut String, name: &str, cells: &[String]) -> fmt::Result {
+    write!(page, "<tr><th scope=\"row\">{}</th>", Escaped(name))?;
+    for cell in cells {
+        write!(page, "<td>{}</td>", Escaped(cell))?;
+    }
+    page.push_str("</tr>\n");
+    Ok(())
+}
+
+fn rate(window: &Window) -> String {
+    format!("{:.1}", window.requests as f64 / window.length.as_secs_f64().max(1.0))
+}
+
+fn share(window: &Window) -> String {
+    format!("{:.1} %", 100.0 * window.errors as f64 / window.requests.max(1) as f64)
+}
+
+/// `12 ms`, `1.50 s`; a dash for none.
+fn seconds(seconds: Option<f64>) -> String {
+    match seconds {
+        None => "–".into(),
+        Some(seconds) if seconds < 0.01 => format!("{:.1} ms", seconds * 1e3),
+        Some(seconds) if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
+        Some(seconds) => format!("{seconds:.2} s"),
+    }
+}
+
+/// `40 s`, `5 min`, `3 h`, `2 d`.
+fn span(seconds: f64) -> String {
+    match seconds.max(0.0) {
+        s if s < 60.0 => format!("{s:.0} s"),
+        s if s < 3_600.0 => format!("{:.0} min", s / 60.0),
+        s if s < 86_400.0 => format!("{:.0} h", s / 3_600.0),
+        s => format!("{:.0} d", s / 86_400.0),
+    }
+}
+
+fn ago(seconds: f64) -> String {
+    format!("{} ago", span(seconds))
+}
+
+fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// A shape beside the word, so that colour is never alone.
+fn mark(status: HealthStatus) -> &'static str {
+    match status {
+        HealthStatus::Healthy => "✔",
+        HealthStatus::Degraded => "▲",
+        HealthStatus::Unhealthy => "✖",
+        HealthStatus::Unknown => "○",
+    }
+}
+
+/// The icon of the tab, which tells the status too; the hues of the style sheet.
+fn icon(status: HealthStatus) -> String {
+    let hue = match status {
+        HealthStatus::Healthy => "009e73",
+        HealthStatus::Degraded => "e69f00",
+        HealthStatus::Unhealthy => "d55e00",
+        HealthStatus::Unknown => "808080",
+    };
+    format!(
+        "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'%3E\
+         %3Ccircle cx='4' cy='4' r='4' fill='%23{hue}'/%3E%3C/svg%3E"
+    )
+}
+
+/// A text as it stands in HTML.
+struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                other => f.write_char(other)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::health::Criticality;
+    use crate::redact::Clean;
+
+    fn view(reports: Vec<CheckReport>) -> View {
+        let window = |minutes: u64| Window {
+            length: Duration::from_secs(60 * minutes),
+            requests: 0,
+            errors: 0,
+            p50_seconds: None,
+            p95_seconds: None,
+            p99_seconds: None,
+        };
+        View {
+            reports,
+            totals: Totals::default(),
+            windows: [window(1), window(5), window(15)],
+            failures: Vec::new(),
+            export: ExportState::default(),
+            uptime: Duration::from_secs(90),
+            now: 0.0,
+            proxy: "127.0.0.1:18000".into(),
+            upstream: "http://127.0.0.1:8000".into(),
+        }
+    }
+
+    fn report(name: &str, status: HealthStatus, message: &'static str) -> CheckReport {
+        CheckReport {
+            name: name.into(),
+            status,
+            message: Clean::literal(message),
+            criticality: Criticality::Critical,
+            latency: None,
+            checked_at: None,
+            expires_at: None,
+        }
+    }
+
+    #[test]
+    fn the_verdict_stands_first_and_in_words() {
+        let page = render(&view(vec![
+            report("database", HealthStatus::Healthy, "Database connection successful"),
+            report("redis", HealthStatus::Unhealthy, "Redis check failed: timeout"),
+        ]));
+        let body = page.split("<body>").nth(1).unwrap();
+        assert!(body.trim_start().starts_with("<header class=\"unhealthy\">"), "{body}");
+        assert!(page.contains("Unhealthy: 1 of 2 services</h1>\n<p>Redis check failed: timeout</p>"), "{page}");
+        assert!(page.contains("<title>Unhealthy · content factory</title>"));
+        assert!(page.contains("No request in the last minute."));
+    }
+
+    #[test]
+    fn hostile_texts_are_escaped() {
+        let page = render(&view(vec![report("<img onerror=x>", HealthStatus::Healthy, "\"'&<script>")]));
+        assert!(page.contains("&lt;img onerror=x&gt;"));
+        assert!(page.contains("&quot;&#39;&amp;&lt;script&gt;"));
+        assert!(!page.contains("<img") && !page.contains("<script"));
+    }
+
+    #[test]
+    fn nothing_is_inline() {
+        let page = render(&view(Vec::new()));
+        for inline in ["<script", "<style", " style=", "onclick", "javascript:"] {
+            assert!(!page.contains(inline), "{inline}");
+        }
+    }
+
+    #[test]
+    fn times_and_shares_are_written_for_people() {
+        for (value, expected) in [(0.0021, "2.1 ms"), (0.25, "250 ms"), (1.5, "1.50 s")] {
+            assert_eq!(seconds(Some(value)), expected);
+        }
+        for (value, expected) in [(40.0, "40 s"), (300.0, "5 min"), (7_200.0, "2 h"), (200_000.0, "2 d"), (-3.0, "0 s")]
+        {
+            assert_eq!(span(value), expected);
+        }
+        let mut counts = [0; DropReason::ALL.len()];
+        assert_eq!(dropped(&counts), "0");
+        counts[DropReason::QueueFull as usize] = 3;
+        assert_eq!(dropped(&counts), "3 (queue_full 3)");
+    }
+}

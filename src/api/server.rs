@@ -1,0 +1,141 @@
+//! Sockets of the admin port: bound first, served later; every connection and every wait is bounded.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::api::config::Config;
+use crate::api::routes::router;
+use crate::api::state::State;
+
+/// Why a port could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another process has it.
+    #[error("{0} is in use, expected a free port; choose another by admin.listen (--admin)")]
+    InUse(SocketAddr),
+    /// The kernel refused, for the reason that is the source.
+    #[error("cannot listen on {0} (admin.listen)")]
+    Refused(SocketAddr, #[source] io::Error),
+}
+
+/// The admin port, open and not yet served. Cheap to clone; `serve` may be called again after a panic.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    listeners: Arc<[TcpListener]>,
+    config: Config,
+}
+
+/// The peer of the socket, as an extension of each request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+/// A head comes in one packet; who takes longer, or lets a connection idle, is cut off.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Scrapers come every few seconds and keep a connection; a longer life would only hold a place.
+const CONNECTION_LIFE: Duration = Duration::from_secs(300);
+/// Larger than any head that a browser or scraper sends.
+const HEAD_BYTES: usize = 16 * 1024;
+/// After a failed accept: out of descriptors, and trying again at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Opens all addresses of the admin port.
+///
+/// # Errors
+/// The first address that cannot be opened.
+pub fn bind(config: Config) -> Result<Bound, BindError> {
+    let open = |address: &SocketAddr| {
+        let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse(*address),
+            _ => BindError::Refused(*address, error),
+        })?;
+        listener.set_nonblocking(true).map_err(|error| BindError::Refused(*address, error))?;
+        Ok(listener)
+    };
+    let listeners = config.listen.iter().map(open).collect::<Result<Arc<[_]>, _>>()?;
+    Ok(Bound { listeners, config })
+}
+
+impl Bound {
+    /// The addresses, with their real ports.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Serves until the process aborts or the future is dropped: while the proxy drains, probes need answers.
+    ///
+    /// # Panics
+    /// When a listener cannot be registered with the runtime.
+    pub async fn serve(&self, state: State) {
+        let mut drain = state.drain.clone();
+        let router = router(Arc::new(state), &self.config);
+        let places = Arc::new(Semaphore::new(self.config.connections));
+        let mut accepting = JoinSet::new();
+        for listener in self.listeners.iter() {
+            let copy = listener.try_clone().expect("a listener can be duplicated");
+            let listener = tokio::net::TcpListener::from_std(copy).expect("a listener that does not block registers");
+            accepting.spawn(accept(listener, router.clone(), places.clone()));
+        }
+        tokio::select! {
+            () = drain.aborted() => {}
+            Some(ended) = accepting.join_next() => ended.expect("the accept loop has no end"),
+        }
+    }
+}
+
+/// Accepts for ever; its connections end with it.
+async fn accept(listener: tokio::net::TcpListener, router: Router, places: Arc<Semaphore>) {
+    let mut connections = JoinSet::new();
+    loop {
+        // who comes while all places are taken waits in the kernel's backlog
+        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let router = router.clone();
+                connections.spawn(async move {
+                    serve_connection(stream, peer, router).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(error = %error.kind(), "the admin port cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router) {
+    let _ = stream.set_nodelay(true); // an answer is one write; without it nothing breaks
+    let inner = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer.ip()));
+        inner.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    // a client that breaks off or sends nonsense is its own problem: its error is nobody's news
+    if timeout(CONNECTION_LIFE, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(HEAD_TIMEOUT, connection).await;
+    }
+}

@@ -1,0 +1,92 @@
+//! What the admin port reads: handles of the rooms, as `app` hands them over.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::api::contract::Moment;
+use crate::lifecycle::{Drain, Latch, Pulse};
+use crate::model::health::CheckReport;
+use crate::model::sample::SampleSource;
+use crate::model::telemetry::ExportState;
+use crate::model::traffic::{Failure, Totals, Window};
+use crate::model::usage::{BusinessRows, SystemUsage};
+
+/// Everything that is shown. Each part is read when asked for, and none of them blocks.
+#[derive(Clone)]
+pub struct State {
+    /// The checks, in the order in which they are shown.
+    pub checks: watch::Receiver<Arc<[CheckReport]>>,
+    /// The last sample of the node.
+    pub system: watch::Receiver<SystemUsage>,
+    /// The last count of the business tables.
+    pub rows: watch::Receiver<BusinessRows>,
+    /// What the proxy measured.
+    pub traffic: Traffic,
+    /// The samples of all rooms, for `/metrics`.
+    pub samples: Vec<SampleSource>,
+    /// How the export fares.
+    pub export: Arc<dyn Fn() -> ExportState + Send + Sync>,
+    /// What readiness waits for.
+    pub latches: Vec<Latch>,
+    /// The loops that liveness looks at.
+    pub pulses: Vec<Pulse>,
+    /// Whether the process is draining.
+    pub drain: Drain,
+    /// When the process started.
+    pub started: Instant,
+    /// Where the proxy listens; `None` when it is switched off.
+    pub proxy: Option<SocketAddr>,
+    /// The application, as scheme, host and port.
+    pub upstream: String,
+}
+
+/// What the proxy measured.
+#[derive(Clone)]
+pub struct Traffic {
+    /// The totals since the start.
+    pub totals: Arc<dyn Fn() -> Totals + Send + Sync>,
+    /// The last 1, 5 and 15 minutes.
+    pub windows: Arc<dyn Fn() -> [Window; 3] + Send + Sync>,
+    /// The last failures, newest first.
+    pub failures: Arc<dyn Fn() -> Vec<Failure> + Send + Sync>,
+    /// Ends once every answer that a client may already hold is counted; a few microseconds, with a deadline.
+    pub settled: Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>,
+}
+
+impl State {
+    /// All that the application's own shapes need, of one moment.
+    pub(super) fn moment(&self) -> Moment {
+        Moment {
+            reports: self.reports(),
+            system: self.system.borrow().clone(),
+            rows: *self.rows.borrow(),
+            totals: (self.traffic.totals)(),
+            unix_seconds: unix_seconds(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+        }
+    }
+
+    /// The checks as they are to be read now.
+    pub(super) fn reports(&self) -> Vec<CheckReport> {
+        let now = Instant::now();
+        self.checks.borrow().iter().map(|report| report.as_of(now)).collect()
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("upstream", &self.upstream).finish_non_exhaustive()
+    }
+}
+
+/// Now, in seconds since the Unix epoch; 0 before it.
+pub(super) fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}

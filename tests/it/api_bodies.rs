@@ -1,0 +1,132 @@
+//! The bodies of the admin port, compared with golden files to the byte; clocks are masked.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test it api_bodies` writes the files anew.
+
+use std::fs;
+use std::path::PathBuf;
+
+use content_factory_sidecar::api::openapi;
+use content_factory_sidecar::model::health::HealthStatus;
+use serde_json::json;
+
+use crate::api_port::{Port, healthy, report};
+
+/// Replaces the values that a clock makes: numbers behind these keys, ages on the page.
+fn masked(body: &str) -> String {
+    let mut out = body.to_owned();
+    for key in ["timestamp", "uptime_seconds", "requests_per_second"] {
+        let pattern = format!("\"{key}\":");
+        let mut from = 0;
+        while let Some(start) = out[from..].find(&pattern).map(|at| from + at + pattern.len()) {
+            let length = out[start..].find([',', '}']).expect("a value ends");
+            let value = out[start..start + length].to_owned();
+            assert!(value.parse::<f64>().is_ok() && value.contains('.'), "{key} is no float: {value}");
+            out.replace_range(start..start + length, "0.5");
+            from = start;
+        }
+    }
+    mask_ages(&out)
+}
+
+/// `12 d ago` becomes `0 s ago`, and `up 1 s` becomes `up 0 s`.
+fn mask_ages(body: &str) -> String {
+    let words: Vec<&str> = body.split(' ').collect();
+    let mut out: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    for index in 2..words.len() {
+        if words[index].starts_with("ago") {
+            let lead = words[index - 2].trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
+            out[index - 2] = format!("{lead}0");
+            out[index - 1] = "s".into();
+        }
+        if words[index - 2].ends_with("up") && words[index].starts_with('·') {
+            (out[index - 2], out[index - 1]) = ("up".into(), "0 s".into());
+        }
+    }
+    out.join(" ")
+}
+
+fn assert_golden(name: &str, body: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::vars().any(|(key, _)| key == "UPDATE_GOLDEN") {
+        fs::write(&path, body).expect("the golden file can be written");
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(body, expected, "{name}; UPDATE_GOLDEN=1 writes it anew");
+}
+
+#[tokio::test]
+async fn the_four_endpoints_answer_to_the_byte() {
+    let port = Port::start(healthy()).await;
+    for (path, golden) in [
+        ("/health", "api_health.json"),
+        ("/status", "api_status.json"),
+        ("/api/v1/monitoring/dashboard", "api_dashboard.json"),
+        ("/api/v1/monitoring/metrics", "api_metrics.json"),
+    ] {
+        let answer = port.get(path).await;
+        assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"), "{path}");
+        assert_golden(golden, &masked(&answer.body));
+    }
+}
+
+#[tokio::test]
+async fn a_sick_application_still_gets_200_and_is_told_of_in_the_same_shape() {
+    let mut reports = healthy();
+    reports[1] = report("redis", HealthStatus::Unhealthy, "Redis check failed: timeout");
+    reports[2] = report("external_api", HealthStatus::Unknown, "not configured");
+    reports[3] = report("ai_services", HealthStatus::Degraded, "OpenAI API key missing, AI Avatar service configured");
+    let port = Port::start(reports).await;
+    let answer = port.get("/health").await;
+    assert_eq!(answer.status, 200);
+    assert_golden("api_health_unhealthy.json", &masked(&answer.body));
+    assert_eq!(port.get("/health?strict=1").await.status, 503);
+    let dashboard = port.get("/api/v1/monitoring/dashboard").await.json();
+    assert_eq!(dashboard["status"], "degraded");
+}
+
+#[tokio::test]
+async fn strict_minds_only_what_is_unhealthy() {
+    let mut reports = healthy();
+    reports[0].status = HealthStatus::Degraded;
+    let port = Port::start(reports).await;
+    assert_eq!(port.get("/health?strict=1").await.status, 200);
+    assert_eq!(port.get("/health?strict=1").await.json()["status"], "degraded");
+}
+
+#[tokio::test]
+async fn a_result_that_nobody_renewed_is_unknown() {
+    let mut reports = healthy();
+    for report in &mut reports {
+        report.expires_at = Some(tokio::time::Instant::now());
+    }
+    let port = Port::start(reports).await;
+    let body = port.get("/health").await.json();
+    assert_eq!(body["status"], "unknown");
+    assert_eq!(body["services"]["redis"], json!({"status": "unknown", "message": "no fresh result"}));
+}
+
+#[tokio::test]
+async fn the_page_tells_the_verdict_first_and_loads_nothing_foreign() {
+    let port = Port::start(healthy()).await;
+    let page = port.get("/dashboard").await;
+    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+    assert_golden("api_dashboard.html", &masked(&page.body));
+    let style = port.get("/dashboard.css").await;
+    assert_eq!((style.status, style.header("content-type")), (200, "text/css; charset=utf-8"));
+    assert!(!style.body.contains("url(") && !style.body.contains("@import"));
+    let root = port.get("/").await;
+    assert_eq!((root.status, root.header("location")), (308, "/dashboard"));
+}
+
+#[tokio::test]
+async fn the_description_is_served_and_every_path_in_it_answers() {
+    let port = Port::start(healthy()).await;
+    port.latch.open();
+    let document = port.get("/openapi.json").await;
+    assert_eq!(document.body, openapi());
+    for path in document.json()["paths"].as_object().expect("paths").keys() {
+        let item = if path.starts_with("/livez") { "proxy" } else { "listener" };
+        let answer = port.get(&path.replace("{item}", item)).await;
+        assert!([200, 308].contains(&answer.status), "{path}: {}", answer.status);
+    }
+}
