@@ -16,77 +16,56 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_C
 SPAN_METRIC = "traces.span.metrics.duration"
 
 
-class Vendors:
-    """The three of them, and the environment that points the gateway at each."""
-
-    def __init__(self):
-        self.datadog, self.new_relic, self.sentry = vendors.datadog(), vendors.new_relic(), vendors.sentry()
-        self.all = [self.datadog, self.new_relic, self.sentry]
-
-    def environment(self, *chosen: str) -> dict[str, str]:
-        """Keys of the chosen ones; where each listens is said in any case."""
-        keys = {
-            "datadog": {"DD_API_KEY": self.datadog.key_value},
-            "newrelic": {"NEW_RELIC_LICENSE_KEY": self.new_relic.key_value},
-            "sentry": {"SENTRY_PUBLIC_KEY": self.sentry.key_value.removeprefix("sentry sentry_key=")},
-        }
-        addresses = {
-            "DD_OTLP_URL": self.datadog.url,
-            "NR_OTLP_URL": self.new_relic.url,
-            "SENTRY_OTLP_URL": self.sentry.url + vendors.SENTRY_PROJECT,
-        }
-        return addresses | {name: value for vendor in chosen for name, value in keys[vendor].items()}
-
-
 @pytest.fixture
 def three():
     """Fresh stand-ins for one test."""
-    stand_ins = Vendors()
-    yield stand_ins
-    for vendor in stand_ins.all:
-        vendor.close()
+    with vendors.Vendors() as stand_ins:
+        yield stand_ins
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """All three vendors after one export of each signal has come through; read-only for the tests that share it."""
-    stand_ins = Vendors()
-    gateway = Gateway(tmp_path_factory.mktemp("gateway"), stand_ins.environment("datadog", "newrelic", "sentry"))
-    with gateway:
-        # started after the gateway: of a counter that is older than itself it takes the first value as a base
-        counter = messages.Counter("content_factory.requests")
-        in_flight = messages.Counter("http.server.active_requests", monotonic=False)
-        spans = [messages.server_span(f"GET /products {number}") for number in range(20)]
-        spans.append(
-            messages.server_span(
-                "with secrets",
-                extra={
-                    "http.request.header.authorization": "Bearer abcdef",
-                    "user.contact": "mail jane@example.com now",
-                    "gen_ai.usage.input_tokens": 42,
-                    "long": "x" * 5000,
-                },
-            )
+    with vendors.Vendors() as stand_ins:
+        folder = tmp_path_factory.mktemp("gateway")
+        with Gateway(folder, stand_ins.environment("datadog", "newrelic", "sentry")) as gateway:
+            export_everything(gateway, stand_ins)
+        yield stand_ins
+
+
+def export_everything(gateway: Gateway, stand_ins: vendors.Vendors) -> None:
+    """Sends spans, counters and a log record, and waits until each vendor has what it should get."""
+    # started after the gateway: of a counter that is older than itself it takes the first value as a base
+    counter = messages.Counter("content_factory.requests")
+    in_flight = messages.Counter("http.server.active_requests", monotonic=False)
+    spans = [messages.server_span(f"GET /products {number}") for number in range(20)]
+    spans.append(
+        messages.server_span(
+            "with secrets",
+            extra={
+                "http.request.header.authorization": "Bearer abcdef",
+                "user.contact": "mail jane@example.com now",
+                "gen_ai.usage.input_tokens": 42,
+                "long": "x" * 5000,
+            },
         )
-        spans.append(messages.server_span("a probe", extra={"url.path": "/livez"}))
-        for message in (
-            messages.traces(spans),
-            counter.reads(10),
-            counter.reads(25),
-            in_flight.reads(7),
-            messages.log("publishing failed", {"api_key": "sk-123"}),
-        ):
-            assert gateway.export(message) == 200
-        for vendor in stand_ins.all:
-            vendor.wait_for(lambda seen: len(list(seen.spans())) >= 21, "21 spans")
-            vendor.wait_for(lambda seen: seen.accepted("logs"), "the log record")
-        for vendor in (stand_ins.datadog, stand_ins.new_relic):
-            vendor.wait_for(lambda seen: list(seen.metrics(SPAN_METRIC)), "metrics made from spans")
-            vendor.wait_for(lambda seen: total(seen, "content_factory.requests") >= 25, "the whole counter")
-            vendor.wait_for(lambda seen: list(seen.metrics("http.server.active_requests")), "the gauge")
-    yield stand_ins
+    )
+    spans.append(messages.server_span("a probe", extra={"url.path": "/livez"}))
+    for message in (
+        messages.traces(spans),
+        counter.reads(10),
+        counter.reads(25),
+        in_flight.reads(7),
+        messages.log("publishing failed", {"api_key": "sk-123"}),
+    ):
+        assert gateway.export(message) == 200
     for vendor in stand_ins.all:
-        vendor.close()
+        vendor.wait_for(lambda seen: len(list(seen.spans())) >= 21, "21 spans")
+        vendor.wait_for(lambda seen: seen.accepted("logs"), "the log record")
+    for vendor in (stand_ins.datadog, stand_ins.new_relic):
+        vendor.wait_for(lambda seen: list(seen.metrics(SPAN_METRIC)), "metrics made from spans")
+        vendor.wait_for(lambda seen: total(seen, "content_factory.requests") >= 25, "the whole counter")
+        vendor.wait_for(lambda seen: list(seen.metrics("http.server.active_requests")), "the gauge")
 
 
 def total(vendor: vendors.Vendor, name: str) -> int:

@@ -169,3 +169,32 @@ def sentry() -> Vendor:
         {f"{SENTRY_PROJECT}/v1/traces": "traces", f"{SENTRY_PROJECT}/v1/logs": "logs"},
         ("x-sentry-auth", "sentry sentry_key=sentry-key-3"),
     )
+
+
+class Vendors:
+    """The three of them, and the environment that points the gateway at each."""
+
+    def __init__(self):
+        self.datadog, self.new_relic, self.sentry = datadog(), new_relic(), sentry()
+        self.all = [self.datadog, self.new_relic, self.sentry]
+
+    def environment(self, *chosen: str) -> dict[str, str]:
+        """Keys of the chosen ones; where each listens is said in any case."""
+        keys = {
+            "datadog": {"DD_API_KEY": self.datadog.key_value},
+            "newrelic": {"NEW_RELIC_LICENSE_KEY": self.new_relic.key_value},
+            "sentry": {"SENTRY_PUBLIC_KEY": self.sentry.key_value.removeprefix("sentry sentry_key=")},
+        }
+        addresses = {
+            "DD_OTLP_URL": self.datadog.url,
+            "NR_OTLP_URL": self.new_relic.url,
+            "SENTRY_OTLP_URL": self.sentry.url + SENTRY_PROJECT,
+        }
+        return addresses | {name: value for vendor in chosen for name, value in keys[vendor].items()}
+
+    def __enter__(self) -> Vendors:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for vendor in self.all:
+            vendor.close()
