@@ -12,6 +12,7 @@ import pytest
 import vendors
 from gateway import FILES, OVERRIDES, TOKEN, Collector, Gateway, collector_binary, free_address, post
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, AGGREGATION_TEMPORALITY_DELTA
+from processes import ROOT
 
 SPAN_METRIC = "traces.span.metrics.duration"
 
@@ -273,3 +274,9 @@ def test_a_gateway_that_cannot_start_says_what_is_missing(environment, complaint
     run = subprocess.run([FILES / "gateway.sh"], env=base | environment, capture_output=True, text=True, timeout=10)
     assert run.returncode == 64
     assert complaint in run.stderr and len(run.stderr.splitlines()) == 1
+
+
+def test_every_set_of_vendors_and_every_other_file_is_valid():
+    run = subprocess.run([ROOT / "tests/setup/collector-validate.sh", collector_binary()], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("valid: gateway.yaml with") == 9

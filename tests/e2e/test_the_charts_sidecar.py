@@ -1,0 +1,88 @@
+"""What the chart tells the sidecar is what the sidecar understands: the rendered container, run as a process."""
+
+from __future__ import annotations
+
+import re
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from factory import Application
+from processes import ROOT, Process, free_port
+from sidecar import binary
+from waiting import eventually
+
+sys.path.append(str(ROOT / "tests/chart"))
+from chart import CHART, environment, only, render, web  # noqa: E402
+
+# What the kubelet fills in, and the token that it reads from the Secret.
+FIELDS = {
+    "status.podIP": "10.1.2.3",
+    "metadata.name": "shop-web-1",
+    "metadata.uid": "uid-1",
+    "metadata.namespace": "factory",
+    "spec.nodeName": "node-1",
+}
+SECRET = "a-token-from-the-secret"
+
+
+def filled_in(container: dict) -> dict[str, str]:
+    """The environment as the container gets it: fields and secrets looked up, `$(NAME)` replaced."""
+    values: dict[str, str] = {}
+    for name, value in environment(container).items():
+        if isinstance(value, dict):
+            value = FIELDS[value["fieldRef"]["fieldPath"]] if "fieldRef" in value else SECRET
+        values[name] = re.sub(r"\$\((\w+)\)", lambda match: values[match[1]], value)
+    return values
+
+
+@pytest.fixture(params=["", "sidecar.config.proxy.workers=1"], ids=["no file", "a file"])
+def admin(request: pytest.FixtureRequest, tmp_path: Path, application: Application) -> Iterator[str]:
+    """The admin address of the chart's sidecar in front of the application."""
+    proxy, admin_port = free_port(), free_port()
+    values = [f"web.port={application.port}", f"sidecar.ports.proxy={proxy}", f"sidecar.ports.admin={admin_port}", request.param]
+    objects = render(CHART / "ci/collector-values.yaml", *filter(None, values))
+    container = web(objects).sidecar
+    arguments = container["args"]
+    if request.param:
+        file = tmp_path / "sidecar.yaml"
+        file.write_text(only(objects, "ConfigMap", "content-factory-sidecar")["data"]["sidecar.yaml"])
+        arguments = [str(file) if argument.endswith("sidecar.yaml") else argument for argument in arguments]
+    # the only change: the folder of the mounted volume
+    settings = filled_in(container) | {"SIDECAR_DATA_DIR": str(tmp_path / "data")}
+    process = Process("container", [binary(), *arguments], settings, tmp_path)
+    process.spawn()
+
+    def started() -> bool:
+        process.must_live()
+        return status(f"http://127.0.0.1:{admin_port}/startupz") == 200
+
+    eventually(started, "the startup probe to succeed")
+    yield f"http://127.0.0.1:{admin_port}"
+    assert process.stop() == 0
+
+
+def status(url: str) -> int:
+    """What a probe would see."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return answer.status
+    except urllib.error.HTTPError as refusal:
+        return refusal.code
+
+
+def test_the_sidecar_starts_by_the_charts_settings_and_its_probes_succeed(admin: str):
+    assert {probe: status(f"{admin}/{probe}") for probe in ("startupz", "livez", "readyz")} == {
+        "startupz": 200,
+        "livez": 200,
+        "readyz": 200,
+    }
+
+
+def test_the_charts_token_is_not_readable_at_the_endpoints(admin: str):
+    for page in ("/health", "/status", "/metrics", "/dashboard"):
+        with urllib.request.urlopen(admin + page, timeout=5) as answer:
+            assert SECRET not in answer.read().decode()
