@@ -13,6 +13,7 @@ import vendors
 from gateway import FILES, OVERRIDES, TOKEN, Collector, Gateway, collector_binary, free_address, post
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, AGGREGATION_TEMPORALITY_DELTA
 from processes import ROOT
+from waiting import eventually
 
 SPAN_METRIC = "traces.span.metrics.duration"
 
@@ -169,6 +170,18 @@ def test_who_shows_no_accepted_token_is_refused(tmp_path, three, token):
         assert gateway.export(messages.traces([messages.server_span("from a friend")])) == 200
         three.new_relic.wait_for(lambda seen: list(seen.spans()), "the accepted span")
     assert [span.name for span in three.new_relic.spans()] == ["from a friend"]
+
+
+def test_a_changed_token_file_is_obeyed_without_a_restart(tmp_path, three):
+    with Gateway(tmp_path, three.environment()) as gateway:
+        # as Kubernetes does with a mounted Secret: the new file takes the place of the old one
+        successor = tmp_path / "token.new"
+        successor.write_text("the-next-token\nand-a-second-one\n")
+        successor.rename(tmp_path / "token")
+        message = messages.log("a line")
+        for token in ("the-next-token", "and-a-second-one"):
+            eventually(lambda: gateway.export(message, token=token) == 200, "the new token is accepted")
+        assert gateway.export(message) == 401
 
 
 @pytest.mark.parametrize("chosen", [("newrelic",), ("datadog", "sentry")], ids="+".join)

