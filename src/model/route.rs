@@ -2,7 +2,7 @@
 //!
 //! A table is immutable; who refreshes it makes a new one from the old, so ids never change their meaning.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// At most this many templates are kept; further ones are left out, and their requests have no route.
@@ -22,7 +22,7 @@ pub struct Route<'a> {
 }
 
 /// All templates known; made by whoever reads the application's `/openapi.json`, looked up by the proxy.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RouteTable {
     /// Every template ever known, by id.
     templates: Vec<Arc<str>>,
@@ -32,7 +32,7 @@ pub struct RouteTable {
     patterns: HashMap<usize, Vec<Pattern>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Pattern {
     id: RouteId,
     segments: Vec<Segment>,
@@ -52,12 +52,18 @@ impl RouteTable {
     #[must_use]
     pub fn with_templates<'t>(&self, templates: impl IntoIterator<Item = &'t str>) -> Self {
         let mut next = Self { templates: self.templates.clone(), ..Self::default() };
+        let mut known: HashMap<Arc<str>, usize> = self.templates.iter().cloned().zip(0..).collect();
+        let mut seen = HashSet::new();
         for template in templates {
-            let known = next.templates.iter().position(|existing| **existing == *template);
-            let index = match known {
-                Some(index) => index,
+            if !seen.insert(template) {
+                continue;
+            }
+            let index = match known.get(template) {
+                Some(index) => *index,
                 None if next.templates.len() < MAX_ROUTES => {
-                    next.templates.push(template.into());
+                    let text: Arc<str> = template.into();
+                    next.templates.push(text.clone());
+                    known.insert(text, next.templates.len() - 1);
                     next.templates.len() - 1
                 }
                 None => continue,

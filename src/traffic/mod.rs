@@ -8,6 +8,7 @@ pub mod config;
 mod index;
 pub mod reader;
 mod recent;
+pub mod routes;
 mod series;
 pub mod shard;
 mod track;
