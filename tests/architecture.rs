@@ -81,10 +81,8 @@ impl Reader {
         for (at, tree) in trees.iter().enumerate() {
             match tree {
                 TokenTree::Ident(word) if word == "crate" => self.judge_crate(&trees, at, &mut found),
-                TokenTree::Ident(word) if word == "super" && !(self.tests && is_use_super_glob(&trees, at)) => {
-                    if is_colons(&trees[at + 1..]) {
-                        found.push((line(tree), "`super::`, expected a path from `crate::`".into()));
-                    }
+                TokenTree::Ident(word) if word == "super" && self.is_stray(&trees, at) => {
+                    found.push((line(tree), "`super::`, expected a path from `crate::`".into()));
                 }
                 TokenTree::Group(group) => {
                     let tests = self.tests || opens_tests(&trees[..at]);
@@ -94,6 +92,11 @@ impl Reader {
             }
         }
         found
+    }
+
+    /// Whether a `super` begins a path and is not the `use super::*` of a test module.
+    fn is_stray(&self, trees: &[TokenTree], at: usize) -> bool {
+        is_colons(&trees[at + 1..]) && !(self.tests && is_use_super_glob(trees, at))
     }
 
     /// Looks at what follows the word `crate`.
