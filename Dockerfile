@@ -14,10 +14,12 @@ RUN target="$(rustc --version --verbose | sed -n 's/^host: //p')" \
  && install -D --mode=0644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt \
  && install -D --mode=0644 LICENSE /image/licenses/content-factory-sidecar \
  && echo 'nonroot:x:65532:65532:nonroot:/:/nonexistent' > /image/etc/passwd \
- && install --directory --owner=65532 --group=65532 --mode=0750 /image/var/lib/content-factory-sidecar
+ && mkdir -p /image/var/lib /data
 
 FROM scratch
 COPY --from=build /image/ /
+# the owner is said here, because builders differ in whether a copy keeps it
+COPY --from=build --chown=65532:65532 /data/ /var/lib/content-factory-sidecar/
 ENV SIDECAR_DATA_DIR=/var/lib/content-factory-sidecar \
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 # a number, because Kubernetes cannot tell from a name that it is not root

@@ -14,29 +14,36 @@ def instructions() -> list[tuple[str, str]]:
     return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in text.splitlines() if line.strip()]
 
 
-def last_stage() -> dict[str, str]:
-    """The instructions of the image that is shipped; each may stand there once."""
+def last_stage() -> list[tuple[str, str]]:
+    """The instructions of the image that is shipped."""
     found = instructions()
-    start = max(number for number, (name, _) in enumerate(found) if name == "FROM")
-    stage = found[start:]
-    assert len({name for name, _ in stage}) == len(stage)
-    return dict(stage)
+    return found[max(number for number, (name, _) in enumerate(found) if name == "FROM") :]
+
+
+def setting(wanted: str) -> str:
+    """The arguments of an instruction that stands once in the last stage."""
+    [arguments] = [arguments for name, arguments in last_stage() if name == wanted]
+    return arguments
 
 
 def test_the_image_starts_from_nothing_and_runs_nothing_while_it_is_built():
-    stage = last_stage()
-    assert stage["FROM"] == "scratch"
-    assert "RUN" not in stage
+    assert setting("FROM") == "scratch"
+    assert "RUN" not in [name for name, _ in last_stage()]
 
 
 def test_the_image_runs_as_a_number_that_is_not_root():
-    assert last_stage()["USER"] == "65532:65532"
+    assert setting("USER") == "65532:65532"
 
 
 def test_the_image_starts_the_binary_without_a_shell():
-    stage = last_stage()
-    assert json.loads(stage["ENTRYPOINT"]) == ["/content-factory-sidecar"]
-    assert json.loads(stage["CMD"]) == ["run"]
+    assert json.loads(setting("ENTRYPOINT")) == ["/content-factory-sidecar"]
+    assert json.loads(setting("CMD")) == ["run"]
+
+
+def test_the_data_folder_belongs_to_the_user_of_the_image():
+    [folder] = re.findall(r"SIDECAR_DATA_DIR=(\S+)", setting("ENV"))
+    owners = [arguments for name, arguments in last_stage() if name == "COPY" and arguments.endswith(f" {folder}/")]
+    assert len(owners) == 1 and "--chown=65532:65532" in owners[0]
 
 
 def test_the_binary_is_the_locked_static_one_of_the_dist_profile():
