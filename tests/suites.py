@@ -29,6 +29,8 @@ SUITES = {
     "chart": [*PYTEST, "tests/chart"],
 }
 
+# Some machines ask every program for colour.
+COLOUR = re.compile(r"\x1b\[[\d;]*m|\x1b\(B")
 CARGO_TARGET = re.compile(r"^\s+Running (?:unittests )?(\S+)|^\s+(Doc-tests) ")
 CARGO_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
 PYTEST_RESULT = re.compile(r"^=+ .*\b\d+ (?:passed|failed|skipped|error).* in [\d.]+s.* =+$")
@@ -57,7 +59,7 @@ def run(name: str, command: list[str]) -> list[Counts]:
     lines = []
     for line in process.stdout:
         print(line, end="", flush=True)
-        lines.append(line.rstrip("\n"))
+        lines.append(COLOUR.sub("", line.rstrip("\n")))
     code = process.wait()
     counts = list(cargo_counts(lines)) + list(pytest_counts(name, lines))
     if code != 0 and not any(part.failed for part in counts):
