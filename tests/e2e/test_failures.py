@@ -18,7 +18,7 @@ from waiting import eventually
 # Seconds until three failures in a row are seen, and two successes: with a margin for a busy machine.
 NOTICED_SECONDS = 20
 QUICK = {"period": "500ms", "timeout": "400ms", "failure_threshold": 3, "success_threshold": 2}
-CHECKS: list[dict[str, Any]] = [{"name": "database", "kind": "sql"} | QUICK, {"name": "redis", "kind": "redis"} | QUICK]
+CHECKS: dict[str, Any] = {"database": QUICK, "redis": QUICK, "application": QUICK}
 # The collector's return is noticed within 20 s, whatever the length of the outage.
 DELIVERY_GOES_ON_SECONDS = 25
 
