@@ -1,1 +1,82 @@
 //! CPU, memory, disk and network of the node, and our own process.
+//!
+//! Sampled on the blocking pool every few seconds, because it reads files; everybody else reads the last sample.
+//! Looks at no other process.
+
+mod config;
+mod process;
+mod sampler;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::lifecycle::Drain;
+use crate::model::sample::SampleSource;
+use crate::model::usage::SystemUsage;
+
+pub use config::Config;
+use sampler::Sampler;
+
+/// Reads the last sample, from memory.
+pub type Reader = watch::Receiver<SystemUsage>;
+
+/// Samples, and owns what the sampler remembers between two samples.
+pub struct System {
+    period: Duration,
+    sampler: Arc<Mutex<Sampler>>,
+    last: watch::Sender<SystemUsage>,
+}
+
+/// A share of CPU needs two samples; the second one comes this soon after the first.
+const SECOND_SAMPLE: Duration = Duration::from_millis(250);
+
+/// Makes the room. The disk shown is the one that holds `folder`.
+#[must_use]
+pub fn build(config: &Config, folder: PathBuf) -> (System, Reader) {
+    let (last, reader) = watch::channel(SystemUsage::default());
+    let sampler = Arc::new(Mutex::new(Sampler::new(folder)));
+    (System { period: config.period, sampler, last }, reader)
+}
+
+/// The samples of the last look at the node; none before the first.
+#[must_use]
+pub fn samples(reader: Reader) -> SampleSource {
+    Arc::new(move |out| {
+        let usage = reader.borrow();
+        if usage.memory_total_bytes > 0 {
+            usage.samples(out);
+        }
+    })
+}
+
+impl System {
+    /// Samples until the process drains. May be called again after a panic.
+    pub async fn run(&self, mut drain: Drain) {
+        self.sample().await;
+        sleep(SECOND_SAMPLE).await;
+        let mut turns = interval(self.period);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = turns.tick() => self.sample().await,
+                _ = drain.begun() => return,
+            }
+        }
+    }
+
+    async fn sample(&self) {
+        let sampler = self.sampler.clone();
+        let look = spawn_blocking(move || sampler.lock().unwrap_or_else(PoisonError::into_inner).look());
+        match look.await {
+            Ok(usage) => {
+                self.last.send_replace(usage);
+            }
+            Err(error) => tracing::warn!(is_panic = error.is_panic(), "the node could not be sampled"),
+        }
+    }
+}

@@ -3,3 +3,5 @@
 mod api_bodies;
 mod api_port;
 mod api_rules;
+mod checks_rows;
+mod checks_services;

@@ -1,0 +1,71 @@
+//! The check of the application itself: does it accept, and does what the proxy saw say that it answers?
+//!
+//! A connection is all that it costs the application; whether it answers is known from real traffic.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use tokio::net::TcpStream;
+
+use crate::checks::{Check, Failure, Finding};
+use crate::model::health::HealthStatus;
+use crate::model::traffic::Totals;
+use crate::redact::Clean;
+
+/// Connects, and compares the traffic with that of the last run.
+pub(super) struct Application {
+    /// Host and port.
+    target: String,
+    totals: Arc<dyn Fn() -> Totals + Send + Sync>,
+    completed: AtomicU64,
+    errors: AtomicU64,
+}
+
+impl Application {
+    /// Checks this host and port; `totals` tells what the proxy saw.
+    pub(super) fn new(target: String, totals: Arc<dyn Fn() -> Totals + Send + Sync>) -> Self {
+        Self { target, totals, completed: AtomicU64::new(0), errors: AtomicU64::new(0) }
+    }
+}
+
+#[async_trait]
+impl Check for Application {
+    async fn run(&self) -> Result<Finding, Failure> {
+        TcpStream::connect(&self.target).await.map_err(|error| Failure::of(&error))?;
+        let totals = (self.totals)();
+        let completed = totals.completed.saturating_sub(self.completed.swap(totals.completed, Ordering::Relaxed));
+        let errors = totals.errors.saturating_sub(self.errors.swap(totals.errors, Ordering::Relaxed));
+        if errors > 0 && errors >= completed {
+            // degraded only: on a quiet day it may be one broken route
+            let words = Clean::literal("Application accepts connections, but every request fails");
+            return Ok(Finding::Told(HealthStatus::Degraded, words));
+        }
+        Ok(Finding::Works)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::Class;
+    use std::sync::Mutex;
+
+    #[tokio::test]
+    async fn an_application_that_accepts_works_unless_all_of_its_traffic_fails() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
+        let seen = Arc::new(Mutex::new(Totals::default()));
+        let reader = seen.clone();
+        let totals = Arc::new(move || *reader.lock().expect("no panic while held"));
+        let address = listener.local_addr().expect("a bound listener").to_string();
+        let check = Application::new(address, totals);
+        let degraded = |finding| matches!(finding, Ok(Finding::Told(HealthStatus::Degraded, _)));
+        for (completed, errors, expected) in [(0, 0, false), (5, 5, true), (5, 5, false), (9, 6, false), (10, 7, true)]
+        {
+            *seen.lock().expect("no panic while held") = Totals { completed, errors, ..Totals::default() };
+            assert_eq!(degraded(check.run().await), expected, "{completed} {errors}");
+        }
+        drop(listener);
+        assert_eq!(check.run().await.map_err(|failure| failure.class), Err(Class::Refused));
+    }
+}

@@ -1,0 +1,227 @@
+//! The settings of the checks: where the services are, and how each is checked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::redis::Client;
+use url::Url;
+
+use crate::checks::damping::Thresholds;
+use crate::checks::{env, http};
+use crate::model::health::Criticality;
+use crate::redact::{Clean, Outlet, Redactor, Secret};
+use crate::settings::Section;
+
+/// What is checked, and how.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The Redis behind the application.
+    pub(super) redis: Option<Secret<Client>>,
+    /// An API that the application needs.
+    pub(super) external_api: Option<Secret<Url>>,
+    /// The keys of the AI services; empty when nobody said that there should be any.
+    pub(super) keys: Vec<env::Key>,
+    /// A file that may hold them.
+    pub(super) env_file: Option<PathBuf>,
+    /// How each service is checked, in the order in which they are shown.
+    pub(super) services: [Service; 5],
+}
+
+/// How a service is checked.
+#[derive(Clone, Debug)]
+pub(super) struct Service {
+    pub(super) name: &'static str,
+    pub(super) criticality: Criticality,
+    pub(super) period: Duration,
+    pub(super) timeout: Duration,
+    pub(super) thresholds: Thresholds,
+    /// An answer that takes longer is `degraded`.
+    pub(super) degraded_above: Duration,
+}
+
+/// The seed's four services in their order, then the application.
+const DEFAULTS: [Service; 5] = [
+    service("database", Criticality::Critical, 10, 2),
+    service("redis", Criticality::Critical, 10, 2),
+    // somebody else's server: asked seldom, and given more time
+    service("external_api", Criticality::Optional, 30, 5),
+    // a key does not come and go like a packet, so each look counts
+    Service {
+        thresholds: Thresholds { failure: 1, success: 1 },
+        ..service("ai_services", Criticality::Optional, 30, 2)
+    },
+    service("application", Criticality::Critical, 5, 2),
+];
+
+const fn service(name: &'static str, criticality: Criticality, period: u64, timeout: u64) -> Service {
+    Service {
+        name,
+        criticality,
+        period: Duration::from_secs(period),
+        timeout: Duration::from_secs(timeout),
+        thresholds: Thresholds { failure: 3, success: 2 },
+        degraded_above: Duration::from_millis(timeout * 250),
+    }
+}
+
+/// The keys that are looked for unless others are named.
+const KEYS: [&str; 2] = ["OPENAI_API_KEY", "AI_AVATAR_API_KEY"];
+
+impl Config {
+    /// Reads `redis.*`, `external_api.*`, `ai_services.*` and `checks.*` below the root of the settings.
+    ///
+    /// `in_environment` tells whether a variable is set; only names are asked.
+    pub fn read(root: &mut Section<'_>, in_environment: &dyn Fn(&str) -> bool) -> Self {
+        let redis = redis(&mut root.section("redis"));
+        let external_api = external_api(&mut root.section("external_api"));
+        let (keys, env_file) = keys(&mut root.section("ai_services"), in_environment);
+        let mut checks = root.section("checks");
+        let services = DEFAULTS.map(|default| read_service(&mut checks.section(default.name), default));
+        Self { redis, external_api, keys, env_file, services }
+    }
+}
+
+fn redis(section: &mut Section<'_>) -> Option<Secret<Client>> {
+    let about = "The Redis of the application, as redis://[:password@]host:port/db; rediss:// with TLS.";
+    let url = section.secret("url", about)?;
+    match Client::open(url.expose().as_str()) {
+        Ok(client) => Some(Secret::new(client)),
+        Err(_) => {
+            section.problem("url", &url, "a URL such as redis://:password@127.0.0.1:6379/0");
+            None
+        }
+    }
+}
+
+fn external_api(section: &mut Section<'_>) -> Option<Secret<Url>> {
+    let about = "A URL that the application depends on; a GET of it is checked. May hold a key, so it is a secret.";
+    let text = section.secret("url", about)?;
+    let url = Url::parse(text.expose()).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let outward = |url: &Url| match url.host() {
+        Some(url::Host::Ipv4(address)) => http::is_allowed(address.into()),
+        Some(url::Host::Ipv6(address)) => http::is_allowed(address.into()),
+        Some(url::Host::Domain(_)) => true,
+        None => false,
+    };
+    let url = url.filter(outward);
+    if url.is_none() {
+        section.problem("url", &text, "a URL such as https://api.example.com/health, not of a link-local address");
+    }
+    url.map(Secret::new)
+}
+
+fn keys(section: &mut Section<'_>, in_environment: &dyn Fn(&str) -> bool) -> (Vec<env::Key>, Option<PathBuf>) {
+    let names = section.list("keys", &KEYS, "Variables that the AI services need; only their presence is looked at.");
+    let about = "A file of NAME=value lines that may hold these keys, as the application's own .env.";
+    let file = section.optional_text("env_file", about).map(PathBuf::from);
+    let keys: Vec<env::Key> = names
+        .into_iter()
+        .map(|name| env::Key { words: words(&name), in_environment: in_environment(&name), name })
+        .collect();
+    // the sidecar need not share the application's environment: without any trace of the keys nothing is known
+    let is_expected = file.is_some() || keys.iter().any(|key| key.in_environment || !KEYS.contains(&key.name.as_str()));
+    (if is_expected { keys } else { Vec::new() }, file)
+}
+
+/// The application's own words for its keys, else the name.
+fn words(name: &str) -> Clean<'static> {
+    match name {
+        "OPENAI_API_KEY" => Clean::literal("OpenAI API key"),
+        "AI_AVATAR_API_KEY" => Clean::literal("AI Avatar service"),
+        // a name is written into the configuration to be shown; it is still no text of ours
+        other => Redactor::new([]).text(Outlet::Endpoint, other.as_bytes()).into_owned(),
+    }
+}
+
+fn read_service(section: &mut Section<'_>, default: Service) -> Service {
+    let is_critical = section.flag(
+        "critical",
+        default.criticality == Criticality::Critical,
+        "Whether the application cannot work without it; readiness may look at it then.",
+    );
+    let period = section.duration("period", default.period, "Time between two checks, varied by a tenth.");
+    let timeout =
+        section.duration("timeout", default.timeout, "Time after which a check has failed; below the period.");
+    if timeout >= period || timeout.is_zero() {
+        section.problem("timeout", crate::settings::show_duration(timeout), "a duration above 0 and below the period");
+    }
+    let mut threshold = |name, default: u32, about| {
+        u32::try_from(section.number(name, default.into(), 1..=100, about)).unwrap_or(default)
+    };
+    let failure = threshold(
+        "failure_threshold",
+        default.thresholds.failure,
+        "Failures in a row until the service is down: one lost packet is no outage.",
+    );
+    let success = threshold(
+        "success_threshold",
+        default.thresholds.success,
+        "Successes in a row until it is up again: one lucky answer is no recovery.",
+    );
+    let about = "A check that takes longer makes the service degraded.";
+    let degraded_above = section.duration("degraded_above", default.degraded_above, about);
+    Service {
+        criticality: if is_critical { Criticality::Critical } else { Criticality::Optional },
+        period,
+        timeout,
+        thresholds: Thresholds { failure, success },
+        degraded_above,
+        ..default
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Place, Settings, Tree};
+    use serde_json::{Value, json};
+
+    fn read(document: Value, environment: &[&str]) -> (Config, Vec<String>) {
+        let mut tree = Tree::default();
+        tree.merge(document, &Place("sidecar.yaml".into()));
+        let mut settings = Settings::new(tree, |_: &str| Err("no file".into()));
+        let config = Config::read(&mut settings.section(""), &|name| environment.contains(&name));
+        let (_, problems, _) = settings.finish();
+        (config, problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn without_settings_nothing_is_configured_and_nothing_is_wrong() {
+        let (config, problems) = read(json!({}), &[]);
+        assert!(problems.is_empty(), "{problems:?}");
+        assert!(config.redis.is_none() && config.external_api.is_none() && config.keys.is_empty());
+    }
+
+    #[test]
+    fn one_key_in_the_environment_makes_both_expected() {
+        let (config, _) = read(json!({}), &["OPENAI_API_KEY"]);
+        let found: Vec<bool> = config.keys.iter().map(|key| key.in_environment).collect();
+        assert_eq!(found, [true, false]);
+        let (config, _) = read(json!({"ai_services": {"keys": ["HEYGEN_KEY"]}}), &[]);
+        assert_eq!(config.keys[0].words.as_str(), "HEYGEN_KEY");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_without_the_secret() {
+        let (config, problems) = read(
+            json!({
+                "redis": {"url": "http://:hunter2@redis"},
+                "external_api": {"url": "http://169.254.169.254/latest?key=hunter2"},
+                "checks": {"redis": {"timeout": "10s"}, "database": {"perod": "1s"}},
+            }),
+            &[],
+        );
+        assert_eq!(
+            problems,
+            [
+                "redis.url: ***, expected a URL such as redis://:password@127.0.0.1:6379/0 (set in sidecar.yaml)",
+                "external_api.url: ***, expected a URL such as https://api.example.com/health, not of a link-local address (set in sidecar.yaml)",
+                "checks.redis.timeout: 10s, expected a duration above 0 and below the period (set in sidecar.yaml)",
+                "checks.database.perod: unknown key, expected no such key, perhaps checks.database.period (set in sidecar.yaml)",
+            ]
+        );
+        assert!(config.redis.is_none());
+        let (config, _) = read(json!({"redis": {"url": "redis://:hunter2@redis:6379/0"}}), &[]);
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,80 @@
+//! The table of checks: which kind looks at which service, and in which words.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::checks::Check;
+use crate::checks::application::Application;
+use crate::checks::config::{Config, Service};
+use crate::checks::env::Env;
+use crate::checks::http::Http;
+use crate::checks::redis::Redis;
+use crate::checks::runner::Runner;
+use crate::checks::sql::Sql;
+use crate::model::catalogue::{CHECK_DURATION, CHECK_STATUS};
+use crate::model::dsn::DatabaseAddress;
+use crate::model::health::{CheckReport, HealthStatus};
+use crate::model::sample::{LabelValue, Sample, SampleSource};
+use crate::model::traffic::Totals;
+use crate::redact::{Clean, Outlet, Redactor};
+
+/// Reads the last reports, from memory.
+pub type Reader = watch::Receiver<Arc<[CheckReport]>>;
+
+/// What other rooms know and a check needs.
+#[derive(Clone)]
+pub struct Targets {
+    /// The application's database, if it is configured.
+    pub database: Option<DatabaseAddress>,
+    /// Host and port of the application; `None` when there is no proxy in front of one.
+    pub application: Option<String>,
+    /// What the proxy saw of the application.
+    pub totals: Arc<dyn Fn() -> Totals + Send + Sync>,
+}
+
+/// A service, how it is checked, and the words for it.
+pub(super) struct Entry {
+    pub(super) service: Service,
+    /// As in `Redis check failed: timeout`.
+    pub(super) subject: &'static str,
+    /// `None`: not configured.
+    pub(super) check: Option<Box<dyn Check>>,
+}
+
+/// Makes the checks. Does no I/O; the runner does, once it runs.
+#[must_use]
+pub fn build(config: &Config, targets: Targets, redactor: Arc<Redactor>) -> (Runner, Reader) {
+    let Targets { database, application, totals } = targets;
+    let redis = config.redis.as_ref().map(|client| client.expose().clone());
+    let url = config.external_api.as_ref().map(|url| url.expose().clone());
+    let keys = Some(config.keys.clone()).filter(|keys| !keys.is_empty());
+    let kinds: [(&'static str, Option<Box<dyn Check>>); 5] = [
+        ("Database", database.map(|address| Box::new(Sql::new(address)) as _)),
+        ("Redis", redis.map(|client| Box::new(Redis::new(client)) as _)),
+        ("External API", url.and_then(Http::new).map(|check| Box::new(check) as _)),
+        ("AI services", keys.map(|keys| Box::new(Env::new(keys, config.env_file.clone())) as _)),
+        ("Application", application.map(|target| Box::new(Application::new(target, totals)) as _)),
+    ];
+    let entries = config.services.iter().cloned().zip(kinds);
+    Runner::new(entries.map(|(service, (subject, check))| Entry { service, subject, check }).collect(), redactor)
+}
+
+/// The samples of all checks, made from the last reports.
+#[must_use]
+pub fn samples(reader: Reader, redactor: Arc<Redactor>) -> SampleSource {
+    const STATUSES: [HealthStatus; 4] =
+        [HealthStatus::Unknown, HealthStatus::Healthy, HealthStatus::Degraded, HealthStatus::Unhealthy];
+    Arc::new(move |out| {
+        let now = tokio::time::Instant::now();
+        for report in reader.borrow().iter().map(|report| report.as_of(now)) {
+            let name: Clean<'static> = redactor.text(Outlet::Telemetry, report.name.as_bytes()).into_owned();
+            let named = |sample: Sample| sample.with("check", LabelValue::Text(name.clone()));
+            for status in STATUSES {
+                let sample = named(Sample::level(&CHECK_STATUS, f64::from(u8::from(status == report.status))));
+                out.push(sample.with_literal("status", status.label()));
+            }
+            out.extend(report.latency.map(|latency| named(Sample::level(&CHECK_DURATION, latency.as_secs_f64()))));
+        }
+    })
+}

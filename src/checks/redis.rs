@@ -1,0 +1,64 @@
+//! The check of Redis: PING on a connection of its own.
+
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError};
+
+use crate::checks::{Check, Class, Failure, Finding};
+
+/// Keeps its connection between runs; a run that is cut off takes the connection with it.
+pub(super) struct Redis {
+    client: Client,
+    kept: Mutex<Option<MultiplexedConnection>>,
+}
+
+impl Redis {
+    /// Checks the server of this client.
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, kept: Mutex::default() }
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<MultiplexedConnection>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Check for Redis {
+    async fn run(&self) -> Result<Finding, Failure> {
+        let kept = self.slot().take();
+        // a server that was restarted closes the kept connection; that alone is no failure of today
+        if let Some(mut connection) = kept
+            && ping(&mut connection).await.is_ok()
+        {
+            *self.slot() = Some(connection);
+            return Ok(Finding::Works);
+        }
+        // the runner's limit is the only one: two limits would need two settings
+        let limits = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let opened = self.client.get_multiplexed_async_connection_with_config(&limits).await;
+        let mut connection = opened.map_err(|error| failure(&error))?;
+        ping(&mut connection).await.map_err(|error| failure(&error))?;
+        *self.slot() = Some(connection);
+        Ok(Finding::Works)
+    }
+}
+
+async fn ping(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    redis::cmd("PING").query_async(connection).await
+}
+
+fn failure(error: &RedisError) -> Failure {
+    let class = match (error.kind(), error.code()) {
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => Some(Class::Auth),
+        _ if error.is_timeout() => Some(Class::Timeout),
+        _ if error.is_connection_refusal() => Some(Class::Refused),
+        // the server says how many it takes
+        _ if error.to_string().contains("max number of clients") => Some(Class::Quota),
+        _ => None,
+    };
+    let general = Failure::of(error);
+    Failure { class: class.unwrap_or(general.class), ..general }
+}

@@ -1,0 +1,95 @@
+//! The check of the database: a connection of its own, and one statement that reads.
+
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use sqlx::{Connection, PgConnection, SqliteConnection};
+
+use crate::checks::{Check, Class, Failure, Finding};
+use crate::model::dsn::DatabaseAddress;
+use crate::model::health::HealthStatus;
+use crate::redact::Clean;
+
+/// Keeps its connection between runs; a run that is cut off takes the connection with it.
+pub(super) struct Sql {
+    address: DatabaseAddress,
+    kept: Mutex<Option<Open>>,
+}
+
+enum Open {
+    Postgres(PgConnection),
+    Sqlite(SqliteConnection),
+}
+
+impl Sql {
+    /// Checks this database.
+    pub(super) fn new(address: DatabaseAddress) -> Self {
+        Self { address, kept: Mutex::default() }
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Open>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Check for Sql {
+    async fn run(&self) -> Result<Finding, Failure> {
+        let kept = self.slot().take();
+        // a server that was restarted closes the kept connection; that alone is no failure of today
+        if let Some(mut open) = kept
+            && open.ask().await.is_ok()
+        {
+            *self.slot() = Some(open);
+            return Ok(Finding::Works);
+        }
+        let opened = match &self.address {
+            DatabaseAddress::Postgres(options) => PgConnection::connect_with(options).await.map(Open::Postgres),
+            DatabaseAddress::Sqlite(file) => SqliteConnection::connect_with(&file.options()).await.map(Open::Sqlite),
+            DatabaseAddress::InProcess => {
+                let words = Clean::literal("in-process database, not observable from outside");
+                return Ok(Finding::Told(HealthStatus::Unknown, words));
+            }
+        };
+        let mut open = opened.map_err(|error| failure(&error))?;
+        open.ask().await.map_err(|error| failure(&error))?;
+        *self.slot() = Some(open);
+        Ok(Finding::Works)
+    }
+}
+
+impl Open {
+    async fn ask(&mut self) -> Result<(), sqlx::Error> {
+        match self {
+            // as simple queries: a pooler in front knows no prepared statements
+            Self::Postgres(connection) => sqlx::raw_sql("SELECT 1").execute(connection).await.map(|_| ()),
+            // reads the file, unlike SELECT 1
+            Self::Sqlite(connection) => {
+                sqlx::raw_sql("SELECT count(*) FROM sqlite_master").fetch_one(connection).await.map(|_| ())
+            }
+        }
+    }
+}
+
+fn failure(error: &sqlx::Error) -> Failure {
+    let class = match error {
+        sqlx::Error::Tls(_) => Some(Class::Tls),
+        sqlx::Error::PoolTimedOut => Some(Class::Timeout),
+        sqlx::Error::Database(database) => Some(class_of_code(database.code().as_deref().unwrap_or_default())),
+        _ => None,
+    };
+    let general = Failure::of(error);
+    Failure { class: class.unwrap_or(general.class), ..general }
+}
+
+/// PostgreSQL: appendix A of its manual; SQLite: its result codes, which are shorter.
+fn class_of_code(code: &str) -> Class {
+    match code {
+        "28000" | "28P01" | "42501" | "23" => Class::Auth,
+        "53300" | "53400" => Class::Quota,
+        "57P01" | "57P02" | "57P03" => Class::Refused,
+        "57014" | "5" | "6" => Class::Timeout,
+        "3D000" | "14" => Class::NotFound,
+        _ => Class::Protocol,
+    }
+}

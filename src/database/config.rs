@@ -1,0 +1,44 @@
+//! The settings of the database room.
+
+use std::time::Duration;
+
+use crate::model::dsn::DatabaseAddress;
+use crate::settings::Section;
+
+/// Which database is read, and how often.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The application's database; the check of it uses the same.
+    pub address: Option<DatabaseAddress>,
+    /// Time between two counts.
+    pub period: Duration,
+}
+
+/// A count reads a whole index; the numbers move slowly.
+const PERIOD: Duration = Duration::from_secs(60);
+const SHORTEST: Duration = Duration::from_secs(1);
+
+impl Config {
+    /// Reads `database.*` below the root of the settings.
+    pub fn read(root: &mut Section<'_>) -> Self {
+        let mut section = root.section("database");
+        let about = "The application's database, as postgresql://user:password@host/name or sqlite:///file.db.";
+        let url = section.secret("url", about);
+        let address = url.and_then(|url| match DatabaseAddress::parse(url.expose()) {
+            Ok(address) => Some(address),
+            Err(_) => {
+                section.problem(
+                    "url",
+                    &url,
+                    "a URL such as postgresql://user:password@host:5432/name or sqlite:///file.db",
+                );
+                None
+            }
+        });
+        let period = section.duration("period", PERIOD, "Time between two counts of the business tables.");
+        if period < SHORTEST {
+            section.problem("period", crate::settings::show_duration(period), "at least 1s");
+        }
+        Self { address, period: period.max(SHORTEST) }
+    }
+}
