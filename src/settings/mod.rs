@@ -9,5 +9,5 @@ mod read;
 mod tree;
 
 pub use leaf::{parse_bytes, parse_duration, show_bytes, show_duration};
-pub use read::{Key, Section, Settings};
+pub use read::{Described, Key, Section, Settings};
 pub use tree::{Place, Tree};

@@ -231,6 +231,11 @@ impl Section<'_> {
         value.map(Secret::new)
     }
 
+    /// A part of a secret that is a secret by itself, such as one header of several: the redactor will know it.
+    pub fn remember_secret(&mut self, part: &str) {
+        self.inner.secret(part);
+    }
+
     /// How many items a list of maps has, for lists that are read item by item.
     #[must_use]
     pub fn item_count(&self, name: &str) -> usize {

@@ -1,1 +1,212 @@
-//! The way out of telemetry: span encoding, metric export, queue, sender, and our own `tracing` set-up.
+//! The way out: spans of requests, metrics, and the sidecar's own telemetry, to an OTLP receiver.
+//!
+//! Owns the queues and their accounts, the sender, and the set-up of `tracing`. Bounded in bytes: what cannot be
+//! kept is dropped and counted. Nothing here ever makes a worker wait.
+
+pub mod config;
+pub mod environment;
+mod hand_off;
+pub mod intake;
+mod otlp;
+mod queue;
+mod receipt;
+pub mod resource;
+mod sender;
+mod span;
+mod span_writer;
+mod wire;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
+
+use crate::lifecycle::{Drain, Phase};
+use crate::model::sample::SampleSource;
+use crate::model::telemetry::{DropReason, ExportCondition, ExportState, Signal};
+use crate::redact::Redactor;
+use crate::telemetry::config::Config;
+use crate::telemetry::hand_off::{CHUNKS_PER_WORKER, Chunk, HandOff, WorkerCount};
+use crate::telemetry::intake::Intake;
+use crate::telemetry::otlp::Request;
+use crate::telemetry::queue::Queue;
+use crate::telemetry::resource::Resource;
+use crate::telemetry::sender::delivery::{Delivery, Stage};
+use crate::telemetry::sender::destination::Destination;
+use crate::telemetry::span::SpanEncoder;
+
+pub use crate::telemetry::sender::DestinationError;
+pub use crate::telemetry::span::Upstream;
+pub use crate::telemetry::span_writer::SpanWriter;
+
+/// Workers tick about every 100 ms, so after this time no span is left in their chunks.
+const LAST_CHUNKS: Duration = Duration::from_millis(400);
+
+/// The way out of telemetry. One for the process; `app` runs it on the control runtime.
+#[derive(Debug)]
+pub struct Telemetry {
+    config: Config,
+    resource: Vec<u8>,
+    scope: Vec<u8>,
+    queues: [Arc<Queue>; Signal::ALL.len()],
+    /// By signal; `None` when it is switched off.
+    deliveries: [Option<Delivery>; Signal::ALL.len()],
+    reader: Reader,
+    /// Held by `run` for its whole life, so that it can be started again after a panic.
+    chunks: Mutex<mpsc::Receiver<Chunk>>,
+}
+
+impl Telemetry {
+    /// Sets the way out up, and makes one span writer for each worker; sends nothing before `run`.
+    ///
+    /// # Errors
+    /// When a certificate or key of the settings is no PEM.
+    pub fn new(
+        config: Config,
+        resource: &Resource,
+        redactor: &Arc<Redactor>,
+        upstream: &Upstream,
+        workers: usize,
+    ) -> Result<(Self, Vec<SpanWriter>), DestinationError> {
+        let queues = Signal::ALL.map(|signal| Arc::new(Queue::new(signal, config.queue_bytes[signal as usize])));
+        let destinations = destinations(&config, redactor)?;
+        let deliveries = Signal::ALL.map(|signal| {
+            let destination = destinations[signal as usize].clone()?;
+            Some(Delivery::new(Arc::clone(&queues[signal as usize]), destination, config.request_bytes))
+        });
+        let (sender, chunks) = mpsc::channel(CHUNKS_PER_WORKER * workers.max(1));
+        let writers = (0..workers).map(|_| {
+            let count = Arc::new(WorkerCount::default());
+            queues[Signal::Traces as usize].adopt(Arc::clone(&count));
+            let hand_off = destinations[Signal::Traces as usize].is_some();
+            let hand_off = hand_off.then(|| HandOff { sender: sender.clone(), count });
+            SpanWriter::new(SpanEncoder::new(upstream, Arc::clone(redactor)), hand_off)
+        });
+        let writers = writers.collect();
+        let reader = Reader { queues: queues.clone(), destinations };
+        let (resource, scope) = (resource.encoded(), otlp::own_scope());
+        let chunks = Mutex::new(chunks);
+        Ok((Self { config, resource, scope, queues, deliveries, reader, chunks }, writers))
+    }
+
+    /// Reads the accounts and the state; cheap to clone.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// Takes in whole export requests of this process; cheap to clone.
+    #[must_use]
+    pub fn intake(&self) -> Intake {
+        Intake::new(self.queues.clone())
+    }
+
+    /// Delivers until the drain begins, then what is left until its deadline, at most `telemetry.shutdown`.
+    ///
+    /// The drain given here should begin when the workers have ended: their last spans are still taken.
+    /// What cannot be delivered by then is counted as dropped (`shutdown`).
+    pub async fn run(&self, sources: &[SampleSource], drain: Drain) {
+        let (stage, seen) = watch::channel(Stage::Running);
+        let last_deliveries = async {
+            let deadline = self.produce(sources, drain).await;
+            stage.send_replace(Stage::Finishing);
+            tokio::time::sleep_until(deadline).await;
+        };
+        let deliver = |signal: Signal| self.deliver(signal, seen.clone());
+        let deliveries =
+            async { tokio::join!(deliver(Signal::Traces), deliver(Signal::Metrics), deliver(Signal::Logs)) };
+        tokio::select! {
+            () = last_deliveries => {}
+            _ = deliveries => {}
+        }
+        for queue in &self.queues {
+            let items = queue.drop_waiting(DropReason::Shutdown);
+            if items > 0 {
+                warn!(signal = queue.signal().label(), items, "telemetry was left at the end, and is dropped");
+            }
+        }
+    }
+
+    async fn deliver(&self, signal: Signal, mut stage: watch::Receiver<Stage>) {
+        match &self.deliveries[signal as usize] {
+            Some(delivery) => delivery.run(stage).await,
+            None => drop(stage.wait_for(|stage| *stage == Stage::Finishing).await),
+        }
+    }
+
+    /// Fills the queues until the drain begins; then takes what is left, and returns the deadline of its delivery.
+    async fn produce(&self, _sources: &[SampleSource], mut drain: Drain) -> Instant {
+        let mut chunks = self.chunks.lock().await;
+        let phase = loop {
+            tokio::select! {
+                Some(chunk) = chunks.recv() => self.take_over(&chunk),
+                phase = drain.begun() => break phase,
+            }
+        };
+        let now = Instant::now();
+        let deadline = match phase {
+            Phase::Draining { deadline } => deadline.min(now + self.config.shutdown),
+            Phase::Running => now + self.config.shutdown,
+            Phase::Aborting => now,
+        };
+        while let Ok(Some(chunk)) = timeout_at(deadline.min(now + LAST_CHUNKS), chunks.recv()).await {
+            self.take_over(&chunk);
+        }
+        deadline
+    }
+
+    fn take_over(&self, chunk: &Chunk) {
+        let body = otlp::request(&self.resource, &self.scope, &chunk.bytes);
+        self.queues[Signal::Traces as usize].push_handed_over(Request { items: chunk.items, body });
+    }
+}
+
+/// One destination for all signals that go to the same place in the same way.
+fn destinations(
+    config: &Config,
+    redactor: &Arc<Redactor>,
+) -> Result<[Option<Arc<Destination>>; Signal::ALL.len()], DestinationError> {
+    let mut made: [Option<Arc<Destination>>; Signal::ALL.len()] = [None, None, None];
+    for signal in Signal::ALL {
+        let Some(wanted) = &config.destinations[signal as usize] else { continue };
+        let known = made.iter().flatten().find(|known| known.config() == wanted).cloned();
+        made[signal as usize] = Some(match known {
+            Some(known) => known,
+            None => Arc::new(Destination::new(wanted.clone(), Arc::clone(redactor))?),
+        });
+    }
+    Ok(made)
+}
+
+/// Reads how the way out fares.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    queues: [Arc<Queue>; Signal::ALL.len()],
+    destinations: [Option<Arc<Destination>>; Signal::ALL.len()],
+}
+
+impl Reader {
+    /// The accounts, each exact at one moment, and the state of deliveries.
+    #[must_use]
+    pub fn state(&self) -> ExportState {
+        let destinations = || self.destinations.iter().flatten();
+        let conditions = destinations().map(|destination| destination.condition());
+        let worst = conditions.max_by_key(|condition| match condition {
+            ExportCondition::Off => 0,
+            ExportCondition::Idle => 1,
+            ExportCondition::Delivering => 2,
+            ExportCondition::Failing => 3,
+        });
+        let last = destinations().filter_map(|destination| destination.last_delivered()).max();
+        let seconds =
+            |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map(|since| since.as_secs_f64()).ok();
+        ExportState {
+            accounts: Signal::ALL.map(|signal| self.queues[signal as usize].account()),
+            condition: worst.unwrap_or(ExportCondition::Off),
+            last_delivered_at: last.and_then(seconds),
+            endpoint: destinations().next().map_or_else(String::new, |destination| destination.config().address()),
+        }
+    }
+}

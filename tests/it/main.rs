@@ -5,3 +5,6 @@ mod api_port;
 mod api_rules;
 mod checks_rows;
 mod checks_services;
+mod telemetry_delivery;
+mod telemetry_receiver;
+mod telemetry_setup;

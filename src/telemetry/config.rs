@@ -1,0 +1,330 @@
+//! The settings below `telemetry`: where telemetry goes, how much of it, and what is kept while nobody takes it.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use url::Url;
+
+use crate::model::telemetry::Signal;
+use crate::model::trace::{ParentFlag, Sampling, SpanModel};
+use crate::redact::Secret;
+use crate::settings::{Described, Section};
+use crate::telemetry::environment;
+use crate::telemetry::sender::http_path;
+
+/// The settings of this room, as used.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Whether anything is exported at all.
+    pub enabled: bool,
+    /// Where each signal goes, by `Signal`; `None` when the signal is switched off.
+    pub destinations: [Option<DestinationConfig>; Signal::ALL.len()],
+    /// The head decision for requests.
+    pub sampling: Sampling,
+    /// Which spans the proxy makes.
+    pub spans: SpanModel,
+    /// How metrics are exported.
+    pub metrics: MetricsConfig,
+    /// What may wait in memory, in bytes, by `Signal`.
+    pub queue_bytes: [usize; Signal::ALL.len()],
+    /// The largest request before compression, in bytes.
+    pub request_bytes: usize,
+    /// How long the last deliveries may take once the process stops.
+    pub shutdown: Duration,
+    /// What was understood from the settings and is worth saying in the log.
+    pub remarks: Vec<String>,
+}
+
+/// How metrics are exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Between two exports.
+    pub interval: Duration,
+    /// The form of histograms.
+    pub histograms: HistogramForm,
+    /// Whether values are differences.
+    pub temporality: Temporality,
+}
+
+/// The form in which histograms are exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistogramForm {
+    /// Base 2, scale 3: quantiles within 4.4 %.
+    Exponential,
+    /// With the bounds of the conventions.
+    Explicit,
+}
+
+/// What the values of counters and histograms are relative to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temporality {
+    /// To the last export: Datadog demands it, New Relic prefers it.
+    Delta,
+    /// To the start of the process.
+    Cumulative,
+}
+
+/// OTLP's transports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// gRPC, usually port 4317.
+    Grpc,
+    /// HTTP with protobuf bodies, usually port 4318.
+    HttpProtobuf,
+}
+
+/// How requests are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// zstd: the cheapest for both sides.
+    Zstd,
+    /// gzip: what every receiver knows.
+    Gzip,
+    /// Not at all.
+    None,
+}
+
+/// One receiver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DestinationConfig {
+    /// The endpoint as written.
+    pub endpoint: Url,
+    /// The URL of each signal over HTTP.
+    urls: [Url; Signal::ALL.len()],
+    /// The transport.
+    pub transport: Transport,
+    /// Sent with each request; they usually hold an API key.
+    pub headers: Secret<Vec<(HeaderName, HeaderValue)>>,
+    /// How long an attempt may take.
+    pub timeout: Duration,
+    /// What is tried first.
+    pub compression: Compression,
+    /// For `https`.
+    pub tls: TlsConfig,
+}
+
+/// TLS to a receiver, in PEM.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TlsConfig {
+    /// The only certificates to trust; without them those of the system.
+    pub ca: Option<Secret<String>>,
+    /// The client's certificate and its key.
+    pub identity: Option<(Secret<String>, Secret<String>)>,
+    /// The name to expect in the receiver's certificate, when it is not the endpoint's.
+    pub server_name: Option<String>,
+}
+
+const ENDPOINT: &str = "http://127.0.0.1:4317";
+const ENDPOINT_EXPECTED: &str = "a URL with http:// or https://, such as http://127.0.0.1:4317, without user and password (keys belong into headers)";
+
+impl Config {
+    /// Reads the section `telemetry`.
+    pub fn read(section: &mut Section<'_>) -> Self {
+        let enabled = section.flag("enabled", true, "whether telemetry is exported; metrics at the admin port stay");
+        let mut remarks = Vec::new();
+        let generic = DestinationConfig::read(section, None, &mut remarks);
+        let destinations = Signal::ALL.map(|signal| {
+            let mut section = section.section(signal.label());
+            let is_on = section.flag("enabled", true, "whether this signal is exported");
+            let own = DestinationConfig::read(&mut section, Some(&generic), &mut remarks);
+            (enabled && is_on).then_some(own)
+        });
+        let mut queue = section.section("queue");
+        let queue_bytes = [
+            queue.bytes("traces", 8 << 20, "spans that wait in memory: some 20,000, or seconds at full speed"),
+            queue.bytes("metrics", 2 << 20, "metrics that wait in memory: about half an hour of them"),
+            queue.bytes("logs", 6 << 20, "log records that wait in memory"),
+        ]
+        .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let request_bytes = section.bytes(
+            "max_request",
+            1 << 20,
+            "largest request before compression; receivers default to 4 MiB over gRPC",
+        );
+        let shutdown =
+            section.duration("shutdown", Duration::from_secs(5), "how long the last deliveries may take at the end");
+        let sampling = read_sampling(&mut section.section("sampling"));
+        let spans = [
+            ("full", SpanModel::Full),
+            ("server-only", SpanModel::ServerOnly),
+            ("propagate-only", SpanModel::PropagateOnly),
+        ];
+        let spans = section.choice(
+            "spans",
+            SpanModel::Full,
+            &spans,
+            "spans of a request: full (SERVER and CLIENT), server-only, or propagate-only for an application with an SDK",
+        );
+        let metrics = MetricsConfig::read(&mut section.section("metrics"));
+        let request_bytes = usize::try_from(request_bytes).unwrap_or(usize::MAX).max(4 << 10);
+        Self { enabled, destinations, sampling, spans, metrics, queue_bytes, request_bytes, shutdown, remarks }
+    }
+}
+
+fn read_sampling(section: &mut Section<'_>) -> Sampling {
+    let ratio = section.ratio(
+        "ratio",
+        1.0,
+        "share of traces to keep; below 1 rather sample in the collector, which sees whole traces",
+    );
+    let flags = [("follow", ParentFlag::Followed), ("ignore", ParentFlag::Ignored)];
+    let about = "whether the sampled flag of a trusted caller decides (parent-based) or only the ratio";
+    Sampling::ratio(ratio, section.choice("parent", ParentFlag::Followed, &flags, about))
+}
+
+impl MetricsConfig {
+    /// Reads what is below `telemetry.metrics` beside the destination.
+    fn read(section: &mut Section<'_>) -> Self {
+        let interval = section.duration("interval", Duration::from_secs(15), "between two exports of metrics");
+        let forms = [("exponential", HistogramForm::Exponential), ("explicit", HistogramForm::Explicit)];
+        let about = "form of exported histograms; exponential ones give exact quantiles without chosen bounds";
+        let histograms = section.choice("histograms", HistogramForm::Exponential, &forms, about);
+        let words = [("delta", Temporality::Delta), ("cumulative", Temporality::Cumulative)];
+        let about = "temporality of counters and histograms; Datadog demands delta";
+        let temporality = section.choice("temporality", Temporality::Delta, &words, about);
+        Self { interval: interval.max(Duration::from_millis(100)), histograms, temporality }
+    }
+}
+
+impl DestinationConfig {
+    /// Reads the generic settings, or those of one signal, which default to the generic ones.
+    fn read(section: &mut Section<'_>, generic: Option<&Self>, remarks: &mut Vec<String>) -> Self {
+        let about = "OTLP receiver; below a signal: the exact URL, below telemetry: /v1/<signal> is added over HTTP";
+        let default_text = if generic.is_some() { String::new() } else { ENDPOINT.to_owned() };
+        let key = Described { name: "endpoint", default: None, default_text, about };
+        let written = section.parsed(key, ENDPOINT_EXPECTED, |text| parse_endpoint(text).map(Some));
+        let inherited = |url: &Url| generic.map_or_else(|| url.clone(), |generic| generic.endpoint.clone());
+        let endpoint = written.clone().unwrap_or_else(|| inherited(&default_endpoint()));
+        let urls = match (&written, generic) {
+            (Some(own), Some(_)) => [own.clone(), own.clone(), own.clone()],
+            (None, Some(generic)) => generic.urls.clone(),
+            (_, None) => Signal::ALL.map(|signal| below(&endpoint, http_path(signal))),
+        };
+        let transport = read_transport(section, written.as_ref(), generic, remarks);
+        let timeout = generic.map_or(Duration::from_secs(10), |generic| generic.timeout);
+        let timeout = section.duration("timeout", timeout, "how long an attempt may take");
+        let words = [("zstd", Compression::Zstd), ("gzip", Compression::Gzip), ("none", Compression::None)];
+        let default = generic.map_or(Compression::Zstd, |generic| generic.compression);
+        let about = "compression; a receiver that does not know it gets gzip, then none";
+        let compression = section.choice("compression", default, &words, about);
+        let headers = read_headers(section, generic);
+        let tls = TlsConfig::read(&mut section.section("tls"), generic.map(|generic| &generic.tls));
+        if transport == Transport::HttpProtobuf && tls.server_name.is_some() {
+            section.section("tls").problem(
+                "server_name",
+                "set",
+                "no server name over http/protobuf: use protocol grpc, or the certificate's name in the endpoint",
+            );
+        }
+        Self { endpoint, urls, transport, headers, timeout, compression, tls }
+    }
+
+    /// Where a signal goes over HTTP.
+    #[must_use]
+    pub fn url(&self, signal: Signal) -> &Url {
+        &self.urls[signal as usize]
+    }
+
+    /// Scheme, host and port, for people.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let host = self.endpoint.host_str().unwrap_or_default();
+        let port = self.endpoint.port_or_known_default().unwrap_or_default();
+        format!("{}://{host}:{port}", self.endpoint.scheme())
+    }
+}
+
+fn read_transport(
+    section: &mut Section<'_>,
+    endpoint: Option<&Url>,
+    generic: Option<&DestinationConfig>,
+    remarks: &mut Vec<String>,
+) -> Transport {
+    let default_text = if generic.is_some() { String::new() } else { "grpc".to_owned() };
+    let about = "grpc or http/protobuf; port 4318 without a protocol means http/protobuf";
+    let parse = |text: &str| match text {
+        "grpc" => Some(Some(Transport::Grpc)),
+        "http/protobuf" => Some(Some(Transport::HttpProtobuf)),
+        _ => None,
+    };
+    let key = Described { name: "protocol", default: None, default_text, about };
+    let written = section.parsed(key, "one of grpc, http/protobuf", parse);
+    match (written, endpoint) {
+        (Some(transport), _) => transport,
+        (None, Some(url)) if url.port() == Some(4318) => {
+            remarks.push(format!(
+                "OTLP over HTTP to port 4318 of {}, as no protocol is set",
+                url.host_str().unwrap_or_default()
+            ));
+            Transport::HttpProtobuf
+        }
+        (None, _) => generic.map_or(Transport::Grpc, |generic| generic.transport),
+    }
+}
+
+fn read_headers(
+    section: &mut Section<'_>,
+    generic: Option<&DestinationConfig>,
+) -> Secret<Vec<(HeaderName, HeaderValue)>> {
+    let about = "headers of each request, such as api-key=…: key=value,key=value, percent-encoded";
+    let Some(text) = section.secret("headers", about) else {
+        return generic.map_or_else(Secret::default, |generic| generic.headers.clone());
+    };
+    let mut headers = Vec::new();
+    let pairs = environment::pairs(text.expose());
+    let is_readable = pairs.is_some();
+    for (name, value) in pairs.unwrap_or_default() {
+        section.remember_secret(&value);
+        let name = HeaderName::try_from(name.to_ascii_lowercase());
+        match (name, HeaderValue::try_from(value)) {
+            (Ok(name), Ok(mut value)) => {
+                value.set_sensitive(true);
+                headers.push((name, value));
+            }
+            _ => section.problem("headers", "***", "names and values that HTTP allows"),
+        }
+    }
+    if !is_readable {
+        section.problem("headers", "***", "key=value pairs with commas between them");
+    }
+    Secret::new(headers)
+}
+
+impl TlsConfig {
+    fn read(section: &mut Section<'_>, generic: Option<&Self>) -> Self {
+        let generic = generic.cloned().unwrap_or_default();
+        let ca = section.secret("ca", "certificates to trust, in PEM, instead of the system's");
+        let certificate = section.secret("client_certificate", "the certificate to show to the receiver, in PEM");
+        let key = section.secret("client_key", "its key, in PEM");
+        let server_name = section.optional_text("server_name", "the name to expect in the receiver's certificate");
+        let identity = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => generic.identity,
+            (Some(_), None) => {
+                section.problem("client_key", "nothing", "the key of client_certificate");
+                None
+            }
+            (None, Some(_)) => {
+                section.problem("client_certificate", "nothing", "the certificate of client_key");
+                None
+            }
+        };
+        Self { ca: ca.or(generic.ca), identity, server_name: server_name.or(generic.server_name) }
+    }
+}
+
+fn parse_endpoint(text: &str) -> Option<Url> {
+    let url = Url::parse(text.trim()).ok()?;
+    let is_plain = url.username().is_empty() && url.password().is_none() && url.host().is_some();
+    (matches!(url.scheme(), "http" | "https") && is_plain).then_some(url)
+}
+
+fn default_endpoint() -> Url {
+    parse_endpoint(ENDPOINT).expect("the default endpoint is a URL")
+}
+
+fn below(endpoint: &Url, path: &str) -> Url {
+    let mut url = endpoint.clone();
+    url.set_path(&format!("{}/{path}", endpoint.path().trim_end_matches('/')));
+    url
+}

@@ -1,0 +1,63 @@
+//! The way of a worker's spans to the control side: chunks through a bounded channel that nobody waits for.
+//!
+//! The worker counts on two atomics that it alone writes; the account reads them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc;
+
+/// Spans of one worker: each with its tag and length, ready for a request.
+#[derive(Debug, Default)]
+pub(crate) struct Chunk {
+    pub(crate) items: u64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// How many chunks may be on the way: with 64 KiB each, 1 MiB for each worker.
+pub(crate) const CHUNKS_PER_WORKER: usize = 16;
+
+/// What one worker counts.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerCount {
+    produced: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl WorkerCount {
+    /// Spans written, since the start.
+    pub(crate) fn produced(&self) -> u64 {
+        self.produced.load(Ordering::Acquire)
+    }
+
+    /// Spans that could not be handed over, since the start.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Counts spans; by the one worker only, so a load and a store do.
+    pub(crate) fn count_produced(&self, items: u64) {
+        self.produced.store(self.produced.load(Ordering::Relaxed) + items, Ordering::Release);
+    }
+}
+
+/// A worker's end of the channel.
+#[derive(Debug)]
+pub(crate) struct HandOff {
+    pub(crate) sender: mpsc::Sender<Chunk>,
+    pub(crate) count: Arc<WorkerCount>,
+}
+
+impl HandOff {
+    /// Hands a chunk over, or drops it and counts that; never waits.
+    ///
+    /// Returns the buffer when it was not needed.
+    pub(crate) fn give(&self, chunk: Chunk) -> Option<Vec<u8>> {
+        let chunk = match self.sender.try_send(chunk) {
+            Ok(()) => return None,
+            Err(mpsc::error::TrySendError::Full(chunk) | mpsc::error::TrySendError::Closed(chunk)) => chunk,
+        };
+        self.count.lost.store(self.count.lost.load(Ordering::Relaxed) + chunk.items, Ordering::Release);
+        Some(chunk.bytes)
+    }
+}

@@ -1,0 +1,53 @@
+//! The way in for whole export requests: of the sidecar's own SDK now, of the application's later.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::model::telemetry::Signal;
+use crate::telemetry::otlp::{self, Request};
+use crate::telemetry::queue::{Piece, Queue};
+use crate::telemetry::receipt::Receipt;
+
+pub use crate::telemetry::receipt::Delivery;
+
+/// The bytes are no OTLP export request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an OTLP export request of {}, expected protobuf", .0.label())]
+pub struct NotOtlp(Signal);
+
+/// Puts requests into the queues. Never waits; what does not fit pushes the oldest out, counted.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    queues: [Arc<Queue>; Signal::ALL.len()],
+}
+
+impl Intake {
+    pub(crate) fn new(queues: [Arc<Queue>; Signal::ALL.len()]) -> Self {
+        Self { queues }
+    }
+
+    /// Takes a request in.
+    ///
+    /// # Errors
+    /// When it is none; it is not counted then.
+    pub fn push(&self, signal: Signal, body: Vec<u8>) -> Result<(), NotOtlp> {
+        self.queues[signal as usize].push(read(signal, body)?.into());
+        Ok(())
+    }
+
+    /// Takes a request in and tells when the receiver has all of it, or when a part of it was dropped.
+    ///
+    /// # Errors
+    /// When it is none; it is not counted then.
+    pub fn push_acknowledged(&self, signal: Signal, body: Vec<u8>) -> Result<oneshot::Receiver<Delivery>, NotOtlp> {
+        let (receipt, result) = Receipt::new();
+        self.queues[signal as usize].push(Piece::with_receipt(read(signal, body)?, receipt));
+        Ok(result)
+    }
+}
+
+fn read(signal: Signal, body: Vec<u8>) -> Result<Request, NotOtlp> {
+    let items = otlp::count(signal, &body).map_err(|_| NotOtlp(signal))?;
+    Ok(Request { items, body })
+}

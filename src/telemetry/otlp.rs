@@ -1,0 +1,239 @@
+//! Export requests as bytes: counted, wrapped and cut without being decoded.
+//!
+//! The three signals have the same shape, `request { 1 resource { 2 scope { 2 item } } }`, and two requests one
+//! after the other are one valid request; so merging is appending, and a cut falls between items.
+
+use crate::model::telemetry::Signal;
+use crate::semconv;
+use crate::telemetry::wire::{self, Field, Fields, Malformed, Value};
+
+/// The only field of a request: one resource and what belongs to it.
+const RESOURCES: u32 = 1;
+/// In a resource's part: one scope and what belongs to it.
+const SCOPES: u32 = 2;
+/// In a scope's part: the spans, metrics or log records.
+const ITEMS: u32 = 2;
+/// The kinds of data of a metric: gauge, sum, histogram, exponential histogram, summary.
+const METRIC_DATA: [u32; 5] = [5, 7, 9, 10, 11];
+/// In each kind of data.
+const DATA_POINTS: u32 = 1;
+const SCHEMA_URL: u32 = 3;
+const RESOURCE: u32 = 1;
+const SCOPE: u32 = 1;
+
+/// A request and how many items it holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// Spans, data points or log records.
+    pub(crate) items: u64,
+    /// A whole export request.
+    pub(crate) body: Vec<u8>,
+}
+
+/// Makes a request of items that are encoded already, each with its tag and length.
+pub(crate) fn request(resource: &[u8], scope: &[u8], items: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(resource.len() + scope.len() + items.len() + 128);
+    wire::message(&mut out, RESOURCES, |out| {
+        wire::bytes_field(out, RESOURCE, resource);
+        wire::message(out, SCOPES, |out| {
+            wire::bytes_field(out, SCOPE, scope);
+            out.extend_from_slice(items);
+            wire::bytes_field(out, SCHEMA_URL, semconv::SCHEMA_URL.as_bytes());
+        });
+        wire::bytes_field(out, SCHEMA_URL, semconv::SCHEMA_URL.as_bytes());
+    });
+    out
+}
+
+/// The scope of what the sidecar measures at the proxy.
+pub(crate) fn own_scope() -> Vec<u8> {
+    let mut out = Vec::new();
+    wire::bytes_field(&mut out, 1, b"content-factory-sidecar");
+    wire::bytes_field(&mut out, 2, env!("CARGO_PKG_VERSION").as_bytes());
+    out
+}
+
+/// How many items a request holds: spans, log records, or data points of metrics.
+///
+/// # Errors
+/// When the bytes are no export request.
+pub(crate) fn count(signal: Signal, body: &[u8]) -> Result<u64, Malformed> {
+    let mut items = 0;
+    for_each_item(body, |_, _, item| {
+        items += item_count(signal, item)?;
+        Ok(())
+    })?;
+    Ok(items)
+}
+
+/// Cuts a request between items into requests of at most `limit` bytes; a single item may be larger.
+///
+/// # Errors
+/// When the bytes are no export request.
+pub(crate) fn split(signal: Signal, body: &[u8], limit: usize) -> Result<Vec<Request>, Malformed> {
+    let mut parts: Vec<Request> = Vec::new();
+    let mut run = Run::default();
+    for_each_item(body, |resource, scope, item| {
+        if !run.takes(resource, scope, item, limit) {
+            run.end(&mut parts, limit)?;
+        }
+        run.resource = resource;
+        run.scope = scope;
+        run.items += item_count(signal, item)?;
+        run.bytes.extend_from_slice(item.whole);
+        Ok(())
+    })?;
+    run.end(&mut parts, limit)?;
+    Ok(parts)
+}
+
+/// Items of one scope that stay together.
+#[derive(Default)]
+struct Run<'a> {
+    resource: &'a [u8],
+    scope: &'a [u8],
+    items: u64,
+    bytes: Vec<u8>,
+}
+
+/// What the lengths of the nested messages may need.
+const FRAMING: usize = 16;
+
+impl Run<'_> {
+    fn takes(&self, resource: &[u8], scope: &[u8], item: &Field<'_>, limit: usize) -> bool {
+        let same = std::ptr::eq(self.resource, resource) && std::ptr::eq(self.scope, scope);
+        let length = resource.len() + scope.len() + self.bytes.len() + item.whole.len() + FRAMING;
+        self.bytes.is_empty() || (same && length <= limit)
+    }
+
+    /// Adds the run to the last part that has room, else as a new part.
+    fn end(&mut self, parts: &mut Vec<Request>, limit: usize) -> Result<(), Malformed> {
+        if self.bytes.is_empty() {
+            return Ok(());
+        }
+        let mut body = Vec::with_capacity(self.resource.len() + self.bytes.len() + FRAMING);
+        let mut result = Ok(());
+        wire::message(&mut body, RESOURCES, |out| {
+            result = copy_without(out, self.resource, SCOPES);
+            wire::message(out, SCOPES, |out| {
+                result = result.and(copy_without(out, self.scope, ITEMS));
+                out.append(&mut self.bytes);
+            });
+        });
+        result?;
+        match parts.last_mut().filter(|last| last.body.len() + body.len() <= limit) {
+            Some(last) => {
+                last.items += self.items;
+                last.body.append(&mut body);
+            }
+            None => parts.push(Request { items: self.items, body }),
+        }
+        self.items = 0;
+        Ok(())
+    }
+}
+
+/// Copies the fields of a message but one.
+fn copy_without(out: &mut Vec<u8>, message: &[u8], number: u32) -> Result<(), Malformed> {
+    for field in Fields(message) {
+        let field = field?;
+        if field.number != number {
+            out.extend_from_slice(field.whole);
+        }
+    }
+    Ok(())
+}
+
+fn item_count(signal: Signal, item: &Field<'_>) -> Result<u64, Malformed> {
+    let (Signal::Metrics, Value::Bytes(metric)) = (signal, item.value) else { return Ok(1) };
+    let mut points = 0;
+    for data in nested(metric, |number| METRIC_DATA.contains(&number)) {
+        for point in nested(data?.1, |number| number == DATA_POINTS) {
+            point?;
+            points += 1;
+        }
+    }
+    Ok(points)
+}
+
+/// Calls back with the resource's part, the scope's part and the item.
+fn for_each_item<'a>(
+    body: &'a [u8],
+    mut visit: impl FnMut(&'a [u8], &'a [u8], &Field<'a>) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    for resource in nested(body, |number| number == RESOURCES) {
+        let resource = resource?.1;
+        for scope in nested(resource, |number| number == SCOPES) {
+            let scope = scope?.1;
+            for item in nested(scope, |number| number == ITEMS) {
+                visit(resource, scope, &item?.0)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The nested messages of some fields.
+fn nested<'a>(
+    message: &'a [u8],
+    wanted: impl Fn(u32) -> bool,
+) -> impl Iterator<Item = Result<(Field<'a>, &'a [u8]), Malformed>> {
+    Fields(message).filter_map(move |field| match field {
+        Ok(field) if wanted(field.number) => match field.value {
+            Value::Bytes(bytes) => Some(Ok((field, bytes))),
+            _ => Some(Err(Malformed)),
+        },
+        Ok(_) => None,
+        Err(malformed) => Some(Err(malformed)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::trace::v1::Span;
+    use proptest::prelude::*;
+    use prost::Message;
+
+    fn spans(names: &[String]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for name in names {
+            wire::bytes_field(&mut out, ITEMS, &Span { name: name.clone(), ..Span::default() }.encode_to_vec());
+        }
+        out
+    }
+
+    fn names(body: &[u8]) -> Vec<String> {
+        let request = ExportTraceServiceRequest::decode(body).unwrap();
+        let scopes = request.resource_spans.into_iter().flat_map(|resource| {
+            assert!(resource.resource.is_some());
+            resource.scope_spans
+        });
+        scopes.flat_map(|scope| scope.spans).map(|span| span.name).collect()
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        assert_eq!(count(Signal::Traces, b"\x0a\x05ab"), Err(Malformed));
+        assert_eq!(count(Signal::Traces, b"\x10\x01"), Ok(0));
+        assert_eq!(count(Signal::Logs, b""), Ok(0));
+    }
+
+    proptest! {
+        #[test]
+        fn cutting_keeps_every_item_in_order(all in prop::collection::vec("[a-z]{0,80}", 0..40), limit in 40_usize..900) {
+            let (first, second) = all.split_at(all.len() / 2);
+            let mut body = request(b"\x0a\x00", b"\x0a\x01s", &spans(first));
+            body.extend(request(b"\x0a\x00", b"\x0a\x01t", &spans(second)));
+            let parts = split(Signal::Traces, &body, limit).unwrap();
+            prop_assert_eq!(parts.iter().map(|part| part.items).sum::<u64>(), all.len() as u64);
+            for part in &parts {
+                prop_assert_eq!(count(Signal::Traces, &part.body), Ok(part.items));
+                prop_assert!(part.body.len() <= limit || part.items == 1, "{} > {limit}", part.body.len());
+            }
+            let together: Vec<u8> = parts.into_iter().flat_map(|part| part.body).collect();
+            prop_assert_eq!(names(&together), all);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The queue of one signal, bounded in bytes, and its account: nothing comes in or goes out uncounted.
+//!
+//! Pieces are whole export requests. The sender leases a batch and settles it; a lease that is let go without a
+//! word goes back to the front. Workers never take the lock: they count on atomics, see `hand_off`.
+//! The disk spool will be a second place behind `push` and `lease`; neither the sender nor the producers will see it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use crate::model::telemetry::{Account, DropReason, Signal};
+use crate::telemetry::hand_off::WorkerCount;
+use crate::telemetry::otlp::{self, Request};
+use crate::telemetry::receipt::Receipt;
+
+/// Pieces smaller than this are appended to the one before.
+const COALESCED: usize = 64 << 10;
+
+/// A request that waits, and who wants to hear of its delivery.
+#[derive(Debug, Default)]
+pub(crate) struct Piece {
+    request: Request,
+    receipts: Vec<Receipt>,
+}
+
+impl From<Request> for Piece {
+    fn from(request: Request) -> Self {
+        Self { request, receipts: Vec::new() }
+    }
+}
+
+impl Piece {
+    /// A request whose delivery somebody waits for.
+    pub(crate) fn with_receipt(request: Request, receipt: Receipt) -> Self {
+        Self { request, receipts: vec![receipt] }
+    }
+
+    fn append(&mut self, mut other: Self) {
+        self.request.items += other.request.items;
+        self.request.body.append(&mut other.request.body);
+        self.receipts.append(&mut other.receipts);
+    }
+
+    fn len(&self) -> usize {
+        self.request.body.len()
+    }
+}
+
+/// The queue of one signal.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    signal: Signal,
+    capacity: usize,
+    workers: Mutex<Vec<Arc<WorkerCount>>>,
+    state: Mutex<State>,
+    /// Something came in.
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pieces: VecDeque<Piece>,
+    /// Of `pieces` and of what is leased.
+    bytes: usize,
+    items: u64,
+    /// Taken over from workers.
+    taken: u64,
+    /// Put in by others.
+    put_in: u64,
+    delivered: u64,
+    rejected: u64,
+    dropped: [u64; DropReason::ALL.len()],
+}
+
+impl Queue {
+    pub(crate) fn new(signal: Signal, capacity: usize) -> Self {
+        Self { signal, capacity, workers: Mutex::default(), state: Mutex::default(), arrived: Notify::new() }
+    }
+
+    pub(crate) fn signal(&self) -> Signal {
+        self.signal
+    }
+
+    /// A worker's count belongs to the account from now on.
+    pub(crate) fn adopt(&self, worker: Arc<WorkerCount>) {
+        self.workers.lock().expect("no code panics while it holds the list of workers").push(worker);
+    }
+
+    /// Takes in what was produced elsewhere than on a worker.
+    pub(crate) fn push(&self, piece: Piece) {
+        if piece.request.items == 0 {
+            return; // receivers refuse empty requests
+        }
+        let mut state = self.state();
+        state.put_in += piece.request.items;
+        state.add(piece, self.capacity);
+        drop(state);
+        self.arrived.notify_waiters();
+    }
+
+    /// Takes in what a worker produced and counted.
+    pub(crate) fn push_handed_over(&self, request: Request) {
+        let mut state = self.state();
+        state.taken += request.items;
+        state.add(request.into(), self.capacity);
+        drop(state);
+        self.arrived.notify_waiters();
+    }
+
+    /// Ends when something comes in after this call, even before it is awaited.
+    pub(crate) fn arrived(&self) -> Notified<'_> {
+        self.arrived.notified()
+    }
+
+    /// Bytes that wait and are not leased.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.state().pieces.iter().map(Piece::len).sum()
+    }
+
+    /// Takes the oldest items, at most `limit` bytes of them; more only when a single item is larger.
+    pub(crate) fn lease(self: &Arc<Self>, limit: usize) -> Option<Lease> {
+        let mut state = self.state();
+        let mut batch = state.pieces.pop_front()?;
+        if batch.len() > limit {
+            batch = self.cut(&mut state, batch, limit);
+        }
+        let is_indivisible = batch.request.items <= 1 || batch.len() > limit;
+        while let Some(next) = state.pieces.front() {
+            if batch.len() + next.len() > limit {
+                break;
+            }
+            if let Some(next) = state.pieces.pop_front() {
+                batch.append(next);
+            }
+        }
+        drop(state);
+        let body = Bytes::from(std::mem::take(&mut batch.request.body));
+        Some(Lease {
+            queue: Arc::clone(self),
+            items: batch.request.items,
+            body,
+            receipts: batch.receipts,
+            is_indivisible,
+        })
+    }
+
+    /// Keeps the first part of a piece, and puts the others back to the front.
+    fn cut(&self, state: &mut State, piece: Piece, limit: usize) -> Piece {
+        let Ok(parts) = otlp::split(self.signal, &piece.request.body, limit) else {
+            return piece; // it was counted when it came in, so it can be read; whole is better than lost
+        };
+        let before = piece.len();
+        let mut parts = parts.into_iter().map(|request| Piece { request, receipts: piece.receipts.clone() });
+        let Some(first) = parts.next() else { return piece };
+        let mut after = first.len();
+        for part in parts.rev() {
+            after += part.len();
+            state.pieces.push_front(part);
+        }
+        state.bytes = state.bytes + after - before; // each part repeats the resource
+        first
+    }
+
+    /// Drops what waits.
+    pub(crate) fn drop_waiting(&self, reason: DropReason) -> u64 {
+        let mut state = self.state();
+        let mut items = 0;
+        while let Some(piece) = state.pieces.pop_front() {
+            items += piece.request.items;
+            state.remove(&piece, reason);
+        }
+        items
+    }
+
+    /// The account of now: `produced = delivered + rejected + dropped + queued`.
+    pub(crate) fn account(&self) -> Account {
+        let workers = self.workers.lock().expect("no code panics while it holds the list of workers");
+        let state = self.state();
+        let mut dropped = state.dropped;
+        let (mut produced, mut lost) = (0, 0);
+        for worker in workers.iter() {
+            // lost first: what is counted there was produced before
+            lost += worker.lost();
+            produced += worker.produced();
+        }
+        dropped[DropReason::HandoffFull as usize] += lost;
+        Account {
+            produced: produced + state.put_in,
+            delivered: state.delivered,
+            rejected: state.rejected,
+            dropped,
+            // in the chunks of the workers and on the way from them, then here
+            queued: (produced - lost - state.taken) + state.items,
+            queued_bytes: state.bytes as u64,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code panics while it holds the queue")
+    }
+}
+
+impl State {
+    fn add(&mut self, piece: Piece, capacity: usize) {
+        self.bytes += piece.len();
+        self.items += piece.request.items;
+        match self.pieces.back_mut().filter(|last| last.len() + piece.len() <= COALESCED) {
+            Some(last) => last.append(piece),
+            None => self.pieces.push_back(piece),
+        }
+        while self.bytes > capacity {
+            let Some(oldest) = self.pieces.pop_front() else { break };
+            self.remove(&oldest, DropReason::QueueFull);
+        }
+    }
+
+    fn remove(&mut self, piece: &Piece, reason: DropReason) {
+        self.bytes -= piece.len();
+        self.items -= piece.request.items;
+        self.dropped[reason as usize] += piece.request.items;
+        piece.receipts.iter().for_each(Receipt::fail);
+    }
+}
+
+/// A batch on its way. Dropped without being settled, it goes back to the front of its queue.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    queue: Arc<Queue>,
+    items: u64,
+    body: Bytes,
+    receipts: Vec<Receipt>,
+    is_indivisible: bool,
+}
+
+impl Lease {
+    /// Whether a smaller limit would not make it smaller.
+    pub(crate) fn is_indivisible(&self) -> bool {
+        self.is_indivisible
+    }
+
+    pub(crate) fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The receiver has it, but for so many items.
+    pub(crate) fn delivered(mut self, rejected: u64) {
+        let rejected = rejected.min(self.items);
+        let mut state = self.queue.state();
+        state.delivered += self.items - rejected;
+        state.rejected += rejected;
+        state.bytes -= self.body.len();
+        state.items -= self.items;
+        drop(state);
+        self.settled();
+    }
+
+    /// Nobody will have it.
+    pub(crate) fn dropped(mut self, reason: DropReason) {
+        let mut state = self.queue.state();
+        state.dropped[reason as usize] += self.items;
+        state.bytes -= self.body.len();
+        state.items -= self.items;
+        drop(state);
+        self.receipts.iter().for_each(Receipt::fail);
+        self.settled();
+    }
+
+    fn settled(&mut self) {
+        self.items = 0;
+        self.body = Bytes::new();
+        self.receipts.clear();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.body.is_empty() {
+            return;
+        }
+        let body = std::mem::take(&mut self.body).into();
+        let receipts = std::mem::take(&mut self.receipts);
+        self.queue.state().pieces.push_front(Piece { request: Request { items: self.items, body }, receipts });
+    }
+}

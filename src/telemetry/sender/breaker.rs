@@ -1,0 +1,150 @@
+//! When a destination is tried: at once while it answers, with growing pauses when it does not.
+//!
+//! Pure: time and chance are arguments. After five failures in a row the breaker opens: then one small request at a
+//! time asks whether the receiver is back, so that an outage costs nearly nothing and ends within 20 s of its cause.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// So many failures in a row open the breaker.
+const FAILURES: u32 = 5;
+/// Pauses while it is closed: doubling, each drawn between zero and its bound, so that many senders spread.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// Pauses between probes: doubling, each drawn from the upper half of its bound.
+const PROBE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
+/// A probe may take this long, and longer from probe to probe: a receiver that is only slow must not stay locked out.
+const PROBE_TIMEOUT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
+
+/// What one may do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Permit {
+    /// Send.
+    Send,
+    /// Send one small request, with this timeout.
+    Probe(Duration),
+    /// Wait until then, or until the state changes.
+    Wait(Instant),
+    /// Somebody else asks already: wait for a change.
+    Ask,
+}
+
+/// A change that is worth a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The receiver does not answer any more.
+    Opened,
+    /// It answers again.
+    Closed,
+}
+
+/// The state of one destination.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Breaker {
+    failures: u32,
+    not_before: Option<Instant>,
+    probing: bool,
+}
+
+impl Breaker {
+    pub(crate) fn permit(&mut self, now: Instant) -> Permit {
+        if let Some(until) = self.not_before.filter(|until| *until > now) {
+            return Permit::Wait(until);
+        }
+        if !self.is_open() {
+            return Permit::Send;
+        }
+        if std::mem::replace(&mut self.probing, true) {
+            return Permit::Ask;
+        }
+        let probes = self.failures - FAILURES;
+        Permit::Probe((PROBE_TIMEOUT.0 + Duration::from_secs(probes.into())).min(PROBE_TIMEOUT.1))
+    }
+
+    /// The receiver answered, whatever it said of the request.
+    pub(crate) fn answered(&mut self) -> Option<Change> {
+        let was_open = self.is_open();
+        *self = Self::default();
+        was_open.then_some(Change::Closed)
+    }
+
+    /// A probe was not sent after all.
+    pub(crate) fn unused(&mut self) {
+        self.probing = false;
+    }
+
+    /// An attempt failed; `chance` from 0 to 1, `floor` as the receiver asked for.
+    pub(crate) fn failed(&mut self, now: Instant, floor: Option<Duration>, chance: f64) -> Option<Change> {
+        let was_open = self.is_open();
+        self.failures = self.failures.saturating_add(1);
+        self.probing = false;
+        let pause = if self.is_open() {
+            doubled(PROBE, self.failures - FAILURES).mul_f64(0.5 + chance / 2.0)
+        } else {
+            doubled(RETRY, self.failures - 1).mul_f64(chance)
+        };
+        let until = now + pause.max(floor.unwrap_or_default());
+        self.not_before = Some(self.not_before.map_or(until, |before| before.max(until)));
+        (!was_open && self.is_open()).then_some(Change::Opened)
+    }
+
+    /// Whether the last attempts failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    fn is_open(&self) -> bool {
+        self.failures >= FAILURES
+    }
+}
+
+fn doubled((first, last): (Duration, Duration), times: u32) -> Duration {
+    first.saturating_mul(1 << times.min(16)).min(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn five_failures_open_it_and_one_answer_closes_it() {
+        let mut breaker = Breaker::default();
+        let mut now = Instant::now();
+        for round in 1..=7 {
+            now += Duration::from_secs(60);
+            let permit = breaker.permit(now);
+            assert_eq!(matches!(permit, Permit::Probe(_)), round > 5, "{permit:?}");
+            assert_eq!(breaker.failed(now, None, 0.5), (round == 5).then_some(Change::Opened));
+        }
+        now += Duration::from_secs(60);
+        assert!(matches!(breaker.permit(now), Permit::Probe(_)));
+        assert_eq!(breaker.permit(now), Permit::Ask);
+        assert_eq!(breaker.answered(), Some(Change::Closed));
+        assert_eq!(breaker.permit(now), Permit::Send);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_floor_outlasts_the_pause() {
+        let mut breaker = Breaker::default();
+        let now = Instant::now();
+        breaker.failed(now, Some(Duration::from_secs(90)), 0.1);
+        breaker.failed(now, None, 0.1);
+        assert_eq!(breaker.permit(now), Permit::Wait(now + Duration::from_secs(90)));
+    }
+
+    proptest! {
+        #[test]
+        fn an_outage_of_any_length_ends_within_20_seconds(failures in 1_u32..100, chance in 0.0_f64..1.0) {
+            let mut breaker = Breaker::default();
+            let now = tokio::time::Instant::now();
+            for _ in 0..failures {
+                breaker = Breaker { not_before: None, ..breaker };
+                breaker.failed(now, None, chance);
+            }
+            let Permit::Wait(until) = breaker.permit(now) else { return Ok(()) };
+            // the receiver returns just after a probe began: that one runs into its timeout
+            prop_assert!(until - now + PROBE_TIMEOUT.1 < Duration::from_secs(20));
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! OTLP over HTTP with protobuf bodies, by reqwest.
+
+use std::time::{Duration, SystemTime};
+
+use ::http::{HeaderMap, HeaderValue, header};
+use bytes::Bytes;
+use reqwest::{Certificate, Client, Identity, Response, Url, redirect};
+
+use crate::model::telemetry::Signal;
+use crate::telemetry::config::{Compression, DestinationConfig};
+use crate::telemetry::sender::answer::{self, Answer};
+use crate::telemetry::sender::compression::FRAME;
+use crate::telemetry::sender::grpc::{ANSWER_LIMIT, CONNECT_TIMEOUT, TCP_KEEPALIVE, with_causes};
+
+/// Idle connections go before usual servers close them.
+const IDLE: Duration = Duration::from_secs(50);
+
+/// One receiver's HTTP endpoint.
+#[derive(Debug)]
+pub(crate) struct Http {
+    client: Client,
+    headers: HeaderMap,
+}
+
+impl Http {
+    /// # Errors
+    /// When a certificate or key cannot be read as PEM.
+    pub(crate) fn new(config: &DestinationConfig, headers: HeaderMap) -> Result<Self, reqwest::Error> {
+        // whoever comes first wins: the one provider of the process
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = Client::builder()
+            .user_agent(concat!("content-factory-sidecar/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(IDLE)
+            .tcp_keepalive(TCP_KEEPALIVE);
+        if let Some(ca) = &config.tls.ca {
+            builder = builder.tls_certs_only(Certificate::from_pem_bundle(ca.expose().as_bytes())?);
+        }
+        if let Some((certificate, key)) = &config.tls.identity {
+            let pem = format!("{}\n{}", certificate.expose(), key.expose());
+            builder = builder.identity(Identity::from_pem(pem.as_bytes())?);
+        }
+        Ok(Self { client: builder.build()?, headers })
+    }
+
+    /// Sends a framed request, without its frame.
+    pub(crate) async fn send(&self, url: &Url, framed: &Bytes, compression: Compression) -> Answer {
+        let mut headers = self.headers.clone();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+        if let Some(coding) = compression.coding() {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+        }
+        let request = self.client.post(url.clone()).headers(headers).body(framed.slice(FRAME..));
+        let mut response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return Answer::none(with_causes(&error.without_url())),
+        };
+        let body = match limited_body(&mut response).await {
+            Ok(body) => body,
+            Err(error) => return Answer::none(with_causes(&error.without_url())),
+        };
+        if !response.status().is_success() {
+            return answer::of_http_error(response.status(), response.headers(), &body, SystemTime::now());
+        }
+        let content_type = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        if content_type.starts_with(b"application/json") {
+            return answer::of_json_success(&body);
+        }
+        answer::of_success(&body)
+    }
+}
+
+/// Where a signal goes below a generic endpoint.
+pub(crate) fn signal_path(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Traces => "v1/traces",
+        Signal::Metrics => "v1/metrics",
+        Signal::Logs => "v1/logs",
+    }
+}
+
+/// The body as far as it is of use.
+async fn limited_body(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        body.extend_from_slice(&chunk[..chunk.len().min(ANSWER_LIMIT - body.len())]);
+        if body.len() == ANSWER_LIMIT {
+            break;
+        }
+    }
+    Ok(body)
+}

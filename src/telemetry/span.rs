@@ -1,0 +1,200 @@
+//! The spans of a request as OTLP bytes: SERVER, and CLIENT for the exchange with the application.
+//!
+//! Pure, and without allocation for ordinary requests. Attributes follow the semantic conventions 1.44 for HTTP;
+//! the query, the client's address and the user agent are left out: they may identify people.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::request::{Hop, Method, Outcome, Protocol, RecordTrace, RequestRecord};
+use crate::model::trace::SpanId;
+use crate::redact::{Outlet, Redactor};
+use crate::semconv;
+use crate::telemetry::wire;
+
+/// Vendors refuse longer values (New Relic's limit is the lowest).
+const VALUE_LIMIT: usize = 4_095;
+/// Vendors refuse longer names.
+const NAME_LIMIT: usize = 255;
+
+/// In `ScopeSpans`.
+const SPANS: u32 = 2;
+/// In `Span`.
+const ATTRIBUTES: u32 = 9;
+const KIND_SERVER: u64 = 2;
+const KIND_CLIENT: u64 = 3;
+const STATUS_ERROR: u64 = 2;
+/// Sampled, and known to have a local parent or none.
+const FLAGS_LOCAL: u32 = 0x101;
+/// Sampled, and known to have a parent elsewhere.
+const FLAGS_REMOTE: u32 = 0x301;
+
+/// The application as CLIENT spans name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// `server.address`: host name or address.
+    pub host: String,
+    /// `server.port`
+    pub port: u16,
+}
+
+/// Writes spans. Holds the attributes that are the same for many requests, encoded.
+#[derive(Debug)]
+pub(crate) struct SpanEncoder {
+    redactor: Arc<Redactor>,
+    methods: [Vec<u8>; Method::ALL.len()],
+    protocols: [Vec<u8>; 3],
+    scheme: Vec<u8>,
+    server: Vec<u8>,
+    origin: Vec<u8>,
+}
+
+impl SpanEncoder {
+    pub(crate) fn new(upstream: &Upstream, redactor: Arc<Redactor>) -> Self {
+        let text = |key, value: &str| {
+            let mut out = Vec::new();
+            wire::text_attribute(&mut out, ATTRIBUTES, key, value.as_bytes());
+            out
+        };
+        let mut server = text(semconv::SERVER_ADDRESS, &upstream.host);
+        wire::int_attribute(&mut server, ATTRIBUTES, semconv::SERVER_PORT, upstream.port.into());
+        let host = if upstream.host.contains(':') { format!("[{}]", upstream.host) } else { upstream.host.clone() };
+        Self {
+            redactor,
+            methods: Method::ALL.map(|method| text(semconv::HTTP_REQUEST_METHOD, method.label())),
+            protocols: [Protocol::Http10, Protocol::Http11, Protocol::Http2]
+                .map(|protocol| text(semconv::NETWORK_PROTOCOL_VERSION, protocol.label())),
+            scheme: text(semconv::URL_SCHEME, "http"),
+            server,
+            origin: format!("http://{host}:{}", upstream.port).into_bytes(),
+        }
+    }
+
+    /// Appends the spans of a request; returns how many.
+    pub(crate) fn append(&self, out: &mut Vec<u8>, record: &RequestRecord<'_>, trace: &RecordTrace<'_>) -> u64 {
+        let raw = record.path();
+        let cleaned;
+        let path = if raw.len() <= VALUE_LIMIT && self.redactor.is_clean_path(raw) {
+            raw
+        } else {
+            cleaned = self.redactor.target(Outlet::Telemetry, raw).cut(VALUE_LIMIT);
+            cleaned.as_str().as_bytes()
+        };
+        wire::message(out, SPANS, |out| self.server_span(out, record, trace, path));
+        let Some((hop, span_id)) = record.hop.as_ref().and_then(|hop| Some((hop, hop.span_id?))) else { return 1 };
+        wire::message(out, SPANS, |out| {
+            let start = record.started_unix_nanos.saturating_add(nanos(hop.offset));
+            ids(out, trace, span_id, Some(trace.span_id));
+            name(out, record);
+            wire::varint_field(out, 6, KIND_CLIENT);
+            times(out, start, hop.duration);
+            self.client_attributes(out, record, hop, path);
+            wire::fixed32_field(out, 16, FLAGS_LOCAL);
+        });
+        2
+    }
+
+    fn server_span(&self, out: &mut Vec<u8>, record: &RequestRecord<'_>, trace: &RecordTrace<'_>, path: &[u8]) {
+        ids(out, trace, trace.span_id, trace.parent);
+        name(out, record);
+        wire::varint_field(out, 6, KIND_SERVER);
+        times(out, record.started_unix_nanos, record.duration);
+        self.method(out, record);
+        wire::text_attribute(out, ATTRIBUTES, semconv::URL_PATH, path);
+        out.extend_from_slice(&self.scheme);
+        out.extend_from_slice(&self.protocols[record.protocol as usize]);
+        if let Some(route) = record.route {
+            let template = &route.template[..route.template.floor_char_boundary(VALUE_LIMIT)];
+            wire::text_attribute(out, ATTRIBUTES, semconv::HTTP_ROUTE, template.as_bytes());
+        }
+        status_code(out, record.status);
+        error_type(out, record.error_type(), record.status, 500);
+        if record.is_error() {
+            error_status(out);
+        }
+        wire::fixed32_field(out, 16, if trace.parent.is_some() { FLAGS_REMOTE } else { FLAGS_LOCAL });
+    }
+
+    fn client_attributes(&self, out: &mut Vec<u8>, record: &RequestRecord<'_>, hop: &Hop, path: &[u8]) {
+        self.method(out, record);
+        out.extend_from_slice(&self.server);
+        let room = VALUE_LIMIT.saturating_sub(self.origin.len()).min(path.len());
+        let end = (0..=room).rev().find(|end| path.get(*end).is_none_or(|byte| byte & 0xc0 != 0x80)).unwrap_or(0);
+        wire::joined_text_attribute(out, ATTRIBUTES, semconv::URL_FULL, [&self.origin, &path[..end]]);
+        status_code(out, hop.status);
+        if hop.resends > 0 {
+            wire::int_attribute(out, ATTRIBUTES, semconv::HTTP_REQUEST_RESEND_COUNT, hop.resends.into());
+        }
+        let fault = match record.outcome {
+            Outcome::Failed(fault) => Some(fault.label()),
+            Outcome::Answered | Outcome::Refused(_) | Outcome::ClientGone => None,
+        };
+        error_type(out, fault, hop.status, 400);
+        if fault.is_some() || hop.status >= 400 {
+            error_status(out);
+        }
+    }
+
+    fn method(&self, out: &mut Vec<u8>, record: &RequestRecord<'_>) {
+        out.extend_from_slice(&self.methods[record.method as usize]);
+        if record.method == Method::Other && !record.method_text.is_empty() {
+            let original = self.redactor.text(Outlet::Telemetry, record.method_text).cut(NAME_LIMIT);
+            let key = semconv::HTTP_REQUEST_METHOD_ORIGINAL;
+            wire::text_attribute(out, ATTRIBUTES, key, original.as_str().as_bytes());
+        }
+    }
+}
+
+fn ids(out: &mut Vec<u8>, trace: &RecordTrace<'_>, span_id: SpanId, parent: Option<SpanId>) {
+    wire::bytes_field(out, 1, &trace.trace_id.0);
+    wire::bytes_field(out, 2, &span_id.0);
+    // a text field that is no UTF-8 would cost the whole request
+    if !trace.tracestate.is_empty() && trace.tracestate.is_ascii() {
+        wire::bytes_field(out, 3, trace.tracestate);
+    }
+    if let Some(parent) = parent {
+        wire::bytes_field(out, 4, &parent.0);
+    }
+}
+
+/// `{method} {route}`, or the method alone: never the path, which has no bound of its own.
+fn name(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
+    let method = if record.method == Method::Other { "HTTP" } else { record.method.label() };
+    let Some(route) = record.route else { return wire::bytes_field(out, 5, method.as_bytes()) };
+    let room = NAME_LIMIT - method.len() - 1;
+    let template = &route.template[..route.template.floor_char_boundary(room)];
+    wire::tag(out, 5, wire::LENGTH);
+    wire::varint(out, (method.len() + 1 + template.len()) as u64);
+    out.extend_from_slice(method.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(template.as_bytes());
+}
+
+fn times(out: &mut Vec<u8>, start: u64, duration: Duration) {
+    wire::fixed64_field(out, 7, start);
+    wire::fixed64_field(out, 8, start.saturating_add(nanos(duration)));
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn status_code(out: &mut Vec<u8>, status: u16) {
+    if status > 0 {
+        wire::int_attribute(out, ATTRIBUTES, semconv::HTTP_RESPONSE_STATUS_CODE, status.into());
+    }
+}
+
+/// The reason that the proxy knows, else the status when it is an error from this one on.
+fn error_type(out: &mut Vec<u8>, reason: Option<&str>, status: u16, from: u16) {
+    if let Some(reason) = reason {
+        wire::text_attribute(out, ATTRIBUTES, semconv::ERROR_TYPE, reason.as_bytes());
+    } else if status >= from {
+        let mut digits = itoa::Buffer::new();
+        wire::text_attribute(out, ATTRIBUTES, semconv::ERROR_TYPE, digits.format(status).as_bytes());
+    }
+}
+
+fn error_status(out: &mut Vec<u8>) {
+    wire::message(out, 15, |out| wire::varint_field(out, 3, STATUS_ERROR));
+}

@@ -1,0 +1,71 @@
+//! `SpanWriter`: a worker's outlet for spans. Appends finished requests to a chunk, and hands the chunk over.
+//!
+//! Lives on the worker's thread; never waits, and has no clock: the worker's timer ticks.
+
+use crate::model::request::{RequestHead, RequestRecord, RequestSink};
+use crate::model::trace::Sampled;
+use crate::telemetry::hand_off::{Chunk, HandOff};
+use crate::telemetry::span::SpanEncoder;
+
+/// A chunk of this size is handed over at once.
+const CHUNK_BYTES: usize = 64 << 10;
+/// With about 100 ms between two ticks, no span waits here for more than about 250 ms.
+const CHUNK_TICKS: u8 = 2;
+
+/// Writes the spans of one worker's requests.
+#[derive(Debug)]
+pub struct SpanWriter {
+    encoder: SpanEncoder,
+    /// `None` when traces are switched off.
+    hand_off: Option<HandOff>,
+    chunk: Chunk,
+    ticks: u8,
+}
+
+impl SpanWriter {
+    pub(crate) fn new(encoder: SpanEncoder, hand_off: Option<HandOff>) -> Self {
+        Self { encoder, hand_off, chunk: Chunk::default(), ticks: 0 }
+    }
+
+    fn hand_over(&mut self) {
+        self.ticks = 0;
+        let Some(hand_off) = self.hand_off.as_ref().filter(|_| self.chunk.items > 0) else { return };
+        // the next chunk is probably as large as this one; grown step by step it would be copied often
+        let length = self.chunk.bytes.len();
+        let unused = hand_off.give(std::mem::take(&mut self.chunk));
+        self.chunk.bytes = unused.unwrap_or_else(|| Vec::with_capacity(length));
+        self.chunk.bytes.clear();
+    }
+}
+
+impl RequestSink for SpanWriter {
+    fn begin(&mut self, _: &RequestHead) {}
+
+    fn last_write(&mut self) {}
+
+    fn not_yet(&mut self) {}
+
+    fn end(&mut self, record: &RequestRecord<'_>) {
+        let Some(trace) = record.trace.as_ref().filter(|trace| trace.sampled == Sampled::Yes) else { return };
+        let Some(hand_off) = &self.hand_off else { return };
+        let spans = self.encoder.append(&mut self.chunk.bytes, record, trace);
+        self.chunk.items += spans;
+        hand_off.count.count_produced(spans);
+        if self.chunk.bytes.len() >= CHUNK_BYTES {
+            self.hand_over();
+        }
+    }
+
+    fn tick(&mut self) {
+        self.ticks += 1;
+        if self.ticks >= CHUNK_TICKS {
+            self.hand_over();
+        }
+    }
+}
+
+impl Drop for SpanWriter {
+    fn drop(&mut self) {
+        self.hand_over();
+    }
+}

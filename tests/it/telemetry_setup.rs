@@ -1,0 +1,127 @@
+//! The way out as a test uses it: settings as JSON, requests as records, and the run in a task that ends with the test.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use content_factory_sidecar::lifecycle::{self, Conductor};
+use content_factory_sidecar::model::request::{
+    Client, Hop, Method, Outcome, Protocol, RecordTrace, RequestKind, RequestRecord, RequestSink,
+};
+use content_factory_sidecar::model::route::{Route, RouteId};
+use content_factory_sidecar::model::sample::SampleSource;
+use content_factory_sidecar::model::telemetry::{Account, Signal};
+use content_factory_sidecar::model::trace::{Sampled, SpanId, TraceId};
+use content_factory_sidecar::redact::Redactor;
+use content_factory_sidecar::settings::{Place, Settings, Tree};
+use content_factory_sidecar::telemetry::config::Config;
+use content_factory_sidecar::telemetry::resource::{Resource, ServiceConfig};
+use content_factory_sidecar::telemetry::{Reader, SpanWriter, Telemetry, Upstream};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+/// The way out, running.
+pub(crate) struct Running {
+    pub(crate) writers: Vec<SpanWriter>,
+    pub(crate) reader: Reader,
+    pub(crate) conductor: Conductor,
+    run: JoinSet<()>,
+}
+
+/// Reads settings, which must be right.
+pub(crate) fn config(telemetry: Value) -> Config {
+    let mut tree = Tree::default();
+    tree.merge(json!({"telemetry": telemetry}), &Place("a test".into()));
+    let mut settings = Settings::new(tree, |path: &str| std::fs::read_to_string(path).map_err(|e| e.to_string()));
+    let config = Config::read(&mut settings.section("telemetry"));
+    let (_, problems, _) = settings.finish();
+    assert!(problems.is_empty(), "{problems:?}");
+    config
+}
+
+pub(crate) fn resource() -> Resource {
+    let service = ServiceConfig {
+        name: "content-factory".into(),
+        namespace: None,
+        version: None,
+        instance_id: None,
+        environment: None,
+        attributes: BTreeMap::new(),
+    };
+    Resource::new(&service, &BTreeMap::new())
+}
+
+impl Running {
+    pub(crate) fn start(telemetry: Value, workers: usize, sources: Vec<SampleSource>) -> Self {
+        let redactor = Arc::new(Redactor::new(["hunter2-secret"]));
+        let upstream = Upstream { host: "127.0.0.1".into(), port: 8000 };
+        let (telemetry, writers) =
+            Telemetry::new(config(telemetry), &resource(), &redactor, &upstream, workers).expect("valid settings");
+        let (conductor, drain) = lifecycle::drain();
+        let reader = telemetry.reader();
+        let mut run = JoinSet::new();
+        run.spawn(async move { telemetry.run(&sources, drain).await });
+        Self { writers, reader, conductor, run }
+    }
+
+    /// Ends it as the process would: the workers first.
+    pub(crate) async fn stop(&mut self, limit: Duration) {
+        self.writers.clear();
+        self.conductor.drain_within(limit);
+        self.run.join_next().await.expect("one run").expect("no panic");
+    }
+
+    pub(crate) fn account(&self, signal: Signal) -> Account {
+        self.reader.state().accounts[signal as usize]
+    }
+}
+
+/// `produced = delivered + rejected + dropped + queued`.
+pub(crate) fn assert_balanced(account: &Account) {
+    let dropped: u64 = account.dropped.iter().sum();
+    let sum = account.delivered + account.rejected + dropped + account.queued;
+    assert_eq!(account.produced, sum, "{account:?}");
+}
+
+/// Ends a request with a SERVER and a CLIENT span; its number is the trace id.
+pub(crate) fn request(writer: &mut SpanWriter, number: u64) {
+    let mut trace_id = [1; 16];
+    trace_id[8..].copy_from_slice(&number.to_be_bytes());
+    writer.end(&record(TraceId(trace_id)));
+}
+
+pub(crate) fn record(trace_id: TraceId) -> RequestRecord<'static> {
+    RequestRecord {
+        method: Method::Get,
+        method_text: b"GET",
+        target: b"/products/7?token=abc",
+        route: Some(Route { id: RouteId(1), template: "/products/{id}" }),
+        kind: RequestKind::Ordinary,
+        protocol: Protocol::Http11,
+        status: 200,
+        outcome: Outcome::Answered,
+        started_unix_nanos: 1_800_000_000_000_000_000,
+        duration: Duration::from_millis(12),
+        first_byte: Some(Duration::from_millis(10)),
+        request_body_bytes: 0,
+        response_body_bytes: 100,
+        trace: Some(RecordTrace {
+            trace_id,
+            span_id: SpanId([2; 8]),
+            parent: None,
+            sampled: Sampled::Yes,
+            tracestate: b"",
+        }),
+        hop: Some(Hop {
+            span_id: Some(SpanId([3; 8])),
+            offset: Duration::from_millis(1),
+            duration: Duration::from_millis(10),
+            status: 200,
+            resends: 0,
+        }),
+        client: Client { peer: ([127, 0, 0, 1], 5000).into(), address: IpAddr::V4(Ipv4Addr::LOCALHOST) },
+        user_agent: None,
+        tapped: None,
+    }
+}
