@@ -3,6 +3,7 @@
 //! A table is immutable; who refreshes it makes a new one from the old, so ids never change their meaning.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 /// At most this many templates are kept; further ones are left out, and their requests have no route.
@@ -27,9 +28,34 @@ pub struct RouteTable {
     /// Every template ever known, by id.
     templates: Vec<Arc<str>>,
     /// The templates without parameters.
-    literal: HashMap<Box<[u8]>, RouteId>,
-    /// The templates with parameters, by number of segments; literal segments win over parameters.
-    patterns: HashMap<usize, Vec<Pattern>>,
+    literal: HashMap<Box<[u8]>, RouteId, BuildHasherDefault<PathHasher>>,
+    /// The templates with parameters, at their number of segments; literal segments win over parameters.
+    patterns: Vec<Vec<Pattern>>,
+}
+
+/// A quick hash of short paths. Only templates are entered, so paths made to collide fill no bucket.
+#[derive(Clone, Debug, Default)]
+struct PathHasher(u64);
+
+impl Hasher for PathHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(FACTOR);
+        }
+        let rest = rest.iter().fold(0, |rest, byte| rest << 8 | u64::from(*byte));
+        self.0 = (self.0.rotate_left(5) ^ rest).wrapping_mul(FACTOR);
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.0 ^= number as u64; // the length of a path: `write` mixes it in
+    }
+
+    fn finish(&self) -> u64 {
+        // the map takes its place from the low bits, which a product mixes least
+        self.0 ^ self.0 >> 32
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -71,7 +97,7 @@ impl RouteTable {
             let Ok(id) = u16::try_from(index).map(RouteId) else { continue };
             next.insert(id, template);
         }
-        for patterns in next.patterns.values_mut() {
+        for patterns in &mut next.patterns {
             // literal sorts before parameter at the first difference: the more exact template is tried first
             patterns.sort_by(|left, right| left.segments.cmp(&right.segments));
         }
@@ -87,10 +113,13 @@ impl RouteTable {
             .split('/')
             .map(|part| if part.contains('{') { Segment::Parameter } else { Segment::Literal(part.as_bytes().into()) })
             .collect();
-        self.patterns.entry(segments.len()).or_default().push(Pattern { id, segments });
+        if self.patterns.len() <= segments.len() {
+            self.patterns.resize_with(segments.len() + 1, Vec::new);
+        }
+        self.patterns[segments.len()].push(Pattern { id, segments });
     }
 
-    /// Finds the template of a path (without query). Does not allocate; two hash lookups, then the templates of
+    /// Finds the template of a path (without query). Does not allocate; one hash lookup, then the templates of
     /// the same number of segments in turn.
     #[must_use]
     pub fn lookup(&self, path: &[u8]) -> Option<Route<'_>> {
@@ -103,7 +132,7 @@ impl RouteTable {
             return None;
         }
         let count = memchr::memchr_iter(b'/', path).count() + 1;
-        let pattern = self.patterns.get(&count)?.iter().find(|pattern| pattern.matches(path))?;
+        let pattern = self.patterns.get(count)?.iter().find(|pattern| pattern.matches(path))?;
         Some(pattern.id)
     }
 
@@ -116,7 +145,7 @@ impl RouteTable {
     /// How many templates match at present.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.literal.len() + self.patterns.values().map(Vec::len).sum::<usize>()
+        self.literal.len() + self.patterns.iter().map(Vec::len).sum::<usize>()
     }
 
     /// Whether no template is known.

@@ -15,7 +15,8 @@ const MANTISSA_MASK: u64 = (1 << MANTISSA_BITS) - 1;
 const EXPONENT_BIAS: i32 = 1023;
 
 /// The mantissa bits of 2^(k/8), rounded down: a mantissa above one of them lies above that bound.
-const BOUNDS: [u64; PER_OCTAVE as usize] = [
+/// The last one is above every mantissa.
+const BOUNDS: [u64; PER_OCTAVE as usize + 1] = [
     0x0,
     0x1_72b8_3c7d_517a,
     0x3_06fe_0a31_b715,
@@ -24,6 +25,7 @@ const BOUNDS: [u64; PER_OCTAVE as usize] = [
     0x8_ace5_422a_a0db,
     0xa_e89f_995a_d3ad,
     0xd_5818_dcfb_a487,
+    MANTISSA_MASK + 1,
 ];
 
 /// The span of an exponential histogram: 2^lowest to 2^(lowest + 26) seconds.
@@ -43,8 +45,10 @@ impl Range {
         let bits = (nanos as f64 / 1e9).to_bits();
         let exponent = (bits >> MANTISSA_BITS) as i32 - EXPONENT_BIAS;
         let mantissa = bits & MANTISSA_MASK;
+        // eighths of the mantissa lie below the curve of the logarithm by less than one bucket: two bounds are left
+        let guess = (mantissa >> (MANTISSA_BITS - SCALE)) as usize;
         // a bucket excludes its lower bound: a value that is a bound counts as not above it
-        let above: i32 = BOUNDS.iter().map(|bound| i32::from(mantissa > *bound)).sum();
+        let above = guess as i32 + i32::from(mantissa > BOUNDS[guess]) + i32::from(mantissa > BOUNDS[guess + 1]);
         let slot = (exponent - self.lowest_exponent) * PER_OCTAVE + above;
         slot.clamp(0, SLOTS as i32 - 1) as usize
     }
@@ -97,7 +101,7 @@ pub(super) const fn nanos<const N: usize>(seconds: &[f64]) -> [u64; N] {
 
 /// The explicit bucket of a value: bounds belong to the bucket below them.
 pub(super) fn explicit(bounds: &[u64], value: u64) -> usize {
-    bounds.iter().map(|bound| usize::from(value > *bound)).sum()
+    bounds.partition_point(|bound| value > *bound)
 }
 
 #[cfg(test)]
@@ -113,7 +117,7 @@ mod tests {
 
     #[test]
     fn the_table_holds_the_roots_of_two() {
-        for (k, bound) in BOUNDS.iter().enumerate() {
+        for (k, bound) in BOUNDS[..8].iter().enumerate() {
             let root = (k as f64 / 8.0).exp2().to_bits() & MANTISSA_MASK;
             assert!(root.abs_diff(*bound) <= 1, "{k}: {bound:#x} {root:#x}");
         }
