@@ -42,21 +42,13 @@ pub enum SampleValue {
     Histogram(Arc<Histogram>),
 }
 
-/// A histogram in both forms: exact explicit buckets, and exponential ones of scale 3.
-///
-/// Bucket `i` of the exponential form holds values in (2^(i/8), 2^((i+1)/8)].
+/// A histogram: exact explicit buckets, and for durations exponential ones too.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
     /// Counts of the explicit buckets by the metric's bounds, not cumulative; the last one is above all bounds.
     pub explicit: Vec<u64>,
-    /// Values at or below the zero threshold.
-    pub zero: u64,
-    /// The zero threshold of the exponential form, in the metric's unit.
-    pub zero_threshold: f64,
-    /// The index of the first of `exponential`.
-    pub offset: i32,
-    /// Counts of the exponential buckets; empty with `zero` for a metric that has the explicit form only.
-    pub exponential: Vec<u64>,
+    /// The exponential form of the same values; `None` for a metric that has the explicit form only.
+    pub exponential: Option<Exponential>,
     /// The sum of all values, in the metric's unit.
     pub sum: f64,
     /// The number of values: the sum of `explicit`.
@@ -65,6 +57,24 @@ pub struct Histogram {
     pub min: Option<f64>,
     /// The largest value; `None` without values.
     pub max: Option<f64>,
+}
+
+/// Exponential buckets of scale 3: bucket `i` holds values in (2^(i/8), 2^((i+1)/8)].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Exponential {
+    /// Values at or below the zero threshold.
+    pub zero: u64,
+    /// The zero threshold, in the metric's unit.
+    pub zero_threshold: f64,
+    /// The index `i` of the first bucket.
+    pub offset: i32,
+    /// Counts of the buckets; the last one of the range also holds what is longer.
+    pub counts: Vec<u64>,
+}
+
+impl Exponential {
+    /// OTLP's scale.
+    pub const SCALE: i32 = 3;
 }
 
 impl Sample {

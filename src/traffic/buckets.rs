@@ -2,8 +2,10 @@
 //!
 //! Pure arithmetic; durations are whole nanoseconds, so that sums stay exact.
 
-/// OTLP's scale: 2^3 buckets for each power of two, so a value is known to 4.4 %.
-const SCALE: u32 = 3;
+use crate::model::sample::Exponential;
+
+/// 2^3 buckets for each power of two, so a value is known to 4.4 %.
+const SCALE: u32 = Exponential::SCALE as u32;
 const PER_OCTAVE: i32 = 1 << SCALE;
 /// Powers of two that a range covers.
 const OCTAVES: i32 = 26;

@@ -15,11 +15,11 @@ use crate::model::catalogue::{
 };
 use crate::model::request::Method;
 use crate::model::route::RouteId;
-use crate::model::sample::{Histogram, Sample, SampleValue};
+use crate::model::sample::{Exponential, Histogram, Sample, SampleValue};
 use crate::model::traffic::{Failure, RouteTraffic, Totals, Window};
 use crate::redact::Clean;
 use crate::semconv;
-use crate::traffic::buckets::SLOTS;
+use crate::traffic::buckets::{Range, SLOTS};
 use crate::traffic::recent::{Entry, KEPT};
 use crate::traffic::series::{Class, Counts, Series, SizeCounts};
 use crate::traffic::shard::Cells;
@@ -233,13 +233,9 @@ fn durations(series: &Series, counts: &Counts, out: &mut Vec<Sample>) {
         return;
     }
     let range = series.class.range();
-    let (offset, exponential) = trimmed(&counts.slots, range.offset());
     let histogram = Histogram {
         explicit: explicit(series.class.metric(), &counts.explicit),
-        zero: counts.slots[0],
-        zero_threshold: range.zero_threshold(),
-        offset,
-        exponential,
+        exponential: Some(exponential(&counts.slots, range)),
         sum: seconds(counts.sum_nanos),
         count,
         min: Some(seconds(counts.min_nanos.into())),
@@ -283,12 +279,17 @@ fn explicit(metric: &Metric, counts: &[u64]) -> Vec<u64> {
     counts[..=bounds.len()].to_vec()
 }
 
-/// The exponential buckets without the empty ones at both ends, and the index of the first.
-fn trimmed(slots: &[u64; SLOTS], offset: i32) -> (i32, Vec<u64>) {
+/// The exponential buckets without the empty ones at both ends.
+fn exponential(slots: &[u64; SLOTS], range: Range) -> Exponential {
     let buckets = &slots[1..];
-    let Some(first) = buckets.iter().position(|count| *count > 0) else { return (offset, Vec::new()) };
-    let last = buckets.iter().rposition(|count| *count > 0).unwrap_or(first);
-    (offset + i32::try_from(first).unwrap_or(0), buckets[first..=last].to_vec())
+    let first = buckets.iter().position(|count| *count > 0).unwrap_or(0);
+    let end = buckets.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
+    Exponential {
+        zero: slots[0],
+        zero_threshold: range.zero_threshold(),
+        offset: range.offset() + i32::try_from(first).unwrap_or(0),
+        counts: buckets[first..end].to_vec(),
+    }
 }
 
 fn failure(entry: &Entry, series: Option<&Series>) -> Failure {
