@@ -1,1 +1,155 @@
 //! The data path: listeners, connections to the application, timers, admission.
+//!
+//! HTTP/1.1 by an engine of our own: a head is validated and written anew, bodies pass by their validated framing,
+//! so what was not understood is never passed on. Deliberately absent: buffering of bodies, retries of anything
+//! that may have had an effect, locks shared between workers, and any knowledge of what is done with a record.
+//!
+//! Each worker is one thread with its own listener, pool, timers and sink; nothing on it needs `Send`.
+
+mod answer;
+mod buffers;
+mod chunked;
+mod cidr;
+mod clock;
+mod config;
+mod connection;
+mod counters;
+mod exchange;
+mod forwarded;
+mod framing;
+mod head;
+mod ids;
+mod in_flight;
+mod listener;
+mod plan;
+mod pool;
+mod run;
+mod timers;
+mod tunnel;
+mod upstream;
+mod waits;
+mod worker;
+
+use std::cell::RefCell;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::lifecycle::{Drain, Pulse};
+use crate::model::request::RequestSink;
+use crate::model::route::RouteTable;
+use crate::proxy::worker::{Sources, Worker};
+
+pub use cidr::{Cidr, CidrError};
+pub use config::{Authority, Config, Limits, MAX_FIELDS, Timeouts};
+pub use counters::Counters;
+pub use ids::TracePolicy;
+pub use listener::BindError;
+
+/// What the proxy takes from others. All of it may change while it runs.
+#[derive(Clone, Debug)]
+pub struct Deps {
+    /// The routes of the application, as last read.
+    pub routes: watch::Receiver<Arc<RouteTable>>,
+    /// How requests are traced.
+    pub tracing: watch::Receiver<TracePolicy>,
+    /// Tells when to stop.
+    pub drain: Drain,
+    /// One sign of life per worker; may be fewer.
+    pub pulses: Vec<Pulse>,
+}
+
+/// A port that is ours, and not served yet.
+#[derive(Debug)]
+pub struct Bound {
+    config: Arc<Config>,
+    listeners: Vec<TcpListener>,
+    address: SocketAddr,
+}
+
+/// A proxy at work.
+#[derive(Debug)]
+pub struct Running {
+    counters: Arc<Counters>,
+    ends: Vec<oneshot::Receiver<()>>,
+}
+
+/// Opens the port.
+///
+/// # Errors
+/// It is taken, or not ours to take; the message names the setting.
+pub fn bind(config: &Config) -> Result<Bound, BindError> {
+    let listeners = listener::bind(config)?;
+    let address = listeners.first().and_then(|first| first.local_addr().ok()).unwrap_or(config.listen);
+    Ok(Bound { config: Arc::new(config.clone()), listeners, address })
+}
+
+impl Bound {
+    /// Where it listens, with the real port where 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves, in one thread per worker with a sink each; further sinks are dropped.
+    ///
+    /// There must be one sink for each of `workers`: a worker without a sink does not start.
+    #[must_use]
+    pub fn serve<S: RequestSink + Send + 'static>(self, deps: Deps, sinks: Vec<S>) -> Running {
+        let counters = Arc::new(Counters::default());
+        let mut ends = Vec::new();
+        let mut pulses = deps.pulses.into_iter();
+        for (index, (listener, sink)) in self.listeners.into_iter().zip(sinks).enumerate() {
+            let (end, ended) = oneshot::channel();
+            let sources = Sources { routes: deps.routes.clone(), policy: deps.tracing.clone(), pulse: pulses.next() };
+            let seat = Seat { config: Arc::clone(&self.config), counters: Arc::clone(&counters), sources };
+            let drain = deps.drain.clone();
+            let work = move || {
+                seat.work(sink, &listener, &drain);
+                drop(end);
+            };
+            match std::thread::Builder::new().name(format!("proxy-{index}")).spawn(work) {
+                Ok(_) => ends.push(ended),
+                Err(error) => tracing::error!(%error, "a proxy worker has no thread"),
+            }
+        }
+        Running { counters, ends }
+    }
+}
+
+/// What one worker's thread is given.
+struct Seat {
+    config: Arc<Config>,
+    counters: Arc<Counters>,
+    sources: Sources,
+}
+
+impl Seat {
+    fn work<S: RequestSink + 'static>(self, sink: S, listener: &TcpListener, drain: &Drain) {
+        let limit = run::connection_limit(self.config.limits.connections, self.config.workers);
+        // shared, because a worker that panicked begins again with the same sink
+        let sink = Rc::new(RefCell::new(sink));
+        let make = || {
+            let (config, counters) = (Arc::clone(&self.config), Arc::clone(&self.counters));
+            (Worker::new(config, counters, self.sources.clone(), Rc::clone(&sink)), limit)
+        };
+        run::thread(make, listener, drain, &self.counters);
+    }
+}
+
+impl Running {
+    /// What the data path tells of itself.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Waits until all workers have ended: after a drain, or its deadline.
+    pub async fn finished(self) {
+        for ended in self.ends {
+            let _ = ended.await; // the sender is dropped at the thread's end, however it ends
+        }
+    }
+}

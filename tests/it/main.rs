@@ -8,3 +8,6 @@ mod checks_services;
 mod telemetry_delivery;
 mod telemetry_receiver;
 mod telemetry_setup;
+mod proxy_failures;
+mod proxy_requests;
+mod proxy_room;

@@ -1,0 +1,134 @@
+//! The proxy's own answers: refusals, and an application that cannot be reached.
+
+use crate::model::request::{Method, Refusal, UpstreamFault};
+
+/// An answer of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// The value of `error.type`, also in the body.
+    pub(crate) kind: &'static str,
+    message: &'static str,
+    /// In seconds, where asking again helps.
+    retry_after: Option<u8>,
+}
+
+/// What happens to the connection behind an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// The next request may come.
+    KeepAlive,
+    /// It is closed.
+    Close,
+}
+
+impl Answer {
+    /// To a request that the application never sees.
+    pub(crate) fn refusal(refusal: Refusal) -> Self {
+        let message = match refusal {
+            Refusal::Malformed => "the request is not valid HTTP/1.1",
+            Refusal::MethodNotAllowed => "CONNECT and TRACE are not served here",
+            Refusal::HeaderTimeout => "the request did not arrive in time",
+            Refusal::BodyTooLarge => "the body is larger than proxy.limits.body allows",
+            Refusal::TargetTooLong => "the request line is longer than proxy.limits.request_line allows",
+            Refusal::ExpectationFailed => "no expectation is known but 100-continue",
+            Refusal::HeadTooLarge => {
+                "the header section is larger than proxy.limits.head allows, or has over 100 fields"
+            }
+            Refusal::UnknownCoding => "no transfer coding is known but chunked",
+            Refusal::Loop => "the request has come through this proxy before",
+            Refusal::Overload => "too many connections or requests at once",
+            Refusal::VersionNotSupported => "this port speaks HTTP/1.0 and HTTP/1.1",
+        };
+        let retry_after = (refusal == Refusal::Overload).then_some(1);
+        Self { status: refusal.status(), kind: refusal.label(), message, retry_after }
+    }
+
+    /// In place of an application that failed.
+    pub(crate) fn fault(fault: UpstreamFault) -> Self {
+        let message = match fault {
+            UpstreamFault::Refused => "nothing listens at proxy.upstream",
+            UpstreamFault::ConnectTimeout => "the application took no connection in time",
+            UpstreamFault::Unresolved => "the name in proxy.upstream has no address",
+            UpstreamFault::Broken => "the application closed the connection before it had answered",
+            UpstreamFault::BadAnswer => "the application's answer is not valid HTTP",
+            UpstreamFault::Timeout => "the application did not answer in time",
+        };
+        let retry_after = (fault.status() == 503).then_some(1);
+        Self { status: fault.status(), kind: fault.label(), message, retry_after }
+    }
+
+    /// To an OPTIONS request that may not go further (RFC 9110, section 7.6.2).
+    pub(crate) fn last_hop() -> Self {
+        Self { status: 200, kind: "", message: "", retry_after: None }
+    }
+
+    /// Writes it whole; a HEAD request gets no body.
+    pub(crate) fn write(&self, method: Method, after: After, out: &mut Vec<u8>) -> u64 {
+        let body = if self.kind.is_empty() {
+            String::new()
+        } else {
+            format!("{{\"error\":{{\"type\":\"{}\",\"message\":\"{}\"}}}}\n", self.kind, self.message)
+        };
+        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
+        if !body.is_empty() {
+            head.push_str("Content-Type: application/json\r\n");
+        }
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        if self.status == 405 {
+            head.push_str("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
+        }
+        if let Some(seconds) = self.retry_after {
+            head.push_str(&format!("Retry-After: {seconds}\r\n"));
+        }
+        head.push_str(if after == After::Close { "Connection: close\r\n\r\n" } else { "\r\n" });
+        out.extend_from_slice(head.as_bytes());
+        if method == Method::Head {
+            return 0;
+        }
+        out.extend_from_slice(body.as_bytes());
+        body.len() as u64
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_is_valid_and_says_why() {
+        let refusals = Refusal::ALL.map(Answer::refusal);
+        let faults = UpstreamFault::ALL.map(Answer::fault);
+        for answer in refusals.iter().chain(&faults) {
+            let mut out = Vec::new();
+            let sent = answer.write(Method::Get, After::Close, &mut out);
+            let text = String::from_utf8(out).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with(&format!("HTTP/1.1 {} ", answer.status)) && !reason(answer.status).is_empty());
+            assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
+            assert_eq!(sent, body.len() as u64);
+            let json: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(json["error"]["type"], answer.kind);
+            assert_eq!(answer.status == 503, head.contains("Retry-After: 1"));
+        }
+    }
+}

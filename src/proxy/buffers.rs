@@ -1,0 +1,185 @@
+//! Buffers of a worker: lent to connections that move bytes, given back when they idle.
+//!
+//! An idle connection owns none. One thread, so no lock.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// The size of a buffer; a head that does not fit makes its own one larger.
+pub(crate) const BUFFER_BYTES: usize = 16 << 10;
+
+/// More than these are given back to the allocator: what a burst took is not kept for good.
+const KEPT_BUFFERS: usize = 64;
+
+/// Bytes read from a socket and not yet used.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    /// Initialised in its whole length; empty while nothing is lent.
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+/// Bytes that are to be written to a socket.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    /// What is to be written, whole: kept until `clear`, so that it can be sent again.
+    pub(crate) bytes: Vec<u8>,
+    written: usize,
+    /// Whether bytes written have been forgotten.
+    has_sent: bool,
+}
+
+/// The free buffers of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    inboxes: RefCell<Vec<Vec<u8>>>,
+    outboxes: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Buffers {
+    /// Gives the inbox a buffer if it has none.
+    pub(crate) fn lend_inbox(&self, inbox: &mut Inbox) {
+        if inbox.bytes.is_empty() {
+            inbox.bytes = self.inboxes.borrow_mut().pop().unwrap_or_else(|| vec![0; BUFFER_BYTES]);
+        }
+    }
+
+    /// Takes the buffer of an inbox back; what is in it is lost.
+    pub(crate) fn take_inbox(&self, inbox: &mut Inbox) {
+        (inbox.start, inbox.end) = (0, 0);
+        let bytes = std::mem::take(&mut inbox.bytes);
+        let mut free = self.inboxes.borrow_mut();
+        if bytes.len() == BUFFER_BYTES && free.len() < KEPT_BUFFERS {
+            free.push(bytes);
+        }
+    }
+
+    /// Gives the outbox a buffer if it has none.
+    pub(crate) fn lend_outbox(&self, outbox: &mut Outbox) {
+        if outbox.bytes.capacity() == 0 {
+            outbox.bytes = self.outboxes.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
+        }
+    }
+
+    /// Takes the buffer of an outbox back; what is in it is lost.
+    pub(crate) fn take_outbox(&self, outbox: &mut Outbox) {
+        (outbox.written, outbox.has_sent) = (0, false);
+        let mut bytes = std::mem::take(&mut outbox.bytes);
+        let mut free = self.outboxes.borrow_mut();
+        if bytes.capacity() == BUFFER_BYTES && free.len() < KEPT_BUFFERS {
+            bytes.clear();
+            free.push(bytes);
+        }
+    }
+}
+
+impl Inbox {
+    /// The bytes that are there.
+    pub(crate) fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// Whether it has a buffer.
+    pub(crate) fn is_lent(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
+    /// Whether nothing is there.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Whether more can be read without making it larger.
+    pub(crate) fn has_room(&self) -> bool {
+        self.end < self.bytes.len() || self.start > 0
+    }
+
+    /// Drops the first bytes.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.start += count;
+        debug_assert!(self.start <= self.end, "only what is there is consumed");
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Puts bytes in as if they had been read.
+    #[cfg(test)]
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        self.bytes[self.end..self.end + bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+    }
+
+    /// Makes it larger, for a head that does not fit; `limit` is the largest.
+    pub(crate) fn grow(&mut self, limit: usize) {
+        let wanted = (self.bytes.len() * 2).min(limit.max(BUFFER_BYTES));
+        if wanted > self.bytes.len() {
+            self.bytes.resize(wanted, 0);
+        }
+    }
+
+    /// Reads once what the socket has; 0 at its end. There must be room.
+    pub(crate) fn poll_fill(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.end == self.bytes.len() && self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        let mut unfilled = ReadBuf::new(&mut self.bytes[self.end..]);
+        ready!(Pin::new(stream).poll_read(cx, &mut unfilled))?;
+        let count = unfilled.filled().len();
+        self.end += count;
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl Outbox {
+    /// Whether all is written.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.written == self.bytes.len()
+    }
+
+    /// Whether none of its bytes were ever written: all can still be sent elsewhere.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.written == 0 && !self.has_sent
+    }
+
+    /// Forgets what was written.
+    pub(crate) fn clear(&mut self) {
+        self.has_sent |= self.written > 0;
+        self.bytes.clear();
+        self.written = 0;
+    }
+
+    /// Begins again at the first byte.
+    pub(crate) fn rewind(&mut self) {
+        self.written = 0;
+    }
+
+    /// How many bytes may still be added.
+    pub(crate) fn room(&self) -> usize {
+        self.bytes.capacity() - self.bytes.len()
+    }
+
+    /// Writes as much as the socket takes; ready when all is written. See `written` for its progress.
+    pub(crate) fn poll_flush(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.bytes.len() {
+            let count = ready!(Pin::new(&mut *stream).poll_write(cx, &self.bytes[self.written..]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += count;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// How much has been written: for seeing whether a write made progress.
+    pub(crate) fn written(&self) -> usize {
+        self.written
+    }
+}

@@ -1,0 +1,359 @@
+//! A client's connection: one task that reads a head, serves the request, and begins again.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::model::request::{Client, Method, Outcome, Protocol, Refusal, RequestSink, UpstreamFault};
+use crate::proxy::answer::{After, Answer};
+use crate::proxy::buffers::{Inbox, Outbox};
+use crate::proxy::exchange::{Ended, Exchange, Hop};
+use crate::proxy::forwarded::Peer;
+use crate::proxy::head::fields::is_token;
+use crate::proxy::head::scan::{Scan, ScanFault, ScanLimits};
+use crate::proxy::in_flight::{Counting, Facts, HopFacts, InFlight};
+use crate::proxy::plan::{Plan, plan};
+use crate::proxy::timers::{Deadline, Tick};
+use crate::proxy::tunnel::Tunnel;
+use crate::proxy::worker::Worker;
+
+/// The client's side.
+pub(crate) struct Connection<S: RequestSink> {
+    pub(crate) worker: Rc<Worker<S>>,
+    pub(crate) stream: TcpStream,
+    pub(crate) inbox: Inbox,
+    pub(crate) outbox: Outbox,
+    pub(crate) deadline: Deadline,
+    peer: Peer,
+}
+
+/// What follows a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Request,
+    Close,
+    /// Closed in two steps: bytes that still come in must not make the kernel throw our answer away.
+    Linger,
+    /// Reset: the client must see that the answer is not whole.
+    Break,
+}
+
+/// How long and how much is read after an answer that ends the connection.
+const LINGER: (Duration, usize) = (Duration::from_secs(1), 256 << 10);
+
+/// How long an idle connection may bring one more request when the process drains.
+const DRAIN_LINGER: Duration = Duration::from_secs(1);
+
+/// Serves a connection to its end.
+pub(crate) async fn serve<S: RequestSink>(worker: Rc<Worker<S>>, stream: TcpStream, peer: Peer) {
+    let _ = stream.set_nodelay(true); // a socket that refuses it is slower, not wrong
+    let deadline = Deadline::new(&worker.timers);
+    let (inbox, outbox) = (Inbox::default(), Outbox::default());
+    let mut connection = Connection { worker, stream, inbox, outbox, deadline, peer };
+    loop {
+        let next = match connection.next_head().await {
+            Ok(Some(length)) => connection.request(length).await,
+            Ok(None) => return,
+            Err(refusal) => connection.refuse(refusal).await,
+        };
+        match next {
+            Next::Request => {}
+            Next::Close => return,
+            Next::Linger => return connection.linger().await,
+            Next::Break => {
+                let _ = connection.stream.set_zero_linger(); // without it the client still sees an end
+                return;
+            }
+        }
+    }
+}
+
+/// A head that is being waited for.
+#[derive(Debug, Default)]
+struct HeadWait {
+    scan: Scan,
+    until: Option<Tick>,
+    begun: bool,
+    drains: bool,
+    skipped_blank: bool,
+}
+
+impl<S: RequestSink> Connection<S> {
+    /// The length of the next head; `None` when the client is done.
+    async fn next_head(&mut self) -> Result<Option<usize>, Refusal> {
+        let mut wait = HeadWait::default();
+        poll_fn(|cx| self.poll_head(&mut wait, cx)).await
+    }
+
+    fn poll_head(&mut self, wait: &mut HeadWait, cx: &mut Context<'_>) -> Poll<Result<Option<usize>, Refusal>> {
+        loop {
+            if !self.inbox.is_empty() {
+                if let Some(result) = self.look_for_head(wait) {
+                    return Poll::Ready(result);
+                }
+                if !self.inbox.has_room() {
+                    self.inbox.grow(self.worker.config.limits.head_bytes + 1_024);
+                }
+            } else if !self.inbox.is_lent() {
+                match self.stream.poll_read_ready(cx) {
+                    Poll::Ready(Ok(())) => self.worker.buffers.lend_inbox(&mut self.inbox),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Ok(None)),
+                    Poll::Pending => return self.poll_head_deadline(wait, cx),
+                }
+            }
+            match self.inbox.poll_fill(&mut self.stream, cx) {
+                Poll::Ready(Ok(1..)) => {}
+                // the head is not whole: such a connection is no request
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
+                Poll::Pending => {
+                    if self.inbox.is_empty() {
+                        self.worker.buffers.take_inbox(&mut self.inbox);
+                    }
+                    return self.poll_head_deadline(wait, cx);
+                }
+            }
+        }
+    }
+
+    fn look_for_head(&mut self, wait: &mut HeadWait) -> Option<Result<Option<usize>, Refusal>> {
+        if !wait.begun {
+            (wait.begun, wait.until) = (true, None);
+        }
+        if !wait.skipped_blank {
+            match self.inbox.filled() {
+                [b'\r'] => return None,
+                [b'\r', b'\n', ..] => self.inbox.consume(2), // one is tolerated: RFC 9112, section 2.2
+                _ => {}
+            }
+            wait.skipped_blank = true;
+        }
+        let limits = &self.worker.config.limits;
+        let limits = ScanLimits { line: limits.request_line_bytes, head: limits.head_bytes };
+        match wait.scan.advance(self.inbox.filled(), &limits) {
+            Ok(Some(length)) => Some(Ok(Some(length))),
+            Err(fault) => Some(Err(match fault {
+                ScanFault::Malformed => Refusal::Malformed,
+                ScanFault::Line => Refusal::TargetTooLong,
+                ScanFault::Head => Refusal::HeadTooLarge,
+            })),
+            // what cannot become a request is not waited for, such as a TLS handshake
+            Ok(None) => self.inbox.filled().first().filter(|first| !is_token(**first)).map(|_| Err(Refusal::Malformed)),
+        }
+    }
+
+    fn poll_head_deadline(
+        &mut self,
+        wait: &mut HeadWait,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<usize>, Refusal>> {
+        let (timers, timeouts) = (&self.worker.timers, &self.worker.config.timeouts);
+        if self.worker.draining.get() && !wait.begun && !wait.drains {
+            (wait.drains, wait.until) = (true, Some(timers.after(DRAIN_LINGER)));
+        }
+        let limit = if wait.begun { timeouts.header } else { timeouts.client_idle };
+        let until = *wait.until.get_or_insert_with(|| timers.after(limit));
+        if timers.now() >= until {
+            return Poll::Ready(if wait.begun { Err(Refusal::HeaderTimeout) } else { Ok(None) });
+        }
+        self.deadline.set(until, cx);
+        Poll::Pending
+    }
+
+    async fn request(&mut self, length: usize) -> Next {
+        let mut plan = match plan(&self.worker, &self.peer, &mut self.inbox, length) {
+            Ok(plan) => plan,
+            Err(refusal) => return self.refuse(refusal).await,
+        };
+        let next = self.forward(&mut plan).await;
+        self.worker.buffers.take_outbox(&mut plan.out);
+        self.worker.buffers.take_outbox(&mut self.outbox);
+        if self.inbox.is_empty() {
+            self.worker.buffers.take_inbox(&mut self.inbox);
+        }
+        next
+    }
+
+    async fn forward(&mut self, plan: &mut Plan<S>) -> Next {
+        if plan.is_last_hop {
+            return self.answer(plan, &Answer::last_hop(), Outcome::Answered).await;
+        }
+        // what is here of the body goes with the head; if it is broken, the application sees nothing
+        if plan.body.step(&mut self.inbox, &mut plan.out, None).is_err() {
+            return self.refuse_planned(plan, Refusal::Malformed).await;
+        }
+        if self.inbox.is_empty() && plan.body.is_done() {
+            self.worker.buffers.take_inbox(&mut self.inbox);
+        }
+        let mut resends = 0;
+        loop {
+            let offset = plan.in_flight.as_ref().map(InFlight::elapsed).unwrap_or_default();
+            if let Some(facts) = plan.facts() {
+                facts.hop = Some(HopFacts { offset, duration: None, status: 0, resends });
+            }
+            let pooled = if resends == 0 { self.worker.pool.take(self.worker.timers.now()) } else { None };
+            let hop = match pooled {
+                Some(stream) => Hop::kept(stream),
+                None => match self.connect().await {
+                    Ok(hop) => hop,
+                    Err(fault) => return self.fail(plan, fault).await,
+                },
+            };
+            let mut exchange = Exchange::new(self, plan, hop);
+            let ended = poll_fn(|cx| exchange.poll(cx)).await;
+            match ended {
+                Ended::Resend => {
+                    drop(exchange);
+                    resends += 1;
+                    self.worker.counters.resends.fetch_add(1, Ordering::Relaxed);
+                    plan.out.rewind();
+                }
+                Ended::Tunnel => {
+                    let hop = exchange.into_hop();
+                    return self.tunnel(plan, hop).await;
+                }
+                ended => {
+                    exchange.settle();
+                    return self.after(plan, ended).await;
+                }
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Hop, UpstreamFault> {
+        let stream = self.worker.upstream.connect().await?;
+        self.worker.counters.upstream_connections.fetch_add(1, Ordering::Relaxed);
+        Ok(Hop::fresh(stream))
+    }
+
+    async fn after(&mut self, plan: &mut Plan<S>, ended: Ended) -> Next {
+        match ended {
+            Ended::Complete { reusable: true } => Next::Request,
+            Ended::Complete { reusable: false } => Next::Linger,
+            Ended::Failed(fault) => self.fail(plan, fault).await,
+            Ended::Refused(refusal) => self.refuse_planned(plan, refusal).await,
+            Ended::BrokenOff(fault) => {
+                plan.end(Outcome::Failed(fault));
+                Next::Break
+            }
+            Ended::ClientGone | Ended::Resend | Ended::Tunnel => {
+                plan.end(Outcome::ClientGone);
+                Next::Close
+            }
+        }
+    }
+
+    async fn tunnel(&mut self, plan: &mut Plan<S>, hop: Hop) -> Next {
+        let mut tunnel = Tunnel::new(self, hop);
+        poll_fn(|cx| tunnel.poll(cx)).await;
+        let (received, sent) = tunnel.settle();
+        if let Some(facts) = plan.facts() {
+            facts.response_bytes = sent;
+        }
+        plan.body.bytes = received;
+        plan.end(Outcome::Answered);
+        Next::Close
+    }
+
+    /// Answers in the application's place.
+    async fn fail(&mut self, plan: &mut Plan<S>, fault: UpstreamFault) -> Next {
+        self.answer(plan, &Answer::fault(fault), Outcome::Failed(fault)).await
+    }
+
+    async fn refuse_planned(&mut self, plan: &mut Plan<S>, refusal: Refusal) -> Next {
+        plan.keeps_alive = false;
+        self.answer(plan, &Answer::refusal(refusal), Outcome::Refused(refusal)).await
+    }
+
+    async fn answer(&mut self, plan: &mut Plan<S>, answer: &Answer, outcome: Outcome) -> Next {
+        let whole = plan.body.is_done() && plan.keeps_alive && !self.worker.draining.get();
+        // HTTP/1.0 would need more words to keep the connection, for an error that is not worth them
+        let keeps = whole && plan.protocol != Protocol::Http10;
+        let after = if keeps { After::KeepAlive } else { After::Close };
+        let (method, received) = (plan.method, plan.body.bytes);
+        let Some(mut in_flight) = plan.in_flight.take() else { return Next::Close };
+        in_flight.facts.request_bytes = received;
+        self.write_answer(in_flight, (method, answer, after), outcome).await
+    }
+
+    /// Refuses what never became a request of the application.
+    async fn refuse(&mut self, refusal: Refusal) -> Next {
+        let address = self.peer.address;
+        let facts = Facts::unknown(Client { peer: address, address: address.ip() });
+        let in_flight = InFlight::begin(&self.worker, facts, Counting::Counted);
+        let answer = Answer::refusal(refusal);
+        self.write_answer(in_flight, (Method::Other, &answer, After::Close), Outcome::Refused(refusal)).await
+    }
+
+    async fn write_answer(
+        &mut self,
+        mut in_flight: InFlight<S>,
+        (method, answer, after): (Method, &Answer, After),
+        outcome: Outcome,
+    ) -> Next {
+        self.worker.buffers.lend_outbox(&mut self.outbox);
+        in_flight.facts.response_bytes = answer.write(method, after, &mut self.outbox.bytes);
+        in_flight.facts.status = answer.status;
+        let until = self.worker.timers.after(self.worker.config.timeouts.write_stall);
+        let written = poll_fn(|cx| {
+            in_flight.last_write();
+            let flushed = self.outbox.poll_flush(&mut self.stream, cx);
+            if flushed.is_pending() {
+                in_flight.not_yet();
+                if self.worker.timers.now() >= until {
+                    return Poll::Ready(false);
+                }
+                self.deadline.set(until, cx);
+            }
+            flushed.map(|result| result.is_ok())
+        })
+        .await;
+        in_flight.end(if written { outcome } else { Outcome::ClientGone });
+        self.outbox.clear();
+        match (written, after) {
+            (false, _) => Next::Close,
+            (true, After::KeepAlive) => Next::Request,
+            (true, After::Close) => Next::Linger,
+        }
+    }
+
+    /// Ends our side and reads on for a moment, so that the client gets to read the answer.
+    async fn linger(mut self) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        self.worker.buffers.take_inbox(&mut self.inbox);
+        let until = self.worker.timers.after(LINGER.0);
+        let mut read = 0;
+        poll_fn(|cx| {
+            while read < LINGER.1 {
+                self.worker.buffers.lend_inbox(&mut self.inbox);
+                let filled = self.inbox.poll_fill(&mut self.stream, cx);
+                let count = self.inbox.filled().len();
+                self.worker.buffers.take_inbox(&mut self.inbox);
+                match filled {
+                    Poll::Ready(Ok(1..)) => read += count,
+                    Poll::Ready(Ok(0) | Err(_)) => break,
+                    Poll::Pending if self.worker.timers.now() >= until => break,
+                    Poll::Pending => {
+                        self.deadline.set(until, cx);
+                        return Poll::Pending;
+                    }
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
+impl<S: RequestSink> Drop for Connection<S> {
+    fn drop(&mut self) {
+        self.worker.buffers.take_inbox(&mut self.inbox);
+        self.worker.buffers.take_outbox(&mut self.outbox);
+    }
+}

@@ -1,0 +1,246 @@
+//! Heads written anew: what the proxy did not understand cannot be in them.
+
+use crate::model::request::{Client, Method, Protocol};
+use crate::model::trace::write_traceparent;
+use crate::proxy::config::Config;
+use crate::proxy::forwarded::Peer;
+use crate::proxy::framing::{Coding, Framing};
+use crate::proxy::head::fields::Field;
+use crate::proxy::head::request::Request;
+use crate::proxy::head::response::Response;
+use crate::proxy::ids::TraceContext;
+
+/// A baggage field beyond this is dropped (W3C Baggage, section 3.3.2).
+const MAX_BAGGAGE: (usize, usize) = (8_192, 64);
+
+/// What is added to a request on its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Additions<'a> {
+    pub(crate) config: &'a Config,
+    /// The application's authority, for a client that named no host.
+    pub(crate) upstream: &'a [u8],
+    pub(crate) peer: &'a Peer,
+    pub(crate) client: &'a Client,
+    /// `None` passes the caller's context untouched.
+    pub(crate) trace: Option<&'a TraceContext>,
+    /// The caller's, valid, or empty.
+    pub(crate) tracestate: &'a [u8],
+    /// The protocol to change to, when that is allowed.
+    pub(crate) upgrade: Option<&'a [u8]>,
+}
+
+/// Writes a request's head for the application.
+pub(crate) fn request(request: &Request<'_, '_>, add: &Additions<'_>, out: &mut Vec<u8>) {
+    for part in [request.method_text, b" ", request.target, b" HTTP/1.1\r\n"] {
+        out.extend_from_slice(part);
+    }
+    if !request.fields().any(|(class, ..)| class == Field::Host) {
+        field(b"Host", request.host.unwrap_or(add.upstream), out);
+    }
+    for (class, name, value) in request.fields() {
+        match class {
+            Field::Other | Field::UserAgent | Field::ContentType | Field::Via => field(name, value, out),
+            Field::Host => field(name, request.host.unwrap_or(value), out),
+            _ => request_field(request, add, (class, name, value), out),
+        }
+    }
+    // after the client's own fields, so that none of them can be taken for ours
+    add.peer.write(request, add.client, out);
+    if let Some(trace) = add.trace {
+        field(b"traceparent", &write_traceparent(trace.trace_id, trace.outgoing(), trace.sampled), out);
+        if !add.tracestate.is_empty() {
+            field(b"tracestate", add.tracestate, out);
+        }
+    }
+    if let Some(via) = &add.config.via {
+        let version = if request.protocol == Protocol::Http10 { &b"1.0 "[..] } else { b"1.1 " };
+        for part in [b"Via: ", version, via.as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    if let Some(protocol) = add.upgrade {
+        field(b"Connection", b"Upgrade", out);
+        field(b"Upgrade", protocol, out);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The fields that need a thought.
+fn request_field(request: &Request<'_, '_>, add: &Additions<'_>, named: (Field, &[u8], &[u8]), out: &mut Vec<u8>) {
+    let (class, name, value) = named;
+    let passes = match class {
+        Field::ContentLength => true,
+        Field::TransferEncoding => return field(name, b"chunked", out),
+        Field::Trailer => request.framing == Framing::Chunked,
+        Field::Expect => request.expects_continue,
+        Field::Traceparent | Field::Tracestate => add.trace.is_none(),
+        Field::Baggage => value.len() <= MAX_BAGGAGE.0 && memchr::memchr_iter(b',', value).count() < MAX_BAGGAGE.1,
+        Field::MaxForwards => {
+            if let Some(forwards) = request.max_forwards {
+                return field(name, itoa::Buffer::new().format(forwards.saturating_sub(1)).as_bytes(), out);
+            }
+            true
+        }
+        Field::ForwardedProto | Field::ForwardedHost | Field::ForwardedPort => add.peer.is_trusted,
+        _ => false,
+    };
+    if passes {
+        field(name, value, out);
+    }
+}
+
+/// How an answer goes to the client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reply {
+    pub(crate) method: Method,
+    pub(crate) coding: Coding,
+    /// What is said of the connection.
+    pub(crate) connection: ConnectionWord,
+}
+
+/// What an answer says of the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectionWord {
+    /// Nothing: HTTP/1.1 goes on.
+    Silent,
+    /// `keep-alive`, which HTTP/1.0 needs.
+    KeepAlive,
+    /// `close`.
+    Close,
+    /// `Upgrade`: only with 101.
+    Upgrade,
+}
+
+/// Writes an answer's head for the client.
+pub(crate) fn response(response: &Response<'_, '_>, reply: Reply, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(response.status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(response.reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    for (class, name, value) in response.fields() {
+        let passes = match class {
+            // written below, from what was understood
+            Field::ContentLength | Field::TransferEncoding | Field::Connection => false,
+            Field::HopByHop | Field::ProxyAuth | Field::Te => false,
+            Field::Upgrade => reply.connection == ConnectionWord::Upgrade || response.status == 426,
+            Field::Trailer => reply.coding == Coding::Chunked,
+            _ => true,
+        };
+        if passes {
+            field(name, value, out);
+        }
+    }
+    write_framing(response, reply, out);
+    match reply.connection {
+        ConnectionWord::Silent => {}
+        ConnectionWord::KeepAlive => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        ConnectionWord::Close => out.extend_from_slice(b"Connection: close\r\n"),
+        ConnectionWord::Upgrade => out.extend_from_slice(b"Connection: Upgrade\r\n"),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_framing(response: &Response<'_, '_>, reply: Reply, out: &mut Vec<u8>) {
+    let silent = response.status < 200 || response.status == 204;
+    if reply.coding == Coding::Chunked && !response.is_bodiless(reply.method) {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    } else if let Some(length) = response.content_length().filter(|_| !silent) {
+        field(b"Content-Length", itoa::Buffer::new().format(length).as_bytes(), out);
+    }
+}
+
+fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::head::request::{parse, storage};
+    use crate::proxy::head::response;
+    use crate::settings::{Settings, Tree};
+
+    fn rewritten(text: &str) -> String {
+        let mut settings = Settings::new(Tree::default(), |_: &str| Err(String::new()));
+        let config = Config::read(&mut settings.section("proxy"));
+        let mut room = storage();
+        let head = parse(text.as_bytes(), &mut room).unwrap();
+        let peer = Peer::new("203.0.113.9:5".parse().unwrap(), &[]);
+        let client = peer.client(&head, &[]);
+        let add = Additions {
+            config: &config,
+            upstream: b"app:8000",
+            peer: &peer,
+            client: &client,
+            trace: None,
+            tracestate: b"",
+            upgrade: None,
+        };
+        let mut out = Vec::new();
+        request(&head, &add, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        let (ours, rest) = (text.find("X-Forwarded-For").unwrap(), "X-Forwarded-Proto: http\r\n");
+        assert!(text[ours..].contains(rest));
+        text[..ours].to_owned()
+    }
+
+    #[test]
+    fn order_and_case_stay_and_what_ends_here_is_gone() {
+        for (text, expected) in [
+            (
+                "GET /a?b HTTP/1.1\r\nhOSt: h\r\nX-b:  1 \r\nA: 2\r\n\r\n",
+                "GET /a?b HTTP/1.1\r\nhOSt: h\r\nX-b: 1\r\nA: 2\r\n",
+            ),
+            ("GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: app:8000\r\n"),
+            ("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: b\r\n"),
+            (
+                "GET / HTTP/1.1\r\nHost: h\r\nConnection: close, x-own\r\nX-Own: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
+                 Proxy-Authorization: x\r\nUpgrade: h2c\r\nX_Forwarded_For: 1\r\nX-Forwarded-Host: evil\r\nForwarded: a\r\n\r\n",
+                "GET / HTTP/1.1\r\nHost: h\r\n",
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: h\r\ntransfer-encoding: CHUNKED\r\nTrailer: ETag\r\n\r\n",
+                "POST / HTTP/1.1\r\nHost: h\r\ntransfer-encoding: chunked\r\nTrailer: ETag\r\n",
+            ),
+            (
+                "POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+                "POST / HTTP/1.1\r\nHost: app:8000\r\nContent-Length: 1\r\n",
+            ),
+            (
+                "OPTIONS * HTTP/1.1\r\nHost: h\r\nMax-Forwards: 3\r\n\r\n",
+                "OPTIONS * HTTP/1.1\r\nHost: h\r\nMax-Forwards: 2\r\n",
+            ),
+        ] {
+            assert_eq!(rewritten(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_framed_by_what_was_understood() {
+        let keep = |coding| Reply { method: Method::Get, coding, connection: ConnectionWord::Silent };
+        for (text, coding, expected) in [
+            (
+                "HTTP/1.0 200 Fine\r\nServer: u\r\ncontent-length: 007\r\nConnection: x, keep-alive\r\nX: 1\r\n\r\n",
+                Coding::Plain,
+                "HTTP/1.1 200 Fine\r\nServer: u\r\nContent-Length: 7\r\n\r\n",
+            ),
+            ("HTTP/1.1 204 \r\nContent-Length: 5\r\n\r\n", Coding::Plain, "HTTP/1.1 204 \r\n\r\n"),
+            (
+                "HTTP/1.1 304 N\r\nContent-Length: 5\r\n\r\n",
+                Coding::Plain,
+                "HTTP/1.1 304 N\r\nContent-Length: 5\r\n\r\n",
+            ),
+            ("HTTP/1.1 200 OK\r\n\r\n", Coding::Chunked, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ] {
+            let (mut room, mut out) = (storage(), Vec::new());
+            let head = response::parse(text.as_bytes(), Method::Get, &mut room).unwrap();
+            super::response(&head, keep(coding), &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), expected, "{text:?}");
+        }
+    }
+}

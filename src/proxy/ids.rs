@@ -1,0 +1,124 @@
+//! The trace context of a request: the caller's if it is valid, else a new one.
+
+use crate::model::trace::{Sampled, Sampling, SpanId, SpanModel, TraceId, is_valid_tracestate, parse_traceparent};
+use crate::proxy::head::request::TraceField;
+
+/// How requests are traced. A value: a reload sends another one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TracePolicy {
+    /// Which traces are kept.
+    pub sampling: Sampling,
+    /// Which spans are made.
+    pub spans: SpanModel,
+}
+
+/// The ids of one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TraceContext {
+    pub(crate) trace_id: TraceId,
+    /// The SERVER span.
+    pub(crate) span_id: SpanId,
+    /// The CLIENT span; `None` with the span model `server-only`.
+    pub(crate) client_span_id: Option<SpanId>,
+    pub(crate) parent: Option<SpanId>,
+    pub(crate) sampled: Sampled,
+}
+
+/// The generator of a worker.
+#[derive(Debug)]
+pub(crate) struct Ids(fastrand::Rng);
+
+/// What the caller sent, and whether its flag counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller<'b> {
+    pub(crate) traceparent: TraceField<'b>,
+    /// Whether a proxy that we trust sent it: a stranger's flag forces nothing.
+    pub(crate) is_trusted: bool,
+}
+
+impl Ids {
+    /// Seeded by the system.
+    pub(crate) fn new() -> Self {
+        Self(fastrand::Rng::new())
+    }
+
+    fn span_id(&mut self) -> SpanId {
+        SpanId(self.0.u64(1..).to_be_bytes())
+    }
+
+    /// The context of a request; `None` if the caller's passes untouched.
+    pub(crate) fn context(&mut self, policy: &TracePolicy, caller: &Caller<'_>) -> Option<TraceContext> {
+        let with_client = match policy.spans {
+            SpanModel::Full => true,
+            SpanModel::ServerOnly => false,
+            SpanModel::PropagateOnly => return None,
+        };
+        let parent = match caller.traceparent {
+            TraceField::One(value) => parse_traceparent(value).ok(),
+            TraceField::Absent | TraceField::Several => None,
+        };
+        let trace_id = parent.map_or_else(|| TraceId(self.0.u128(1..).to_be_bytes()), |parent| parent.trace_id);
+        let flag = parent.filter(|_| caller.is_trusted).map(|parent| parent.sampled);
+        Some(TraceContext {
+            trace_id,
+            span_id: self.span_id(),
+            client_span_id: with_client.then(|| self.span_id()),
+            parent: parent.map(|parent| parent.parent),
+            sampled: policy.sampling.decide(trace_id, flag),
+        })
+    }
+}
+
+impl TraceContext {
+    /// The span that the application's spans have as their parent.
+    pub(crate) fn outgoing(&self) -> SpanId {
+        self.client_span_id.unwrap_or(self.span_id)
+    }
+
+    /// Whether a `tracestate` goes on: it belongs to the caller's trace.
+    pub(crate) fn keeps_state(&self, tracestate: &[u8]) -> bool {
+        self.parent.is_some() && !tracestate.is_empty() && is_valid_tracestate(tracestate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::trace::ParentFlag;
+
+    const PARENT: &[u8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn context(caller: Caller<'_>, ratio: f64, spans: SpanModel) -> Option<TraceContext> {
+        let policy = TracePolicy { sampling: Sampling::ratio(ratio, ParentFlag::Followed), spans };
+        Ids::new().context(&policy, &caller)
+    }
+
+    fn stranger(traceparent: TraceField<'_>) -> Caller<'_> {
+        Caller { traceparent, is_trusted: false }
+    }
+
+    #[test]
+    fn a_valid_parent_is_continued_and_anything_else_starts_anew() {
+        let one = context(stranger(TraceField::One(PARENT)), 1.0, SpanModel::Full).unwrap();
+        assert_eq!(one.trace_id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(one.parent.unwrap().to_string(), "00f067aa0ba902b7");
+        assert_ne!(one.outgoing(), one.span_id);
+        assert!(one.keeps_state(b"a=1") && !one.keeps_state(b"A=1"));
+        for other in [TraceField::Absent, TraceField::Several, TraceField::One(b"00-zz")] {
+            let context = context(stranger(other), 1.0, SpanModel::ServerOnly).unwrap();
+            assert!(context.parent.is_none() && !context.keeps_state(b"a=1"));
+            assert_ne!(context.trace_id, one.trace_id);
+            assert_eq!(context.outgoing(), context.span_id);
+        }
+        assert!(context(stranger(TraceField::One(PARENT)), 1.0, SpanModel::PropagateOnly).is_none());
+    }
+
+    #[test]
+    fn only_a_trusted_flag_forces_the_export() {
+        let sampled = |is_trusted| {
+            let caller = Caller { traceparent: TraceField::One(PARENT), is_trusted };
+            context(caller, 0.0, SpanModel::Full).unwrap().sampled
+        };
+        assert_eq!((sampled(true), sampled(false)), (Sampled::Yes, Sampled::No));
+    }
+}

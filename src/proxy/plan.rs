@@ -1,0 +1,167 @@
+//! From a head to what is to be done: the request that goes on, with its context, and the record it will leave.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use crate::model::request::{Method, Outcome, Protocol, Refusal, RequestKind, RequestSink};
+use crate::model::trace::SpanModel;
+use crate::proxy::buffers::{Inbox, Outbox};
+use crate::proxy::forwarded::Peer;
+use crate::proxy::framing::{Coding, Framing, Tap, Transfer};
+use crate::proxy::head::fields::Field;
+use crate::proxy::head::request::{Request, parse, storage};
+use crate::proxy::head::write::{self, Additions};
+use crate::proxy::ids::{Caller, TraceContext};
+use crate::proxy::in_flight::{Counting, Facts, InFlight, Kept};
+use crate::proxy::worker::Worker;
+
+/// A request that is being served.
+pub(crate) struct Plan<S: RequestSink> {
+    /// Taken where the request ends; the report is made at that moment.
+    pub(crate) in_flight: Option<InFlight<S>>,
+    pub(crate) method: Method,
+    pub(crate) protocol: Protocol,
+    /// The body, on its way to the application.
+    pub(crate) body: Transfer,
+    /// What is to be written to the application. Without a body it stays until an answer begins, for a resend.
+    pub(crate) out: Outbox,
+    pub(crate) keeps_alive: bool,
+    /// Whether 101 may follow.
+    pub(crate) upgrades: bool,
+    pub(crate) expects_continue: bool,
+    /// Whether it may be sent again although the application may have seen it.
+    pub(crate) is_replayable: bool,
+    /// An OPTIONS request whose last hop is here.
+    pub(crate) is_last_hop: bool,
+}
+
+impl<S: RequestSink> Plan<S> {
+    /// What is known of the request; absent only behind its end.
+    pub(crate) fn facts(&mut self) -> Option<&mut Facts> {
+        self.in_flight.as_mut().map(|in_flight| &mut in_flight.facts)
+    }
+
+    /// Ends the request: reported at once.
+    pub(crate) fn end(&mut self, outcome: Outcome) {
+        let bytes = self.body.bytes;
+        if let Some(mut in_flight) = self.in_flight.take() {
+            in_flight.facts.request_bytes = bytes;
+            in_flight.end(outcome);
+        }
+    }
+}
+
+/// Judges the head of this length at the front of the inbox, and consumes it.
+///
+/// # Errors
+/// The reason to refuse it; nothing is consumed then, and nothing counted.
+pub(crate) fn plan<S: RequestSink>(
+    worker: &Rc<Worker<S>>,
+    peer: &Peer,
+    inbox: &mut Inbox,
+    length: usize,
+) -> Result<Plan<S>, Refusal> {
+    let mut room = storage();
+    let request = parse(&inbox.filled()[..length], &mut room)?;
+    check(worker, &request)?;
+    let mut out = Outbox::default();
+    worker.buffers.lend_outbox(&mut out);
+    let counting = counting_of(peer, &request);
+    let facts = facts_of(worker, peer, &request, counting);
+    let upgrade = request.upgrade.filter(|name| is_allowed_upgrade(worker, name));
+    let tracestate = tracestate_of(&request, facts.trace.as_ref());
+    let additions = Additions {
+        config: &worker.config,
+        upstream: worker.upstream.text.as_bytes(),
+        peer,
+        client: &facts.client,
+        trace: facts.trace.as_ref(),
+        tracestate: &tracestate,
+        upgrade,
+    };
+    write::request(&request, &additions, &mut out.bytes);
+    let coding = if request.framing == Framing::Chunked { Coding::Chunked } else { Coding::Plain };
+    let is_safe = matches!(request.method, Method::Get | Method::Head | Method::Options);
+    let plan = Plan {
+        in_flight: Some(InFlight::begin(worker, facts, counting)),
+        method: request.method,
+        protocol: request.protocol,
+        body: Transfer::new(request.framing, coding),
+        out,
+        keeps_alive: request.keeps_alive(),
+        upgrades: upgrade.is_some(),
+        expects_continue: request.expects_continue && request.framing != Framing::Empty,
+        is_replayable: is_safe && request.framing == Framing::Empty && upgrade.is_none(),
+        is_last_hop: request.max_forwards == Some(0),
+    };
+    inbox.consume(length);
+    Ok(plan)
+}
+
+/// What the settings, not the protocol, refuse.
+fn check<S: RequestSink>(worker: &Worker<S>, request: &Request<'_, '_>) -> Result<(), Refusal> {
+    let limit = worker.config.limits.body_bytes;
+    if limit > 0 && matches!(request.framing, Framing::Length(length) if length > limit) {
+        return Err(Refusal::BodyTooLarge);
+    }
+    if let Some(name) = &worker.config.via {
+        let mut hops = request.fields().filter(|(class, ..)| *class == Field::Via);
+        if hops.any(|(_, _, value)| value.split(|byte| *byte == b',').any(|hop| is_by(hop, name.as_bytes()))) {
+            return Err(Refusal::Loop);
+        }
+    }
+    if worker.in_flight.get() >= worker.in_flight_limit { Err(Refusal::Overload) } else { Ok(()) }
+}
+
+/// Whether an element of `Via` is of this proxy: `1.1 name`, perhaps with a comment.
+fn is_by(hop: &[u8], name: &[u8]) -> bool {
+    hop.split(u8::is_ascii_whitespace).filter(|part| !part.is_empty()).nth(1) == Some(name)
+}
+
+/// What the sidecar itself asks through its own port is no traffic of the application.
+fn counting_of(peer: &Peer, request: &Request<'_, '_>) -> Counting {
+    let own = request.user_agent.is_some_and(|agent| agent.starts_with(b"content-factory-sidecar/"));
+    if own && peer.address.ip().is_loopback() { Counting::Own } else { Counting::Counted }
+}
+
+fn facts_of<S: RequestSink>(worker: &Worker<S>, peer: &Peer, request: &Request<'_, '_>, counting: Counting) -> Facts {
+    let config = &worker.config;
+    let path = request.path();
+    let is_probe = config.probe_paths.iter().any(|probe| probe.as_bytes() == path);
+    let policy = worker.policy.get();
+    let traced = counting == Counting::Counted && !is_probe && policy.spans != SpanModel::PropagateOnly;
+    let caller = Caller { traceparent: request.traceparent, is_trusted: peer.is_trusted };
+    let trace = if traced { worker.ids.borrow_mut().context(&policy, &caller) } else { None };
+    let tracestate = tracestate_of(request, trace.as_ref());
+    let routes = worker.routes();
+    let route = routes.lookup(path);
+    let tapped = route.is_some_and(|route| config.taps.iter().any(|tap| tap == route.template));
+    Facts {
+        method: request.method,
+        protocol: request.protocol,
+        kind: if is_probe { RequestKind::Probe } else { RequestKind::Ordinary },
+        route: route.map(|route| route.id),
+        trace,
+        tap: tapped.then(|| Tap { copy: Vec::new(), limit: config.limits.tap_bytes }),
+        kept: Kept::of(request, &tracestate, worker.copy_memory()),
+        ..Facts::unknown(peer.client(request, &config.trusted_proxies))
+    }
+}
+
+/// The caller's `tracestate`, if its trace goes on: several fields are one list.
+fn tracestate_of<'b>(request: &Request<'_, 'b>, trace: Option<&TraceContext>) -> Cow<'b, [u8]> {
+    let Some(trace) = trace.filter(|trace| trace.parent.is_some()) else { return Cow::Borrowed(b"") };
+    let mut fields = request.fields().filter(|(class, ..)| *class == Field::Tracestate).map(|(_, _, value)| value);
+    let Some(first) = fields.next() else { return Cow::Borrowed(b"") };
+    let mut joined = Cow::Borrowed(first);
+    for next in fields {
+        let joined = joined.to_mut();
+        joined.push(b',');
+        joined.extend_from_slice(next);
+    }
+    if trace.keeps_state(&joined) { joined } else { Cow::Borrowed(b"") }
+}
+
+fn is_allowed_upgrade<S: RequestSink>(worker: &Worker<S>, name: &[u8]) -> bool {
+    worker.config.upgrades.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(name))
+}

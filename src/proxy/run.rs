@@ -1,0 +1,261 @@
+//! A worker thread: its runtime, its listener, its tick, and its end.
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use crate::lifecycle::{Drain, Phase};
+use crate::model::request::{Client, Method, Outcome, Refusal, RequestSink};
+use crate::proxy::answer::{After, Answer};
+use crate::proxy::connection::serve;
+use crate::proxy::counters::Counters;
+use crate::proxy::forwarded::Peer;
+use crate::proxy::in_flight::{Counting, Facts, InFlight};
+use crate::proxy::timers::TICK;
+use crate::proxy::upstream::{LOOKUP_PERIOD, LOOKUP_RETRY};
+use crate::proxy::worker::Worker;
+
+/// Runs until the drain is over.
+pub(crate) async fn run<S: RequestSink + 'static>(
+    worker: Rc<Worker<S>>,
+    listener: TcpListener,
+    drain: Drain,
+    limit: usize,
+) {
+    let lookup = worker.upstream.is_named().then(|| look_up(Rc::clone(&worker)));
+    let mut lookup = pin!(async {
+        match lookup {
+            Some(lookup) => lookup.await,
+            None => std::future::pending().await,
+        }
+    });
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut port = Port { listener: Some(listener), paused: false, limit };
+    let mut drain_begun = pin!(wait_for_drain(drain.clone()));
+    let mut deadline = None;
+    let started = Instant::now();
+    poll_fn(|cx| {
+        if lookup.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(()); // never: it loops
+        }
+        if deadline.is_none()
+            && let Poll::Ready(until) = drain_begun.as_mut().poll(cx)
+        {
+            deadline = Some(until);
+            worker.draining.set(true);
+            worker.timers.wake_all();
+        }
+        if poll_ticks(&mut ticks, cx) {
+            port.paused = false;
+            worker.tick(u64::try_from(started.elapsed().as_millis() / TICK.as_millis()).unwrap_or(u64::MAX));
+        }
+        let Some(deadline) = deadline else {
+            port.poll(&worker, cx);
+            return Poll::Pending;
+        };
+        port.close(&worker, cx);
+        let over = Instant::now() >= deadline || drain.phase() == Phase::Aborting;
+        if over || worker.connections.get() == 0 { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    worker.pool.clear();
+}
+
+/// The instant at which the drain is over.
+async fn wait_for_drain(mut drain: Drain) -> Instant {
+    match drain.begun().await {
+        Phase::Draining { deadline } => deadline,
+        Phase::Running | Phase::Aborting => Instant::now(),
+    }
+}
+
+async fn look_up<S>(worker: Rc<Worker<S>>) {
+    loop {
+        worker.upstream.look_up().await;
+        let pause = if worker.upstream.is_known() { LOOKUP_PERIOD } else { LOOKUP_RETRY };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn poll_ticks(ticks: &mut Interval, cx: &mut Context<'_>) -> bool {
+    let mut ticked = false;
+    while ticks.poll_tick(cx).is_ready() {
+        ticked = true;
+    }
+    ticked
+}
+
+struct Port {
+    listener: Option<TcpListener>,
+    /// Until the next tick, after an error: without file descriptors the call would fail at once, for ever.
+    paused: bool,
+    limit: usize,
+}
+
+impl Port {
+    fn poll<S: RequestSink + 'static>(&mut self, worker: &Rc<Worker<S>>, cx: &mut Context<'_>) {
+        while let Some(listener) = self.listener.as_ref().filter(|_| !self.paused) {
+            match listener.poll_accept(cx) {
+                Poll::Ready(Ok((stream, address))) => self.take(worker, stream, address, cx),
+                Poll::Ready(Err(error)) => {
+                    worker.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    self.paused = true;
+                }
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    /// Takes who is in the queue, and closes: nobody who has connected is left waiting.
+    fn close<S: RequestSink + 'static>(&mut self, worker: &Rc<Worker<S>>, cx: &mut Context<'_>) {
+        // asked of the kernel, because epoll may not have told of the last ones yet
+        let Some(Ok(listener)) = self.listener.take().map(TcpListener::into_std) else { return };
+        while let Ok((stream, address)) = listener.accept() {
+            let nonblocking = stream.set_nonblocking(true);
+            if let Ok(stream) = nonblocking.and_then(|()| TcpStream::from_std(stream)) {
+                self.take(worker, stream, address, cx);
+            }
+        }
+    }
+
+    fn take<S: RequestSink + 'static>(
+        &self,
+        worker: &Rc<Worker<S>>,
+        mut stream: TcpStream,
+        address: SocketAddr,
+        cx: &mut Context<'_>,
+    ) {
+        let peer = Peer::new(address, &worker.config.trusted_proxies);
+        worker.counters.connections.fetch_add(1, Ordering::Relaxed);
+        let guard = OpenConnection::new(worker, cx);
+        if worker.connections.get() > self.limit {
+            worker.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+            refuse(worker, &mut stream, &peer, cx);
+            return;
+        }
+        let connection = serve(Rc::clone(worker), stream, peer);
+        spawn(async move {
+            let _guard = guard;
+            connection.await;
+        });
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one task per connection; the worker counts them and drains them")]
+fn spawn(connection: impl Future<Output = ()> + 'static) {
+    tokio::task::spawn_local(connection);
+}
+
+/// Says 503 as far as the socket takes it at once: there is no task to wait with.
+fn refuse<S: RequestSink>(worker: &Rc<Worker<S>>, stream: &mut TcpStream, peer: &Peer, cx: &mut Context<'_>) {
+    let client = Client { peer: peer.address, address: peer.address.ip() };
+    let mut in_flight = InFlight::begin(worker, Facts::unknown(client), Counting::Counted);
+    let mut bytes = Vec::new();
+    let answer = Answer::refusal(Refusal::Overload);
+    in_flight.facts.response_bytes = answer.write(Method::Other, After::Close, &mut bytes);
+    in_flight.facts.status = answer.status;
+    let sent = socket2::SockRef::from(&*stream).send(&bytes).is_ok();
+    let _ = pin!(stream.shutdown()).poll(cx); // best effort: it is closed in any case
+    in_flight.end(if sent { Outcome::Refused(Refusal::Overload) } else { Outcome::ClientGone });
+}
+
+/// Counts a connection for as long as it is open, and a panic in its task.
+struct OpenConnection<S> {
+    worker: Rc<Worker<S>>,
+    /// The worker's own task: at a drain it waits for the last connection.
+    waker: std::task::Waker,
+}
+
+impl<S> OpenConnection<S> {
+    fn new(worker: &Rc<Worker<S>>, cx: &Context<'_>) -> Self {
+        worker.connections.set(worker.connections.get() + 1);
+        Self { worker: Rc::clone(worker), waker: cx.waker().clone() }
+    }
+}
+
+impl<S> Drop for OpenConnection<S> {
+    fn drop(&mut self) {
+        self.worker.connections.set(self.worker.connections.get() - 1);
+        self.worker.counters.connections_closed.fetch_add(1, Ordering::Relaxed);
+        if std::thread::panicking() {
+            self.worker.counters.panics.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.worker.draining.get() {
+            self.waker.wake_by_ref();
+        }
+    }
+}
+
+/// How many client connections one worker may hold: never more than half of the file descriptors.
+pub(crate) fn connection_limit(configured: usize, workers: usize) -> usize {
+    let descriptors = std::fs::read_to_string("/proc/self/limits").ok().and_then(|text| open_files_limit(&text));
+    let possible = descriptors.map_or(usize::MAX, |count| (count / 2).saturating_sub(RESERVED_DESCRIPTORS));
+    configured.min(possible.max(1)).div_ceil(workers)
+}
+
+/// Listeners, stores, logs, the admin port.
+const RESERVED_DESCRIPTORS: usize = 32;
+
+fn open_files_limit(limits: &str) -> Option<usize> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// Runs a worker's thread to its end; a worker that panics begins again with the same listener.
+pub(crate) fn thread<S, M>(make: M, listener: &std::net::TcpListener, drain: &Drain, counters: &Arc<Counters>)
+where
+    S: RequestSink + 'static,
+    M: Fn() -> (Rc<Worker<S>>, usize),
+{
+    loop {
+        let attempt = || -> std::io::Result<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build_local(tokio::runtime::LocalOptions::default())?;
+            let listener = listener.try_clone()?;
+            runtime.block_on(async {
+                let (worker, limit) = make();
+                run(worker, TcpListener::from_std(listener)?, drain.clone(), limit).await;
+                Ok::<(), std::io::Error>(())
+            })?;
+            // a name that is being looked up shall not hold the stop
+            runtime.shutdown_background();
+            Ok(())
+        };
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt)) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a proxy worker could not start");
+                return;
+            }
+            Err(_) => {
+                counters.panics.fetch_add(1, Ordering::Relaxed);
+                tracing::error!("a proxy worker panicked and begins again");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_open_files_is_found() {
+        let text = "Limit                     Soft Limit           Hard Limit           Units\n\
+                    Max open files            1024                 524288               files\n";
+        assert_eq!(open_files_limit(text), Some(1_024));
+        assert_eq!(open_files_limit("Max open files            unlimited   unlimited   files\n"), None);
+        assert!(connection_limit(10, 4) <= 3);
+    }
+}

@@ -1,0 +1,139 @@
+//! An upgraded connection: raw bytes both ways, after 101 and not before.
+//!
+//! One side that closes is passed on as such; the other may go on.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+
+use crate::model::request::RequestSink;
+use crate::proxy::buffers::{Buffers, Inbox};
+use crate::proxy::connection::Connection;
+use crate::proxy::exchange::Hop;
+use crate::proxy::timers::{NEVER, Tick};
+
+/// Two streams of bytes.
+pub(crate) struct Tunnel<'c, S: RequestSink> {
+    client: &'c mut Connection<S>,
+    hop: Hop,
+    up: Flow,
+    down: Flow,
+    /// Set while one side has closed: the other then has to go on or to close.
+    half_closed_until: Tick,
+}
+
+/// One direction.
+#[derive(Debug, Default)]
+struct Flow {
+    bytes: u64,
+    state: FlowState,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum FlowState {
+    #[default]
+    Open,
+    /// The sender has closed; what is left is still to be written.
+    Ending,
+    Closed,
+}
+
+impl<'c, S: RequestSink> Tunnel<'c, S> {
+    /// A tunnel; bytes that have already come are part of it.
+    pub(crate) fn new(client: &'c mut Connection<S>, hop: Hop) -> Self {
+        Self { client, hop, up: Flow::default(), down: Flow::default(), half_closed_until: NEVER }
+    }
+
+    /// Ready when both sides have closed, or one has broken.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let client = &mut *self.client;
+        let worker = &client.worker;
+        let before = self.up.bytes + self.down.bytes;
+        let up = self.up.poll(&worker.buffers, (&mut client.stream, &mut client.inbox), &mut self.hop.stream, cx);
+        let down = self.down.poll(&worker.buffers, (&mut self.hop.stream, &mut self.hop.inbox), &mut client.stream, cx);
+        let (Ok(up), Ok(down)) = (up, down) else { return Poll::Ready(()) };
+        if up == FlowState::Closed && down == FlowState::Closed {
+            return Poll::Ready(());
+        }
+        if up == FlowState::Closed || down == FlowState::Closed {
+            let moved = before != self.up.bytes + self.down.bytes;
+            if moved || self.half_closed_until == NEVER {
+                self.half_closed_until = worker.timers.after(worker.config.timeouts.client_idle);
+            }
+            if worker.timers.now() >= self.half_closed_until {
+                return Poll::Ready(());
+            }
+        }
+        client.deadline.set(self.half_closed_until, cx);
+        Poll::Pending
+    }
+
+    /// Ends both; gives the bytes from and to the client.
+    pub(crate) fn settle(mut self) -> (u64, u64) {
+        self.client.worker.buffers.take_inbox(&mut self.hop.inbox);
+        (self.up.bytes, self.down.bytes)
+    }
+}
+
+/// One side has broken: the tunnel ends.
+struct Broken;
+
+impl Flow {
+    fn poll(
+        &mut self,
+        buffers: &Buffers,
+        (from, inbox): (&mut TcpStream, &mut Inbox),
+        to: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Result<FlowState, Broken> {
+        while self.state != FlowState::Closed {
+            if !inbox.is_empty() {
+                match Pin::new(&mut *to).poll_write(cx, inbox.filled()) {
+                    Poll::Ready(Ok(count @ 1..)) => {
+                        self.bytes += count as u64;
+                        inbox.consume(count);
+                    }
+                    Poll::Ready(_) => return Err(Broken),
+                    Poll::Pending => break,
+                }
+            } else if self.state == FlowState::Ending {
+                match Pin::new(&mut *to).poll_shutdown(cx) {
+                    Poll::Ready(Ok(())) => self.state = FlowState::Closed,
+                    Poll::Ready(Err(_)) => return Err(Broken),
+                    Poll::Pending => break,
+                }
+            } else if !self.poll_read(buffers, (&mut *from, &mut *inbox), cx)? {
+                break;
+            }
+        }
+        Ok(self.state)
+    }
+
+    /// Whether something came, be it the end.
+    fn poll_read(
+        &mut self,
+        buffers: &Buffers,
+        (from, inbox): (&mut TcpStream, &mut Inbox),
+        cx: &mut Context<'_>,
+    ) -> Result<bool, Broken> {
+        if !inbox.is_lent() {
+            match from.poll_read_ready(cx) {
+                Poll::Ready(Ok(())) => buffers.lend_inbox(inbox),
+                Poll::Ready(Err(_)) => return Err(Broken),
+                Poll::Pending => return Ok(false),
+            }
+        }
+        match inbox.poll_fill(from, cx) {
+            Poll::Ready(Ok(0)) => self.state = FlowState::Ending,
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(_)) => return Err(Broken),
+            Poll::Pending => {
+                buffers.take_inbox(inbox); // an idle tunnel owns no buffer
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,130 @@
+//! What the connections of one worker thread share. One thread: cells, no locks.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::watch;
+
+use crate::lifecycle::Pulse;
+use crate::model::request::RequestSink;
+use crate::model::route::RouteTable;
+use crate::proxy::buffers::Buffers;
+use crate::proxy::clock::Clock;
+use crate::proxy::config::Config;
+use crate::proxy::counters::Counters;
+use crate::proxy::ids::{Ids, TracePolicy};
+use crate::proxy::pool::Pool;
+use crate::proxy::timers::Timers;
+use crate::proxy::upstream::Upstream;
+
+/// The state of a worker.
+pub(crate) struct Worker<S> {
+    pub(crate) config: Arc<Config>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) buffers: Buffers,
+    pub(crate) timers: Rc<Timers>,
+    pub(crate) pool: Pool,
+    pub(crate) upstream: Upstream,
+    pub(crate) ids: RefCell<Ids>,
+    pub(crate) clock: Clock,
+    pub(crate) policy: Cell<TracePolicy>,
+    pub(crate) draining: Cell<bool>,
+    pub(crate) connections: Cell<usize>,
+    pub(crate) in_flight: Cell<usize>,
+    /// This worker's share of `limits.in_flight`.
+    pub(crate) in_flight_limit: usize,
+    sink: Rc<RefCell<S>>,
+    routes: RefCell<Arc<RouteTable>>,
+    sources: RefCell<Sources>,
+    kept: RefCell<Vec<Vec<u8>>>,
+}
+
+/// What changes while the worker runs, and its sign of life.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    pub(crate) routes: watch::Receiver<Arc<RouteTable>>,
+    pub(crate) policy: watch::Receiver<TracePolicy>,
+    pub(crate) pulse: Option<Pulse>,
+}
+
+/// Memory for copied heads that is used again; more of it is given back.
+const KEPT_COPIES: usize = 64;
+const KEPT_COPY_BYTES: usize = 4 << 10;
+
+impl<S: RequestSink> Worker<S> {
+    /// A worker without connections.
+    pub(crate) fn new(
+        config: Arc<Config>,
+        counters: Arc<Counters>,
+        mut sources: Sources,
+        sink: Rc<RefCell<S>>,
+    ) -> Rc<Self> {
+        let routes = Arc::clone(&sources.routes.borrow_and_update());
+        let policy = *sources.policy.borrow_and_update();
+        Rc::new(Self {
+            buffers: Buffers::default(),
+            timers: Timers::new(),
+            pool: Pool::new(config.limits.pool, config.timeouts.pool_idle),
+            upstream: Upstream::new(config.upstream.clone(), config.timeouts.connect),
+            ids: RefCell::new(Ids::new()),
+            clock: Clock::new(),
+            policy: Cell::new(policy),
+            draining: Cell::new(false),
+            connections: Cell::new(0),
+            in_flight: Cell::new(0),
+            in_flight_limit: config.limits.in_flight.div_ceil(config.workers),
+            sink,
+            routes: RefCell::new(routes),
+            sources: RefCell::new(sources),
+            kept: RefCell::default(),
+            config,
+            counters,
+        })
+    }
+
+    /// Calls the sink. Its panic is its own: it is counted, and the request goes on.
+    pub(crate) fn tell(&self, call: impl FnOnce(&mut S)) {
+        let told = catch_unwind(AssertUnwindSafe(|| call(&mut self.sink.borrow_mut())));
+        if told.is_err() {
+            self.counters.sink_panics.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The routes of now.
+    pub(crate) fn routes(&self) -> Ref<'_, RouteTable> {
+        Ref::map(self.routes.borrow(), |routes| &**routes)
+    }
+
+    /// Memory for the copy of a head.
+    pub(crate) fn copy_memory(&self) -> Vec<u8> {
+        self.kept.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes such memory back.
+    pub(crate) fn keep(&self, bytes: Vec<u8>) {
+        let mut kept = self.kept.borrow_mut();
+        if (1..=KEPT_COPY_BYTES).contains(&bytes.capacity()) && kept.len() < KEPT_COPIES {
+            kept.push(bytes);
+        }
+    }
+
+    /// What is done at each tick: deadlines, the pool, the sign of life, and what others have changed.
+    pub(crate) fn tick(&self, now: u64) {
+        self.timers.advance(now);
+        self.pool.sweep(now);
+        self.clock.renew();
+        let mut sources = self.sources.borrow_mut();
+        if let Some(pulse) = &sources.pulse {
+            pulse.beat();
+        }
+        if sources.routes.has_changed().unwrap_or(false) {
+            *self.routes.borrow_mut() = Arc::clone(&sources.routes.borrow_and_update());
+        }
+        if sources.policy.has_changed().unwrap_or(false) {
+            self.policy.set(*sources.policy.borrow_and_update());
+        }
+    }
+}

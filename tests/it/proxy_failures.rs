@@ -1,0 +1,376 @@
+//! What goes wrong around a request: malformed clients, a broken application, overload, the end of the process.
+
+use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use content_factory_sidecar::model::request::{
+    Outcome, Refusal, RequestHead, RequestKind, RequestRecord, RequestSink, UpstreamFault,
+};
+use content_factory_sidecar::proxy;
+use serde_json::{Value, json};
+
+use crate::proxy_room::{Ledger, Room, config, echo, origin};
+
+/// An address where nothing listens.
+fn nowhere() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("port 0 is always free")
+}
+
+fn error_type(text: &str) -> String {
+    let body: Value = serde_json::from_str(text).expect("a JSON body");
+    body["error"]["type"].as_str().expect("a type").to_owned()
+}
+
+#[test]
+fn malformed_requests_are_refused_closed_and_counted_without_reaching_the_application() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    let room = Room::start(origin(move |_, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+    }));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "x".repeat(20_000));
+    let large = format!("GET / HTTP/1.1\r\nHost: h\r\nA: {}\r\n\r\n", "x".repeat(70_000));
+    let table: &[(&str, Refusal)] = &[
+        ("GET / HTTP/1.1\r\n\r\n", Refusal::Malformed),
+        ("GET / HTTP/1.1\nHost: h\n\n", Refusal::Malformed),
+        ("\u{16}\u{3}\u{1}", Refusal::Malformed),
+        ("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", Refusal::Malformed),
+        ("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", Refusal::Malformed),
+        ("CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n", Refusal::MethodNotAllowed),
+        ("GET / HTTP/1.1\r\nHost: h\r\nExpect: x\r\n\r\n", Refusal::ExpectationFailed),
+        ("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Refusal::UnknownCoding),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Refusal::VersionNotSupported),
+        (&long, Refusal::TargetTooLong),
+        (&large, Refusal::HeadTooLarge),
+    ];
+    for (number, (request, refusal)) in table.iter().enumerate() {
+        let mut client = room.client();
+        client.send(request);
+        let answer = client.message();
+        assert_eq!((answer.status(), answer.field("connection")), (refusal.status(), Some("close")), "{refusal:?}");
+        assert_eq!(error_type(&answer.text()), refusal.label());
+        assert!(client.is_closed());
+        let last = room.ledger.ended(number + 1).pop().expect("at least one");
+        assert_eq!((last.status, last.outcome), (refusal.status(), Outcome::Refused(*refusal)));
+    }
+    assert_eq!(seen.load(Ordering::Relaxed), 0, "the application saw no connection");
+}
+
+#[test]
+fn an_application_that_is_down_is_said_to_be_and_found_when_it_is_back() {
+    let address = nowhere();
+    let room = Room::start(address);
+    let mut client = room.client();
+    let answer = client.get("/");
+    assert_eq!((answer.status(), answer.field("retry-after")), (503, Some("1")));
+    assert_eq!(error_type(&answer.text()), "upstream_refused");
+    let listener = TcpListener::bind(address).expect("the port is still free");
+    let application = std::thread::spawn(move || listener.accept().map(drop));
+    assert_eq!(client.get("/").status(), 502, "the connection is used again, and the application reached");
+    application.join().expect("no panic").expect("a connection");
+    let outcomes: Vec<Outcome> = room.ledger.ended(2).iter().map(|ended| ended.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Failed(UpstreamFault::Refused), Outcome::Failed(UpstreamFault::Broken)]);
+}
+
+#[test]
+fn answers_that_are_no_http_become_502() {
+    let endless = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100);
+    let huge = format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "x".repeat(70_000));
+    for answer in [
+        "garbage\r\n\r\n",
+        "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nA: b\u{0}c\r\n\r\n",
+        &endless,
+        &huge,
+    ] {
+        let answer = answer.to_owned();
+        let shown = answer[..answer.len().min(80)].to_owned();
+        let room = Room::start(origin(move |_, mut client| {
+            client.try_message();
+            client.send(&answer);
+            client.rest();
+        }));
+        let mut client = room.client();
+        client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        let mut last = client.message();
+        while last.status() < 200 {
+            last = client.message();
+        }
+        assert_eq!((last.status(), error_type(&last.text()).as_str()), (502, "upstream_bad_answer"), "{shown:?}");
+        assert_eq!(room.ledger.ended(1)[0].outcome, Outcome::Failed(UpstreamFault::BadAnswer));
+    }
+}
+
+#[test]
+fn a_broken_answer_never_looks_whole() {
+    for head in ["Content-Length: 100\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let room = Room::start(origin(move |_, mut client| {
+            client.try_message();
+            client.send(&format!("HTTP/1.1 200 OK\r\n{head}\r\n5\r\nhello\r\n"));
+        }));
+        let mut client = room.client();
+        client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert!(client.try_message().is_none(), "the body is cut off, and seen to be");
+        let ended = room.ledger.ended(1);
+        assert_eq!((ended[0].status, ended[0].outcome), (200, Outcome::Failed(UpstreamFault::Broken)));
+    }
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_request_with_it() {
+    let (tell, told) = mpsc::channel();
+    let room = Room::start(origin(move |_, mut client| {
+        client.try_message();
+        let closed = client.is_closed(); // waits for the proxy to cancel
+        tell.send(closed).expect("the test waits");
+    }));
+    let mut client = room.client();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    client.stream.shutdown(Shutdown::Write).expect("still connected");
+    assert!(told.recv_timeout(Duration::from_secs(5)).expect("cancelled at once"));
+    let ended = room.ledger.ended(1);
+    assert_eq!((ended[0].status, ended[0].outcome), (0, Outcome::ClientGone));
+}
+
+#[test]
+fn with_half_close_a_client_that_only_stops_sending_is_answered() {
+    let room = Room::with(echo(), json!({"half_close": true}));
+    let mut client = room.client();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    client.stream.shutdown(Shutdown::Write).expect("still connected");
+    assert_eq!(client.message().status(), 200);
+    assert_eq!(room.ledger.ended(1)[0].outcome, Outcome::Answered);
+}
+
+#[test]
+fn a_body_that_is_cut_off_is_cut_off_at_the_application_too() {
+    let (tell, told) = mpsc::channel();
+    let room = Room::start(origin(move |_, mut client| {
+        tell.send(client.try_message().is_none()).expect("the test waits");
+    }));
+    let mut client = room.client();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel");
+    client.stream.shutdown(Shutdown::Write).expect("still connected");
+    assert!(told.recv_timeout(Duration::from_secs(5)).expect("cut off"), "no final chunk");
+    assert_eq!(room.ledger.ended(1)[0].outcome, Outcome::ClientGone);
+}
+
+#[test]
+fn a_kept_connection_that_has_closed_costs_a_safe_request_nothing() {
+    // each connection answers once and says nothing of closing: the classic race of keep-alive
+    let room = Room::start(origin(|_, mut client| {
+        client.try_message();
+        client.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        client.try_message(); // takes the second request, and dies over it
+    }));
+    let mut client = room.client();
+    assert_eq!(client.get("/1").status(), 200);
+    assert_eq!(client.get("/2").status(), 200, "sent again on a fresh connection");
+    client.send("POST /3 HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx");
+    let post = client.message();
+    assert_eq!(post.status(), 502, "what may have had an effect is never repeated");
+    let resends: Vec<Option<u8>> = room.ledger.ended(3).iter().map(|ended| ended.resends).collect();
+    assert_eq!(resends, [Some(0), Some(1), Some(0)]);
+    assert_eq!(room.counters.resends.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn an_early_answer_ends_the_connection_and_reaches_the_client() {
+    let room = Room::start(origin(|_, mut client| {
+        client.head();
+        client.send("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n");
+        client.rest();
+    }));
+    let mut client = room.client();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\nbegin");
+    let answer = client.message();
+    assert_eq!((answer.status(), answer.field("connection")), (413, Some("close")));
+    assert!(client.is_closed());
+    assert_eq!(room.ledger.ended(1)[0].outcome, Outcome::Answered);
+}
+
+#[test]
+fn deadlines_end_what_stalls() {
+    let timeouts = json!({"timeouts.header": "200ms", "timeouts.client_idle": "200ms", "timeouts.first_byte": "200ms"});
+    let room = Room::with(origin(|_, mut client| drop(client.rest())), timeouts);
+    let mut slow = room.client();
+    slow.send("GET / HT");
+    assert_eq!(slow.message().status(), 408);
+    assert!(room.client().is_closed(), "an idle connection is closed without a word");
+    assert_eq!(room.client().get("/").status(), 504);
+    let outcomes: Vec<Outcome> = room.ledger.ended(2).iter().map(|ended| ended.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Refused(Refusal::HeaderTimeout), Outcome::Failed(UpstreamFault::Timeout)]);
+}
+
+#[test]
+fn too_much_at_once_is_refused_with_503() {
+    let (release, released) = mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let (tell, told) = mpsc::channel();
+    let application = origin(move |_, mut client| {
+        client.try_message();
+        tell.send(()).expect("the test waits");
+        let _ = released.lock().expect("one user").recv();
+        client.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    });
+    let room = Room::with(application, json!({"limits.in_flight": 1}));
+    let mut first = room.client();
+    first.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    told.recv().expect("the application has it");
+    assert_eq!(room.ledger.in_flight(), 1);
+    let refused = room.client().get("/");
+    assert_eq!((refused.status(), refused.field("retry-after")), (503, Some("1")));
+    release.send(()).expect("the application waits");
+    assert_eq!(first.message().status(), 200);
+    let outcomes: Vec<Outcome> = room.ledger.ended(2).iter().map(|ended| ended.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Refused(Refusal::Overload), Outcome::Answered]);
+}
+
+#[test]
+fn a_connection_too_many_is_refused_before_it_says_anything() {
+    let room = Room::with(echo(), json!({"limits.connections": 1}));
+    let mut first = room.client();
+    assert_eq!(first.get("/").status(), 200);
+    let mut second = room.client();
+    assert_eq!(second.message().status(), 503);
+    assert_eq!(first.get("/").status(), 200, "who is in stays in");
+    assert_eq!(room.counters.connections_refused.load(Ordering::Relaxed), 1);
+    assert_eq!(room.ledger.ended(3)[1].outcome, Outcome::Refused(Refusal::Overload));
+}
+
+#[test]
+fn a_tunnel_opens_after_101_and_closes_side_by_side() {
+    let room = Room::start(origin(|_, mut client| {
+        let head = client.head().expect("a head");
+        assert!(head.contains("Connection: Upgrade\r\nUpgrade: websocket\r\n"), "{head}");
+        client.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nfirst");
+        assert_eq!(client.bytes(4).as_deref(), Some(&b"ping"[..]));
+        client.send("pong");
+        assert!(client.rest().is_empty());
+        client.send("after the client's end");
+    }));
+    let mut client = room.client();
+    client.send("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert!(client.head().expect("an answer").contains("101 Switching Protocols\r\n"));
+    assert_eq!(client.bytes(5).as_deref(), Some(&b"first"[..]));
+    client.send("ping");
+    assert_eq!(client.bytes(4).as_deref(), Some(&b"pong"[..]));
+    client.stream.shutdown(Shutdown::Write).expect("still connected");
+    assert_eq!(client.rest(), b"after the client's end");
+    let ended = room.ledger.ended(1);
+    assert_eq!((ended[0].kind, ended[0].status, ended[0].outcome), (RequestKind::Tunnel, 101, Outcome::Answered));
+    assert_eq!((ended[0].request_bytes, ended[0].response_bytes), (4, 31));
+}
+
+#[test]
+fn an_upgrade_that_is_not_allowed_stays_http() {
+    let room = Room::start(echo());
+    let mut client = room.client();
+    client.send(
+        "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n",
+    );
+    let seen = client.message().text().to_ascii_lowercase();
+    assert!(!seen.contains("upgrade") && !seen.contains("http2-settings"), "{seen}");
+}
+
+#[test]
+fn a_drain_ends_every_connection_and_loses_no_request() {
+    let room = Room::start(echo());
+    let (mut idle, mut busy) = (room.client(), room.client());
+    assert_eq!(idle.get("/1").field("connection"), None);
+    busy.send("POST /2 HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n");
+    room.conductor.drain_within(Duration::from_secs(8));
+    let (address, ledger) = (room.address, room.ledger.clone());
+    let stopped = std::thread::spawn(move || room.stop(Duration::from_secs(8)));
+    busy.send("hello");
+    assert_eq!(busy.message().field("connection"), Some("close"));
+    let last = idle.get("/3");
+    assert_eq!((last.status(), last.field("connection")), (200, Some("close")), "one more request is served");
+    stopped.join().expect("the drain ends before its deadline");
+    assert!(std::net::TcpStream::connect(address).is_err(), "nothing listens any more");
+    assert_eq!(ledger.ended(3).iter().filter(|ended| ended.outcome == Outcome::Answered).count(), 3);
+}
+
+#[test]
+fn the_deadline_of_a_drain_breaks_off_what_is_left() {
+    let room = Room::start(origin(|_, mut client| drop(client.rest())));
+    let mut client = room.client();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let ledger = room.ledger.clone();
+    room.stop(Duration::from_millis(300));
+    assert_eq!(ledger.ended(1).len(), 1, "reported all the same");
+}
+
+/// Panics at the end of a request for `/panic`.
+struct Fragile(Ledger);
+
+impl RequestSink for Fragile {
+    fn begin(&mut self, head: &RequestHead) {
+        self.0.begin(head);
+    }
+
+    fn last_write(&mut self) {
+        self.0.last_write();
+    }
+
+    fn not_yet(&mut self) {
+        self.0.not_yet();
+    }
+
+    fn end(&mut self, record: &RequestRecord<'_>) {
+        self.0.end(record);
+        assert!(record.target != b"/panic", "a sink with a bug");
+    }
+}
+
+#[test]
+fn a_sink_that_panics_harms_no_request() {
+    let room = Room::with_sink(&config(echo(), json!({})), Fragile);
+    let mut client = room.client();
+    for target in ["/panic", "/1", "/panic", "/2"] {
+        assert_eq!(client.get(target).status(), 200);
+    }
+    room.ledger.ended(4);
+    assert_eq!(room.counters.sink_panics.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_that_names_port_and_setting() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("port 0 is always free");
+    let port = taken.local_addr().expect("bound").port();
+    let mut config = config(nowhere(), json!({}));
+    config.listen = SocketAddr::from(([127, 0, 0, 1], port));
+    let error = proxy::bind(&config).expect_err("the port is taken").to_string();
+    assert!(error.contains(&port.to_string()) && error.contains("proxy.listen"), "{error}");
+    config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.reuse_port = true;
+    let first = proxy::bind(&config).expect("a free port");
+    config.listen = first.address();
+    proxy::bind(&config).expect("joined on purpose");
+    config.reuse_port = false;
+    proxy::bind(&config).expect_err("not by accident");
+}
+
+#[test]
+fn several_workers_share_the_port() {
+    let room = Room::with(echo(), json!({"workers": 3}));
+    for _ in 0..30 {
+        assert_eq!(room.client().get("/").status(), 200);
+    }
+    room.ledger.ended(30);
+}
+
+#[test]
+fn a_name_is_looked_up_off_the_data_path() {
+    let port = echo().port();
+    let room = Room::with(nowhere(), json!({"upstream": format!("http://localhost:{port}")}));
+    let mut client = room.client();
+    let answered = (0..200).any(|_| client.get("/").status() == 200);
+    assert!(answered, "the name is found soon after the start");
+}
