@@ -5,7 +5,7 @@
 //! What the admin port answers is never counted as the application's. Owns no state but its rate limit.
 
 mod access;
-mod config;
+pub mod config;
 pub mod contract;
 mod guard;
 mod limit;
@@ -13,11 +13,11 @@ mod openapi;
 mod page;
 mod probes;
 mod routes;
+mod scrape;
 mod server;
 mod state;
 
 pub use access::Network;
-pub use config::{Config, Readiness};
 pub use openapi::openapi;
 pub use server::{BindError, Bound, bind};
 pub use state::{State, Traffic};

@@ -8,19 +8,22 @@ use std::time::Duration;
 use crate::api::state::{State, unix_seconds};
 use crate::model::health::{CheckReport, HealthStatus, overall};
 use crate::model::telemetry::{DropReason, ExportCondition, ExportState, Signal};
-use crate::model::traffic::{Failure, Totals, Window};
+use crate::model::traffic::{Failure, RouteTraffic, Totals, Window};
 
 /// The style sheet, served from its own path so that nothing is inline.
 pub(super) const STYLE: &str = include_str!("dashboard.css");
 
 /// How many failures are shown.
 const FAILURES: usize = 15;
+/// How many routes are shown.
+const ROUTES: usize = 12;
 
 /// All that the page shows, of one moment.
 pub(super) struct View {
     reports: Vec<CheckReport>,
     totals: Totals,
     windows: [Window; 3],
+    routes: Vec<RouteTraffic>,
     failures: Vec<Failure>,
     export: ExportState,
     uptime: Duration,
@@ -36,6 +39,7 @@ impl View {
             reports: state.reports(),
             totals: (state.traffic.totals)(),
             windows: (state.traffic.windows)(),
+            routes: (state.traffic.routes)(),
             failures: (state.traffic.failures)(),
             export: (state.export)(),
             uptime: state.started.elapsed(),
@@ -70,12 +74,13 @@ fn write_page(page: &mut String, view: &View) -> fmt::Result {
     page.push_str("<main>\n");
     services(page, view)?;
     traffic(page, view)?;
+    routes(page, &view.routes)?;
     failures(page, view)?;
     export(page, view)?;
     write!(
         page,
         "</main>\n<footer><p>Proxy {} → {} · up {} · <a href=\"/health\">health</a> · \
-         <a href=\"/openapi.json\">all endpoints</a></p></footer>\n</body>\n</html>\n",
+         <a href=\"/metrics\">metrics</a> · <a href=\"/openapi.json\">all endpoints</a></p></footer>\n</body>\n</html>\n",
         Escaped(&view.proxy),
         Escaped(&view.upstream),
         span(view.uptime.as_secs_f64())
@@ -154,20 +159,28 @@ fn traffic(page: &mut String, view: &View) -> fmt::Result {
     )?;
     table_head(page, "Sliding windows", &["Window", "Requests/s", "Errors", "p50", "p95", "p99"])?;
     for window in &view.windows {
-        row(
-            page,
-            &span(window.length.as_secs_f64()),
-            &[
-                rate(window),
-                share(window),
-                seconds(window.p50_seconds),
-                seconds(window.p95_seconds),
-                seconds(window.p99_seconds),
-            ],
-        )?;
+        row(page, &span(window.length.as_secs_f64()), &window_cells(window))?;
     }
     page.push_str("</tbody></table>\n</section>\n");
     Ok(())
+}
+
+fn routes(page: &mut String, routes: &[RouteTraffic]) -> fmt::Result {
+    if routes.is_empty() {
+        return Ok(());
+    }
+    page.push_str("<section aria-labelledby=\"routes\">\n<h2 id=\"routes\">Routes</h2>\n");
+    table_head(page, "Busiest in the last 5 minutes", &["Route", "Requests/s", "Errors", "p50", "p95", "p99"])?;
+    for route in routes.iter().take(ROUTES) {
+        let name = route.route.as_ref().map_or("(no known route)", |route| route.as_str());
+        row(page, name, &window_cells(&route.window))?;
+    }
+    page.push_str("</tbody></table>\n</section>\n");
+    Ok(())
+}
+
+fn window_cells(window: &Window) -> [String; 5] {
+    [rate(window), share(window), seconds(window.p50_seconds), seconds(window.p95_seconds), seconds(window.p99_seconds)]
 }
 
 fn failures(page: &mut String, view: &View) -> fmt::Result {
@@ -178,7 +191,7 @@ fn failures(page: &mut String, view: &View) -> fmt::Result {
     }
     table_head(page, "Newest first", &["Request", "When", "Status", "Error", "Took", "Trace"])?;
     for failure in view.failures.iter().take(FAILURES) {
-        let route = failure.route.as_ref().map_or("(unknown route)", |route| route.as_str());
+        let route = failure.route.as_ref().map_or("(no known route)", |route| route.as_str());
         row(
             page,
             &format!("{} {route}", failure.method.label()),
@@ -359,6 +372,7 @@ mod tests {
             reports,
             totals: Totals::default(),
             windows: [window(1), window(5), window(15)],
+            routes: Vec::new(),
             failures: Vec::new(),
             export: ExportState::default(),
             uptime: Duration::from_secs(90),

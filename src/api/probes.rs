@@ -50,9 +50,11 @@ impl Ask {
     }
 }
 
-/// Whether the loops turn.
-pub(super) fn liveness(pulses: &[Pulse]) -> Vec<Item> {
-    pulses.iter().map(|pulse| Item { name: pulse.name().into(), passes: pulse.age() < STUCK_AFTER }).collect()
+/// Whether the loops turn. Once the process drains, loops end as they should.
+pub(super) fn liveness(pulses: &[Pulse], drain: &Drain) -> Vec<Item> {
+    let ends = drain.phase() != Phase::Running;
+    let passes = |pulse: &Pulse| ends || pulse.age() < STUCK_AFTER;
+    pulses.iter().map(|pulse| Item { name: pulse.name().into(), passes: passes(pulse) }).collect()
 }
 
 /// Whether the start is done.
@@ -158,12 +160,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_stops_beating_fails_liveness_and_beats_it_back() {
-        let pulse = Pulse::new("proxy");
-        assert!(liveness(std::slice::from_ref(&pulse))[0].passes);
+        let (conductor, drain) = drain();
+        let pulses = [Pulse::new("proxy")];
+        assert!(liveness(&pulses, &drain)[0].passes);
         tokio::time::advance(STUCK_AFTER).await;
-        assert!(!liveness(std::slice::from_ref(&pulse))[0].passes);
-        pulse.beat();
-        assert!(liveness(&[pulse])[0].passes);
+        assert!(!liveness(&pulses, &drain)[0].passes);
+        pulses[0].beat();
+        assert!(liveness(&pulses, &drain)[0].passes);
+        tokio::time::advance(STUCK_AFTER).await;
+        conductor.drain_within(STUCK_AFTER);
+        assert!(liveness(&pulses, &drain)[0].passes, "a loop that ended with the drain is not stuck");
     }
 
     #[test]

@@ -15,7 +15,8 @@ use crate::api::config::{Config, Readiness};
 use crate::api::guard::{Guard, guard};
 use crate::api::probes::{self, Ask, Item, Probe};
 use crate::api::state::State;
-use crate::api::{contract, openapi, page};
+use crate::api::{contract, openapi, page, scrape};
+use crate::model::exposition::Format;
 use crate::model::health::{HealthStatus, overall};
 
 /// What is answered. One variant per route, so a route without an answer does not compile.
@@ -26,6 +27,7 @@ pub(super) enum Endpoint {
     Status,
     MonitoringDashboard,
     MonitoringMetrics,
+    Metrics,
     Livez,
     LivezItem,
     Readyz,
@@ -68,6 +70,10 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// As `exposition::Format` names them; a test compares.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 const PROBE_QUERY: &[(&str, &str)] =
     &[("verbose", "tell every item also when all pass"), ("exclude", "do not mind the item of this name; repeatable")];
 const PROBE_ANSWERS: &[(u16, &str)] = &[(200, "passes"), (503, "fails")];
@@ -105,7 +111,24 @@ pub(super) static ROUTES: &[Route] = &[
         Access::Full,
         "Health, counts and activity in one body",
     ),
-    route("/api/v1/monitoring/metrics", Endpoint::MonitoringMetrics, Access::Full, "Counts of the proxied requests"),
+    Route {
+        media: &[JSON, PROMETHEUS, OPEN_METRICS],
+        ..route(
+            "/api/v1/monitoring/metrics",
+            Endpoint::MonitoringMetrics,
+            Access::Full,
+            "Counts of the proxied requests; to a Prometheus scraper, by Accept, what /metrics answers",
+        )
+    },
+    Route {
+        media: &[PROMETHEUS, OPEN_METRICS],
+        ..route(
+            "/metrics",
+            Endpoint::Metrics,
+            Access::Full,
+            "All metrics as Prometheus or, by Accept, OpenMetrics text",
+        )
+    },
     probe("/livez", Endpoint::Livez, "Whether the sidecar's loops turn"),
     probe_item("/livez/{item}", Endpoint::LivezItem, "One item of /livez"),
     probe("/readyz", Endpoint::Readyz, "Whether the sidecar takes traffic"),
@@ -165,7 +188,7 @@ struct Asked {
 }
 
 async fn answer(endpoint: Endpoint, state: &State, asked: Asked) -> Response {
-    let query = asked.request.uri().query();
+    let (query, headers) = (asked.request.uri().query(), asked.request.headers());
     match endpoint {
         Endpoint::Root => redirect("/dashboard"),
         Endpoint::Health => health(state, &asked),
@@ -174,12 +197,18 @@ async fn answer(endpoint: Endpoint, state: &State, asked: Asked) -> Response {
             (state.traffic.settled)().await;
             respond(JSON, contract::dashboard(&state.moment()))
         }
-        Endpoint::MonitoringMetrics => {
-            (state.traffic.settled)().await;
-            respond(JSON, contract::metrics(&state.moment()))
+        Endpoint::MonitoringMetrics => match scrape::asked_for_instead_of_json(headers) {
+            Some(format) => metrics(state, format).await,
+            None => {
+                (state.traffic.settled)().await;
+                respond(JSON, contract::metrics(&state.moment()))
+            }
+        },
+        Endpoint::Metrics => metrics(state, scrape::asked_for(headers).unwrap_or(Format::Prometheus)).await,
+        Endpoint::Livez => {
+            probe_answer(&probes::render("livez", &probes::liveness(&state.pulses, &state.drain), &Ask::parse(query)))
         }
-        Endpoint::Livez => probe_answer(&probes::render("livez", &probes::liveness(&state.pulses), &Ask::parse(query))),
-        Endpoint::LivezItem => item_answer(&probes::liveness(&state.pulses), &asked.request),
+        Endpoint::LivezItem => item_answer(&probes::liveness(&state.pulses, &state.drain), &asked.request),
         Endpoint::Readyz => probe_answer(&probes::render("readyz", &readiness(state, &asked), &Ask::parse(query))),
         Endpoint::ReadyzItem => item_answer(&readiness(state, &asked), &asked.request),
         Endpoint::Startupz => {
@@ -193,6 +222,12 @@ async fn answer(endpoint: Endpoint, state: &State, asked: Asked) -> Response {
         }
         Endpoint::DashboardStyle => respond(CSS, page::STYLE),
     }
+}
+
+async fn metrics(state: &State, format: Format) -> Response {
+    (state.traffic.settled)().await;
+    let (media, page) = scrape::render(format, &state.all_samples());
+    respond(media, page)
 }
 
 fn health(state: &State, asked: &Asked) -> Response {
@@ -268,5 +303,11 @@ mod tests {
         for path in ["/readyz/", "/readyz/a/b", "/nothing", "", "//health", "/health/"] {
             assert!(find(path).is_none(), "{path}");
         }
+    }
+
+    #[test]
+    fn the_media_types_of_metrics_are_those_of_the_pages() {
+        assert_eq!(PROMETHEUS, Format::Prometheus.content_type());
+        assert_eq!(OPEN_METRICS, Format::OpenMetrics.content_type());
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use crate::api::config::Config;
 use crate::api::routes::router;
 use crate::api::state::State;
+use crate::lifecycle::Drain;
 
 /// Why a port could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -76,12 +77,11 @@ impl Bound {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 
-    /// Serves until the process aborts or the future is dropped: while the proxy drains, probes need answers.
+    /// Serves until `end` begins to drain: the end of all rooms, not the proxy's drain, in which probes need answers.
     ///
     /// # Panics
     /// When a listener cannot be registered with the runtime.
-    pub async fn serve(&self, state: State) {
-        let mut drain = state.drain.clone();
+    pub async fn serve(&self, state: State, mut end: Drain) {
         let router = router(Arc::new(state), &self.config);
         let places = Arc::new(Semaphore::new(self.config.connections));
         let mut accepting = JoinSet::new();
@@ -91,7 +91,7 @@ impl Bound {
             accepting.spawn(accept(listener, router.clone(), places.clone()));
         }
         tokio::select! {
-            () = drain.aborted() => {}
+            _ = end.begun() => {}
             Some(ended) = accepting.join_next() => ended.expect("the accept loop has no end"),
         }
     }

@@ -13,10 +13,11 @@ use tokio::time::Instant;
 use crate::api::contract::Moment;
 use crate::lifecycle::{Drain, Latch, Pulse};
 use crate::model::health::CheckReport;
-use crate::model::sample::SampleSource;
+use crate::model::sample::{Sample, SampleSource};
 use crate::model::telemetry::ExportState;
-use crate::model::traffic::{Failure, Totals, Window};
+use crate::model::traffic::{Failure, RouteTraffic, Totals, Window};
 use crate::model::usage::{BusinessRows, SystemUsage};
+use crate::traffic::reader::Reader;
 
 /// Everything that is shown. Each part is read when asked for, and none of them blocks.
 #[derive(Clone)]
@@ -37,7 +38,7 @@ pub struct State {
     pub latches: Vec<Latch>,
     /// The loops that liveness looks at.
     pub pulses: Vec<Pulse>,
-    /// Whether the process is draining.
+    /// Whether the proxy is draining: `/readyz` says so.
     pub drain: Drain,
     /// When the process started.
     pub started: Instant,
@@ -54,6 +55,8 @@ pub struct Traffic {
     pub totals: Arc<dyn Fn() -> Totals + Send + Sync>,
     /// The last 1, 5 and 15 minutes.
     pub windows: Arc<dyn Fn() -> [Window; 3] + Send + Sync>,
+    /// The routes of the last 5 minutes, busiest first.
+    pub routes: Arc<dyn Fn() -> Vec<RouteTraffic> + Send + Sync>,
     /// The last failures, newest first.
     pub failures: Arc<dyn Fn() -> Vec<Failure> + Send + Sync>,
     /// Ends once every answer that a client may already hold is counted; a few microseconds, with a deadline.
@@ -77,6 +80,31 @@ impl State {
     pub(super) fn reports(&self) -> Vec<CheckReport> {
         let now = Instant::now();
         self.checks.borrow().iter().map(|report| report.as_of(now)).collect()
+    }
+
+    /// The samples of all rooms.
+    pub(super) fn all_samples(&self) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        for source in &self.samples {
+            source(&mut samples);
+        }
+        samples
+    }
+}
+
+impl From<Reader> for Traffic {
+    fn from(reader: Reader) -> Self {
+        let [totals, windows, routes, failures, settled] = std::array::from_fn(|_| reader.clone());
+        Self {
+            totals: Arc::new(move || totals.totals()),
+            windows: Arc::new(move || windows.windows()),
+            routes: Arc::new(move || routes.routes()),
+            failures: Arc::new(move || failures.recent_failures()),
+            settled: Arc::new(move || {
+                let reader = settled.clone();
+                Box::pin(async move { reader.settled().await })
+            }),
+        }
     }
 }
 

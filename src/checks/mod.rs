@@ -5,7 +5,7 @@
 //! Never tells raw errors: fixed words and a class, the rest goes, redacted, to our own log.
 
 mod application;
-mod config;
+pub mod config;
 mod damping;
 mod env;
 mod failure;
@@ -20,7 +20,6 @@ use async_trait::async_trait;
 use crate::model::health::HealthStatus;
 use crate::redact::Clean;
 
-pub use config::Config;
 pub use failure::{Class, Failure};
 pub use kinds::{Reader, Targets, build, samples};
 pub use runner::Runner;

@@ -3,7 +3,7 @@
 //! Read-only, in the background, with a limit on every statement: the application never waits for us. A table that is
 //! not there, or that we may not read, is unknown, and so is everything while the database does not answer.
 
-mod config;
+pub mod config;
 mod counts;
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::model::dsn::DatabaseAddress;
 use crate::model::usage::BusinessRows;
 use crate::redact::{Outlet, Redactor};
 
-pub use config::Config;
+use config::Config;
 use counts::Pool;
 
 /// Reads the last counts, from memory.

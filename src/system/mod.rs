@@ -3,7 +3,7 @@
 //! Sampled on the blocking pool every few seconds, because it reads files; everybody else reads the last sample.
 //! Looks at no other process.
 
-mod config;
+pub mod config;
 mod process;
 mod sampler;
 
@@ -19,7 +19,7 @@ use crate::lifecycle::Drain;
 use crate::model::sample::SampleSource;
 use crate::model::usage::SystemUsage;
 
-pub use config::Config;
+use config::Config;
 use sampler::Sampler;
 
 /// Reads the last sample, from memory.

@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use content_factory_sidecar::api::{Config, State, Traffic, bind};
+use content_factory_sidecar::api::config::Config;
+use content_factory_sidecar::api::{State, Traffic, bind};
+use content_factory_sidecar::checks::{Reader, samples};
 use content_factory_sidecar::lifecycle::{Conductor, Latch, Pulse, drain};
 use content_factory_sidecar::model::health::{CheckReport, Criticality, HealthStatus};
 use content_factory_sidecar::model::telemetry::ExportState;
-use content_factory_sidecar::model::traffic::{Failure, Totals, Window};
+use content_factory_sidecar::model::traffic::{Failure, RouteTraffic, Totals, Window};
 use content_factory_sidecar::model::usage::{BusinessRows, SystemUsage};
-use content_factory_sidecar::redact::Clean;
+use content_factory_sidecar::redact::{Clean, Redactor};
 use content_factory_sidecar::settings::{Place, Settings, Tree};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,6 +28,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Port {
     pub(crate) address: SocketAddr,
     pub(crate) conductor: Conductor,
+    _end: Conductor,
     pub(crate) latch: Latch,
     server: JoinHandle<()>,
 }
@@ -93,6 +96,10 @@ fn traffic() -> Traffic {
     Traffic {
         totals: Arc::new(move || totals),
         windows: Arc::new(move || [1, 5, 15].map(window)),
+        routes: Arc::new(move || {
+            let known = RouteTraffic { route: Some(Clean::literal("/videos/{id}")), window: window(5) };
+            vec![known, RouteTraffic { route: None, window: Window { requests: 0, p50_seconds: None, ..window(5) } }]
+        }),
         failures: Arc::new(move || vec![failure()]),
         settled: Arc::new(|| Box::pin(async {})),
     }
@@ -132,29 +139,34 @@ impl Port {
 
     /// Serves these reports with these settings.
     pub(crate) async fn start_with(reports: Vec<CheckReport>, document: Value) -> Self {
+        Self::start_reading(watch::channel(Arc::from(reports)).1, document).await
+    }
+
+    /// Serves what these checks report.
+    pub(crate) async fn start_reading(reports: Reader, document: Value) -> Self {
         let bound = bind(config(document)).expect("port 0 is free");
-        let (conductor, drain) = drain();
-        let reports = watch::channel(Arc::from(reports)).1;
+        let (conductor, draining) = drain();
+        let (end, ending) = drain();
         let latch = Latch::new("listener");
         let rows = BusinessRows { products: Some(42), videos: Some(18), social_media_posts: Some(56) };
         let state = State {
+            samples: vec![samples(reports.clone(), Arc::new(Redactor::new([])))],
             checks: reports,
             system: watch::channel(system()).1,
             rows: watch::channel(rows).1,
             traffic: traffic(),
-            samples: Vec::new(),
             export: Arc::new(ExportState::default),
             latches: vec![latch.clone()],
             pulses: vec![Pulse::new("proxy"), Pulse::new("checks")],
-            drain,
+            drain: draining,
             started: Instant::now(),
             proxy: Some(([127, 0, 0, 1], 18_000).into()),
             upstream: "http://127.0.0.1:8000".into(),
         };
         let address = bound.addresses()[0];
         #[expect(clippy::disallowed_methods, reason = "a test has no supervisor; the handle is aborted in drop")]
-        let server = tokio::spawn(async move { bound.serve(state).await });
-        Self { address, conductor, latch, server }
+        let server = tokio::spawn(async move { bound.serve(state, ending).await });
+        Self { address, conductor, _end: end, latch, server }
     }
 
     /// Asks with GET.

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn database_room(url: &str) -> (database::Database, database::Reader) {
     let address = Some(DatabaseAddress::parse(url).expect("an address of a database"));
-    let config = database::Config { address, period: Duration::from_millis(50) };
+    let config = database::config::Config { address, period: Duration::from_millis(50) };
     database::build(config, Arc::new(Redactor::new([])))
 }
 
@@ -58,7 +58,7 @@ async fn a_database_that_never_answers_leaves_the_rows_unknown() {
 
 #[tokio::test]
 async fn the_machine_is_sampled_in_the_background() {
-    let config = system::Config { period: Duration::from_millis(200) };
+    let config = system::config::Config { period: Duration::from_millis(200) };
     let (room, mut reader) = system::build(&config, std::env::temp_dir());
     let (conductor, drain) = drain();
     let watching = async {

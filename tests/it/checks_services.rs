@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use content_factory_sidecar::checks::{self, Config, Reader, Targets};
+use content_factory_sidecar::checks::config::Config;
+use content_factory_sidecar::checks::{self, Reader, Targets};
 use content_factory_sidecar::lifecycle::{Conductor, Pulse, drain};
 use content_factory_sidecar::model::dsn::DatabaseAddress;
 use content_factory_sidecar::model::health::{CheckReport, HealthStatus};

@@ -3,6 +3,7 @@
 mod api_bodies;
 mod api_port;
 mod api_rules;
+mod api_whole;
 mod checks_rows;
 mod checks_services;
 mod telemetry_delivery;
