@@ -328,3 +328,79 @@ fn below(endpoint: &Url, path: &str) -> Url {
     url.set_path(&format!("{}/{path}", endpoint.path().trim_end_matches('/')));
     url
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Problem;
+    use crate::settings::{Place, Settings, Tree};
+    use serde_json::{Value, json};
+
+    fn read(telemetry: Value) -> (Config, Vec<Problem>, Vec<String>) {
+        let mut tree = Tree::default();
+        tree.merge(json!({"telemetry": telemetry}), &Place("sidecar.yaml".into()));
+        let mut settings = Settings::new(tree, |_: &str| Ok("PEM".to_owned()));
+        let config = Config::read(&mut settings.section("telemetry"));
+        let (_, problems, secrets) = settings.finish();
+        (config, problems, secrets)
+    }
+
+    fn destination(config: &Config, signal: Signal) -> &DestinationConfig {
+        config.destinations[signal as usize].as_ref().unwrap()
+    }
+
+    #[test]
+    fn without_settings_telemetry_goes_to_the_local_collector() {
+        let (config, problems, _) = read(json!({"enabled": true}));
+        assert_eq!(problems, []);
+        let traces = destination(&config, Signal::Traces);
+        assert_eq!((traces.address().as_str(), traces.transport), ("http://127.0.0.1:4317", Transport::Grpc));
+        assert_eq!((traces.compression, traces.timeout), (Compression::Zstd, Duration::from_secs(10)));
+        assert_eq!(traces, destination(&config, Signal::Logs));
+        assert_eq!(config.queue_bytes, [8 << 20, 2 << 20, 6 << 20]);
+    }
+
+    #[test]
+    fn port_4318_means_http_unless_a_protocol_is_set() {
+        let (config, ..) = read(json!({"endpoint": "http://c:4318"}));
+        assert_eq!(destination(&config, Signal::Metrics).transport, Transport::HttpProtobuf);
+        assert_eq!(destination(&config, Signal::Metrics).url(Signal::Metrics).as_str(), "http://c:4318/v1/metrics");
+        assert_eq!(config.remarks, ["OTLP over HTTP to port 4318 of c, as no protocol is set"]);
+        let (config, ..) = read(json!({"endpoint": "http://c:4318", "protocol": "grpc"}));
+        assert_eq!(destination(&config, Signal::Metrics).transport, Transport::Grpc);
+    }
+
+    #[test]
+    fn a_signal_has_its_own_receiver_and_its_exact_url() {
+        let (config, problems, secrets) = read(json!({
+            "headers": "api-key=generic-1", "timeout": "3s",
+            "metrics": {"endpoint": "https://m/api/v2/otlpmetrics", "protocol": "http/protobuf", "headers": "dd-api-key=metric%201"},
+            "logs": {"enabled": false},
+        }));
+        assert_eq!(problems, []);
+        let metrics = destination(&config, Signal::Metrics);
+        assert_eq!(metrics.url(Signal::Metrics).as_str(), "https://m/api/v2/otlpmetrics");
+        assert_eq!(metrics.headers.expose()[0].0, "dd-api-key");
+        assert_eq!(metrics.timeout, Duration::from_secs(3));
+        assert_eq!(destination(&config, Signal::Traces).headers.expose()[0].1, "generic-1");
+        assert!(config.destinations[Signal::Logs as usize].is_none());
+        assert!(secrets.contains(&"metric 1".to_owned()), "the redactor knows the key itself: {secrets:?}");
+        assert!(!format!("{config:?}").contains("generic-1"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (telemetry, path) in [
+            (json!({"endpoint": "collector:4317"}), "telemetry.endpoint"),
+            (json!({"endpoint": "http://user:pw@collector:4317"}), "telemetry.endpoint"),
+            (json!({"protocol": "http/json"}), "telemetry.protocol"),
+            (json!({"headers": "no-equals-sign"}), "telemetry.headers"),
+            (json!({"traces": {"headers": "sp ace=1"}}), "telemetry.traces.headers"),
+            (json!({"tls": {"client_certificate_file": "x"}}), "telemetry.tls.client_key"),
+            (json!({"compression": "brotli"}), "telemetry.compression"),
+        ] {
+            let (_, problems, _) = read(telemetry.clone());
+            assert_eq!(problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(), [path], "{telemetry}");
+        }
+    }
+}

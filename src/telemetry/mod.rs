@@ -7,8 +7,10 @@ pub mod config;
 pub mod environment;
 mod hand_off;
 pub mod intake;
+mod metrics;
 mod otlp;
 mod queue;
+mod reader;
 mod receipt;
 pub mod resource;
 mod sender;
@@ -20,16 +22,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Mutex, mpsc, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tracing::warn;
 
 use crate::lifecycle::{Drain, Phase};
 use crate::model::sample::SampleSource;
-use crate::model::telemetry::{DropReason, ExportCondition, ExportState, Signal};
+use crate::model::telemetry::{DropReason, Signal};
 use crate::redact::Redactor;
 use crate::telemetry::config::Config;
 use crate::telemetry::hand_off::{CHUNKS_PER_WORKER, Chunk, HandOff, WorkerCount};
 use crate::telemetry::intake::Intake;
+use crate::telemetry::metrics::MetricsExporter;
 use crate::telemetry::otlp::Request;
 use crate::telemetry::queue::Queue;
 use crate::telemetry::resource::Resource;
@@ -37,6 +40,7 @@ use crate::telemetry::sender::delivery::{Delivery, Stage};
 use crate::telemetry::sender::destination::Destination;
 use crate::telemetry::span::SpanEncoder;
 
+pub use crate::telemetry::reader::Reader;
 pub use crate::telemetry::sender::DestinationError;
 pub use crate::telemetry::span::Upstream;
 pub use crate::telemetry::span_writer::SpanWriter;
@@ -54,6 +58,7 @@ pub struct Telemetry {
     /// By signal; `None` when it is switched off.
     deliveries: [Option<Delivery>; Signal::ALL.len()],
     reader: Reader,
+    metrics: Mutex<MetricsExporter>,
     /// Held by `run` for its whole life, so that it can be started again after a panic.
     chunks: Mutex<mpsc::Receiver<Chunk>>,
 }
@@ -85,10 +90,11 @@ impl Telemetry {
             SpanWriter::new(SpanEncoder::new(upstream, Arc::clone(redactor)), hand_off)
         });
         let writers = writers.collect();
-        let reader = Reader { queues: queues.clone(), destinations };
+        let reader = Reader::new(queues.clone(), destinations);
         let (resource, scope) = (resource.encoded(), otlp::own_scope());
-        let chunks = Mutex::new(chunks);
-        Ok((Self { config, resource, scope, queues, deliveries, reader, chunks }, writers))
+        let metrics = MetricsExporter::new(config.metrics, resource.clone(), scope.clone(), unix_nanos());
+        let (chunks, metrics) = (Mutex::new(chunks), Mutex::new(metrics));
+        Ok((Self { config, resource, scope, queues, deliveries, reader, metrics, chunks }, writers))
     }
 
     /// Reads the accounts and the state; cheap to clone.
@@ -137,11 +143,16 @@ impl Telemetry {
     }
 
     /// Fills the queues until the drain begins; then takes what is left, and returns the deadline of its delivery.
-    async fn produce(&self, _sources: &[SampleSource], mut drain: Drain) -> Instant {
+    async fn produce(&self, sources: &[SampleSource], mut drain: Drain) -> Instant {
         let mut chunks = self.chunks.lock().await;
+        let mut metrics = self.metrics.lock().await;
+        let interval = self.config.metrics.interval;
+        let mut export = tokio::time::interval_at(Instant::now() + interval, interval);
+        export.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let phase = loop {
             tokio::select! {
                 Some(chunk) = chunks.recv() => self.take_over(&chunk),
+                _ = export.tick() => self.export_metrics(&mut metrics, sources),
                 phase = drain.begun() => break phase,
             }
         };
@@ -154,13 +165,28 @@ impl Telemetry {
         while let Ok(Some(chunk)) = timeout_at(deadline.min(now + LAST_CHUNKS), chunks.recv()).await {
             self.take_over(&chunk);
         }
+        self.export_metrics(&mut metrics, sources);
         deadline
+    }
+
+    fn export_metrics(&self, exporter: &mut MetricsExporter, sources: &[SampleSource]) {
+        if self.deliveries[Signal::Metrics as usize].is_none() {
+            return;
+        }
+        if let Some(request) = exporter.export(sources, unix_nanos()) {
+            self.queues[Signal::Metrics as usize].push(request.into());
+        }
     }
 
     fn take_over(&self, chunk: &Chunk) {
         let body = otlp::request(&self.resource, &self.scope, &chunk.bytes);
         self.queues[Signal::Traces as usize].push_handed_over(Request { items: chunk.items, body });
     }
+}
+
+fn unix_nanos() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// One destination for all signals that go to the same place in the same way.
@@ -178,35 +204,4 @@ fn destinations(
         });
     }
     Ok(made)
-}
-
-/// Reads how the way out fares.
-#[derive(Clone, Debug)]
-pub struct Reader {
-    queues: [Arc<Queue>; Signal::ALL.len()],
-    destinations: [Option<Arc<Destination>>; Signal::ALL.len()],
-}
-
-impl Reader {
-    /// The accounts, each exact at one moment, and the state of deliveries.
-    #[must_use]
-    pub fn state(&self) -> ExportState {
-        let destinations = || self.destinations.iter().flatten();
-        let conditions = destinations().map(|destination| destination.condition());
-        let worst = conditions.max_by_key(|condition| match condition {
-            ExportCondition::Off => 0,
-            ExportCondition::Idle => 1,
-            ExportCondition::Delivering => 2,
-            ExportCondition::Failing => 3,
-        });
-        let last = destinations().filter_map(|destination| destination.last_delivered()).max();
-        let seconds =
-            |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map(|since| since.as_secs_f64()).ok();
-        ExportState {
-            accounts: Signal::ALL.map(|signal| self.queues[signal as usize].account()),
-            condition: worst.unwrap_or(ExportCondition::Off),
-            last_delivered_at: last.and_then(seconds),
-            endpoint: destinations().next().map_or_else(String::new, |destination| destination.config().address()),
-        }
-    }
 }

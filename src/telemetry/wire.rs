@@ -111,6 +111,14 @@ pub(crate) fn int_attribute(out: &mut Vec<u8>, field: u32, key: &str, value: i64
     varint_field(out, 3, value as u64);
 }
 
+/// Writes a `KeyValue` whose value is true or false.
+pub(crate) fn flag_attribute(out: &mut Vec<u8>, field: u32, (key, value): (&str, bool)) {
+    message(out, field, |out| {
+        bytes_field(out, 1, key.as_bytes());
+        message(out, 2, |out| varint_field(out, 2, u64::from(value)));
+    });
+}
+
 fn varint_length(value: usize) -> usize {
     let bits = (usize::BITS - value.leading_zeros()).max(1) as usize;
     bits.div_ceil(7)

@@ -1,0 +1,140 @@
+//! Metrics as OTLP bytes. Pure; the field numbers are those of `metrics.proto`.
+
+use crate::model::catalogue::{Metric, MetricKind};
+use crate::model::sample::{Histogram, LabelValue, SampleValue};
+use crate::telemetry::config::{HistogramForm, Temporality};
+use crate::telemetry::metrics::{Interval, Point};
+use crate::telemetry::wire;
+
+/// Of the exponential buckets of a sample.
+const SCALE: i32 = 3;
+/// In `ScopeMetrics`.
+const METRICS: u32 = 2;
+
+/// How the points of a metric are written.
+pub(crate) struct Form {
+    pub(crate) metric: &'static Metric,
+    pub(crate) interval: Interval,
+    pub(crate) temporality: Temporality,
+    pub(crate) histograms: HistogramForm,
+}
+
+/// Appends a `Metric` with these points.
+pub(crate) fn metric(out: &mut Vec<u8>, form: &Form, points: &[Point]) {
+    let metric = form.metric;
+    let temporality = match form.temporality {
+        Temporality::Delta => 1,
+        Temporality::Cumulative => 2,
+    };
+    wire::message(out, METRICS, |out| {
+        wire::bytes_field(out, 1, metric.name.as_bytes());
+        wire::bytes_field(out, 2, metric.about.as_bytes());
+        wire::bytes_field(out, 3, metric.unit.as_bytes());
+        match metric.kind {
+            MetricKind::Gauge => wire::message(out, 5, |out| numbers(out, form, points)),
+            MetricKind::Counter | MetricKind::UpDownCounter => wire::message(out, 7, |out| {
+                numbers(out, form, points);
+                wire::varint_field(out, 2, temporality);
+                wire::varint_field(out, 3, u64::from(metric.kind == MetricKind::Counter));
+            }),
+            MetricKind::Histogram(bounds) => {
+                let field = match form.histograms {
+                    HistogramForm::Explicit => 9,
+                    HistogramForm::Exponential => 10,
+                };
+                wire::message(out, field, |out| {
+                    histograms(out, form, points, bounds);
+                    wire::varint_field(out, 2, temporality);
+                });
+            }
+        }
+    });
+}
+
+fn numbers(out: &mut Vec<u8>, form: &Form, points: &[Point]) {
+    for point in points {
+        wire::message(out, 1, |out| {
+            times(out, form.interval);
+            match &point.value {
+                SampleValue::Count(count) => wire::fixed64_field(out, 6, *count),
+                SampleValue::Sum(number) | SampleValue::Level(number) => wire::double_field(out, 4, *number),
+                SampleValue::Histogram(_) => {} // the catalogue says that it is none
+            }
+            attributes(out, 7, &point.labels);
+        });
+    }
+}
+
+fn histograms(out: &mut Vec<u8>, form: &Form, points: &[Point], bounds: &[f64]) {
+    for point in points {
+        let SampleValue::Histogram(histogram) = &point.value else { continue };
+        wire::message(out, 1, |out| {
+            times(out, form.interval);
+            wire::fixed64_field(out, 4, histogram.count);
+            wire::double_field(out, 5, histogram.sum);
+            match form.histograms {
+                HistogramForm::Explicit => explicit(out, histogram, bounds, &point.labels),
+                HistogramForm::Exponential => exponential(out, histogram, &point.labels),
+            }
+        });
+    }
+}
+
+fn explicit(out: &mut Vec<u8>, histogram: &Histogram, bounds: &[f64], labels: &[(&'static str, LabelValue)]) {
+    wire::message(out, 6, |out| {
+        histogram.explicit.iter().for_each(|count| out.extend_from_slice(&count.to_le_bytes()));
+    });
+    wire::message(out, 7, |out| {
+        bounds.iter().for_each(|bound| out.extend_from_slice(&bound.to_le_bytes()));
+    });
+    attributes(out, 9, labels);
+    extremes(out, histogram, [11, 12]);
+}
+
+fn exponential(out: &mut Vec<u8>, histogram: &Histogram, labels: &[(&'static str, LabelValue)]) {
+    attributes(out, 1, labels);
+    wire::varint_field(out, 6, zigzag(SCALE));
+    wire::fixed64_field(out, 7, histogram.zero);
+    let first = histogram.exponential.iter().position(|count| *count > 0);
+    let last = histogram.exponential.iter().rposition(|count| *count > 0);
+    if let (Some(first), Some(last)) = (first, last) {
+        let offset = histogram.offset.saturating_add(i32::try_from(first).unwrap_or(i32::MAX));
+        wire::message(out, 8, |out| {
+            wire::varint_field(out, 1, zigzag(offset));
+            wire::message(out, 2, |out| {
+                histogram.exponential[first..=last].iter().for_each(|count| wire::varint(out, *count));
+            });
+        });
+    }
+    extremes(out, histogram, [12, 13]);
+    wire::double_field(out, 14, histogram.zero_threshold);
+}
+
+fn extremes(out: &mut Vec<u8>, histogram: &Histogram, [min, max]: [u32; 2]) {
+    if let Some(value) = histogram.min {
+        wire::double_field(out, min, value);
+    }
+    if let Some(value) = histogram.max {
+        wire::double_field(out, max, value);
+    }
+}
+
+fn times(out: &mut Vec<u8>, interval: Interval) {
+    wire::fixed64_field(out, 2, interval.start);
+    wire::fixed64_field(out, 3, interval.end);
+}
+
+fn attributes(out: &mut Vec<u8>, field: u32, labels: &[(&'static str, LabelValue)]) {
+    for (key, value) in labels {
+        match value {
+            LabelValue::Text(text) => wire::text_attribute(out, field, key, text.as_str().as_bytes()),
+            LabelValue::Number(number) => wire::int_attribute(out, field, key, *number),
+            LabelValue::Flag(flag) => wire::flag_attribute(out, field, (key, *flag)),
+        }
+    }
+}
+
+/// Small negative numbers as small varints (`sint32`).
+fn zigzag(number: i32) -> u64 {
+    u64::from(((number << 1) ^ (number >> 31)) as u32)
+}

@@ -1,0 +1,251 @@
+//! The export of metrics: samples of all rooms, taken every few seconds, as OTLP bytes.
+//!
+//! Samples are cumulative. Who exports deltas must remember what it exported last, and that is all the state here.
+
+mod delta;
+mod encode;
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::model::catalogue::{Metric, MetricKind};
+use crate::model::sample::{LabelValue, Sample, SampleSource, SampleValue};
+use crate::telemetry::config::{HistogramForm, MetricsConfig, Temporality};
+use crate::telemetry::otlp::{self, Request};
+
+/// Points of one `Metric` message: requests are cut between messages.
+const POINTS_PER_MESSAGE: usize = 256;
+
+/// One series: a metric and the values of its labels.
+type Series = (&'static str, Vec<(&'static str, LabelValue)>);
+
+/// Makes export requests of samples.
+#[derive(Debug)]
+pub(crate) struct MetricsExporter {
+    config: MetricsConfig,
+    resource: Vec<u8>,
+    scope: Vec<u8>,
+    /// When the process started, in nanoseconds since the Unix epoch.
+    started: u64,
+    /// When the last export was made.
+    exported: u64,
+    /// What counters and histograms were exported with; bounded by the caps of the rooms on their series.
+    last: HashMap<Series, SampleValue>,
+}
+
+/// A value with its labels, ready to be written.
+pub(crate) struct Point {
+    pub(crate) labels: Vec<(&'static str, LabelValue)>,
+    pub(crate) value: SampleValue,
+}
+
+impl Point {
+    /// Some histograms (sizes of bodies) are kept in the explicit form only.
+    fn has_exponential_form(&self) -> bool {
+        match &self.value {
+            SampleValue::Histogram(histogram) => histogram.zero > 0 || !histogram.exponential.is_empty(),
+            SampleValue::Count(_) | SampleValue::Sum(_) | SampleValue::Level(_) => true,
+        }
+    }
+}
+
+/// The time that a point is about, in nanoseconds since the Unix epoch.
+#[derive(Clone, Copy)]
+pub(crate) struct Interval {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+impl MetricsExporter {
+    pub(crate) fn new(config: MetricsConfig, resource: Vec<u8>, scope: Vec<u8>, started: u64) -> Self {
+        Self { config, resource, scope, started, exported: started, last: HashMap::new() }
+    }
+
+    /// Takes the samples of now; `None` when there is nothing to tell.
+    pub(crate) fn export(&mut self, sources: &[SampleSource], now: u64) -> Option<Request> {
+        let mut samples = Vec::new();
+        sources.iter().for_each(|source| source(&mut samples));
+        let mut metrics: BTreeMap<&'static str, (&'static Metric, Vec<Point>)> = BTreeMap::new();
+        for sample in samples {
+            let metric = sample.metric;
+            if let Some(point) = self.point(sample) {
+                metrics.entry(metric.name).or_insert_with(|| (metric, Vec::new())).1.push(point);
+            }
+        }
+        let mut bytes = Vec::new();
+        let mut items = 0;
+        for (metric, points) in metrics.values() {
+            for points in points.chunks(POINTS_PER_MESSAGE) {
+                encode::metric(&mut bytes, &self.form(metric, now, points), points);
+                items += points.len() as u64;
+            }
+        }
+        self.exported = now;
+        (items > 0).then(|| Request { items, body: otlp::request(&self.resource, &self.scope, &bytes) })
+    }
+
+    fn form(&self, metric: &'static Metric, now: u64, points: &[Point]) -> encode::Form {
+        let temporality = match metric.kind {
+            MetricKind::Counter | MetricKind::Histogram(_) => self.config.temporality,
+            MetricKind::UpDownCounter | MetricKind::Gauge => Temporality::Cumulative,
+        };
+        let start = match temporality {
+            Temporality::Delta => self.exported,
+            Temporality::Cumulative => self.started,
+        };
+        let histograms = match self.config.histograms {
+            HistogramForm::Exponential if points.iter().all(Point::has_exponential_form) => HistogramForm::Exponential,
+            _ => HistogramForm::Explicit,
+        };
+        encode::Form { metric, interval: Interval { start, end: now }, temporality, histograms }
+    }
+
+    /// What is to be exported of a sample; `None` when it did not change.
+    fn point(&mut self, sample: Sample) -> Option<Point> {
+        let Sample { metric, labels, value } = sample;
+        let is_level = matches!(metric.kind, MetricKind::UpDownCounter | MetricKind::Gauge);
+        let value = if is_level || self.config.temporality == Temporality::Cumulative {
+            value
+        } else {
+            let last = self.last.insert((metric.name, labels.clone()), value.clone());
+            delta::since(&value, last.as_ref())
+        };
+        delta::is_worth_telling(&value).then_some(Point { labels, value })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::catalogue;
+    use crate::model::sample::Histogram;
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+    use opentelemetry_proto::tonic::metrics::v1 as proto;
+    use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+    use prost::Message;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    fn exporter(histograms: HistogramForm, temporality: Temporality) -> MetricsExporter {
+        let config = MetricsConfig { interval: Duration::from_secs(15), histograms, temporality };
+        MetricsExporter::new(config, vec![], vec![], 100)
+    }
+
+    fn decoded(request: &Request) -> Vec<proto::Metric> {
+        let decoded = ExportMetricsServiceRequest::decode(request.body.as_slice()).unwrap();
+        assert_eq!(otlp::count(crate::model::telemetry::Signal::Metrics, &request.body), Ok(request.items));
+        decoded.resource_metrics[0].scope_metrics[0].metrics.clone()
+    }
+
+    /// A source whose samples the test sets.
+    fn source(samples: Vec<Sample>) -> (SampleSource, Arc<Mutex<Vec<Sample>>>) {
+        let shared = Arc::new(Mutex::new(samples));
+        let read = Arc::clone(&shared);
+        (Arc::new(move |out: &mut Vec<Sample>| out.extend(read.lock().unwrap().iter().cloned())), shared)
+    }
+
+    fn histogram(exponential: &[u64], offset: i32, zero: u64) -> Histogram {
+        let count = exponential.iter().sum::<u64>() + zero;
+        let mut explicit = vec![0; catalogue::REQUEST_SECONDS.len() + 1];
+        explicit[3] = count;
+        let exponential = exponential.to_vec();
+        let sum = count as f64;
+        Histogram {
+            explicit,
+            zero,
+            zero_threshold: 0.5,
+            offset,
+            exponential,
+            sum,
+            count,
+            min: Some(0.1),
+            max: Some(2.0),
+        }
+    }
+
+    #[test]
+    fn counters_are_exported_as_differences_and_levels_as_they_are() {
+        let produced = |count| Sample::count(&catalogue::TELEMETRY_PRODUCED, count).with_literal("signal", "traces");
+        let queued = Sample::level(&catalogue::TELEMETRY_QUEUED, 4.0);
+        let (source, samples) = source(vec![produced(5), queued]);
+        let sources = [source];
+        let mut exporter = exporter(HistogramForm::Exponential, Temporality::Delta);
+        let mut seen = Vec::new();
+        for (time, count) in [(200, 5), (300, 9), (400, 9)] {
+            samples.lock().unwrap()[0] = produced(count);
+            for metric in decoded(&exporter.export(&sources, time).unwrap()) {
+                let Some(Data::Sum(sum)) = metric.data else { panic!("{metric:?}") };
+                let point = &sum.data_points[0];
+                seen.push((
+                    metric.name,
+                    sum.aggregation_temporality,
+                    point.start_time_unix_nano,
+                    point.time_unix_nano,
+                    format!("{:?}", point.value),
+                ));
+            }
+        }
+        let (produced, queued) =
+            ("content_factory.telemetry.produced".to_owned(), "content_factory.telemetry.queued".to_owned());
+        let level = "Some(AsDouble(4.0))".to_owned();
+        let expected = [
+            (produced.clone(), 1, 100, 200, "Some(AsInt(5))".to_owned()),
+            (queued.clone(), 2, 100, 200, level.clone()),
+            (produced, 1, 200, 300, "Some(AsInt(4))".to_owned()),
+            (queued.clone(), 2, 100, 300, level.clone()),
+            (queued, 2, 100, 400, level),
+        ];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_histogram_is_told_by_its_new_values() {
+        let sample = |histogram| Sample::histogram(&catalogue::HTTP_SERVER_REQUEST_DURATION, histogram);
+        let (source, samples) = source(vec![sample(histogram(&[1, 2, 3], -4, 1))]);
+        let sources = [source];
+        let mut exporter = exporter(HistogramForm::Exponential, Temporality::Delta);
+        exporter.export(&sources, 200).unwrap();
+        // one bucket lower than before, and one value more in the middle
+        *samples.lock().unwrap() = vec![sample(histogram(&[5, 1, 3, 3], -5, 1))];
+        let metrics = decoded(&exporter.export(&sources, 300).unwrap());
+        let Some(Data::ExponentialHistogram(data)) = &metrics[0].data else { panic!("{metrics:?}") };
+        let point = &data.data_points[0];
+        let positive = point.positive.clone().unwrap();
+        assert_eq!((positive.offset, positive.bucket_counts), (-5, vec![5, 0, 1]));
+        assert_eq!((point.count, point.zero_count, point.sum, point.scale), (6, 0, Some(6.0), 3));
+        assert_eq!((point.min, point.zero_threshold, data.aggregation_temporality), (None, 0.5, 1));
+        assert!(exporter.export(&sources, 400).is_none(), "nothing new");
+    }
+
+    #[test]
+    fn a_histogram_without_exponential_buckets_is_exported_explicitly() {
+        let sample = Sample::histogram(
+            &catalogue::HTTP_SERVER_REQUEST_BODY_SIZE,
+            Histogram { explicit: vec![3], count: 3, sum: 9.0, ..Histogram::default() },
+        );
+        let mut exporter = exporter(HistogramForm::Exponential, Temporality::Delta);
+        let metrics = decoded(&exporter.export(&[source(vec![sample]).0], 200).unwrap());
+        assert!(matches!(metrics[0].data, Some(Data::Histogram(_))), "{metrics:?}");
+    }
+
+    #[test]
+    fn explicit_and_cumulative_forms_are_as_the_conventions_have_them() {
+        let sample = Sample::histogram(&catalogue::HTTP_SERVER_REQUEST_DURATION, histogram(&[7], 0, 0))
+            .with("http.response.status_code", LabelValue::Number(200));
+        let sources = [source(vec![sample]).0];
+        let mut exporter = exporter(HistogramForm::Explicit, Temporality::Cumulative);
+        for time in [200, 300] {
+            let metrics = decoded(&exporter.export(&sources, time).unwrap());
+            let Some(Data::Histogram(data)) = &metrics[0].data else { panic!("{metrics:?}") };
+            let point = &data.data_points[0];
+            assert_eq!(point.explicit_bounds, catalogue::REQUEST_SECONDS);
+            assert_eq!((point.bucket_counts[3], point.bucket_counts.len()), (7, 15));
+            assert_eq!((point.start_time_unix_nano, point.max, data.aggregation_temporality), (100, Some(2.0), 2));
+            assert_eq!(point.attributes[0].key, "http.response.status_code");
+        }
+        assert_eq!(metrics_unit(&sources), "s");
+    }
+
+    fn metrics_unit(sources: &[SampleSource]) -> String {
+        decoded(&exporter(HistogramForm::Explicit, Temporality::Delta).export(sources, 1).unwrap())[0].unit.clone()
+    }
+}

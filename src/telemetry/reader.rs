@@ -1,0 +1,70 @@
+//! What others may know of the way out: accounts and state, read at any time from any thread.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::model::catalogue::{
+    TELEMETRY_DELIVERED, TELEMETRY_DROPPED, TELEMETRY_PRODUCED, TELEMETRY_QUEUE_BYTES, TELEMETRY_QUEUED,
+    TELEMETRY_REJECTED,
+};
+use crate::model::sample::Sample;
+use crate::model::telemetry::{DropReason, ExportCondition, ExportState, Signal};
+use crate::telemetry::queue::Queue;
+use crate::telemetry::sender::destination::Destination;
+
+/// By signal; `None` when it is switched off.
+pub(crate) type Destinations = [Option<Arc<Destination>>; Signal::ALL.len()];
+
+/// Reads how the way out fares.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    queues: [Arc<Queue>; Signal::ALL.len()],
+    destinations: Destinations,
+}
+
+impl Reader {
+    pub(crate) fn new(queues: [Arc<Queue>; Signal::ALL.len()], destinations: Destinations) -> Self {
+        Self { queues, destinations }
+    }
+
+    /// The accounts, each exact at one moment, and the state of deliveries.
+    #[must_use]
+    pub fn state(&self) -> ExportState {
+        let destinations = || self.destinations.iter().flatten();
+        let conditions = destinations().map(|destination| destination.condition());
+        let worst = conditions.max_by_key(|condition| match condition {
+            ExportCondition::Off => 0,
+            ExportCondition::Idle => 1,
+            ExportCondition::Delivering => 2,
+            ExportCondition::Failing => 3,
+        });
+        let last = destinations().filter_map(|destination| destination.last_delivered()).max();
+        let seconds =
+            |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map(|since| since.as_secs_f64()).ok();
+        ExportState {
+            accounts: Signal::ALL.map(|signal| self.queues[signal as usize].account()),
+            condition: worst.unwrap_or(ExportCondition::Off),
+            last_delivered_at: last.and_then(seconds),
+            endpoint: destinations().next().map_or_else(String::new, |destination| destination.config().address()),
+        }
+    }
+
+    /// The accounts as metrics.
+    pub fn samples(&self, out: &mut Vec<Sample>) {
+        for signal in Signal::ALL {
+            let account = self.queues[signal as usize].account();
+            let labelled = |sample: Sample| sample.with_literal("signal", signal.label());
+            out.push(labelled(Sample::count(&TELEMETRY_PRODUCED, account.produced)));
+            out.push(labelled(Sample::count(&TELEMETRY_DELIVERED, account.delivered)));
+            out.push(labelled(Sample::count(&TELEMETRY_REJECTED, account.rejected)));
+            for reason in DropReason::ALL {
+                let dropped = Sample::count(&TELEMETRY_DROPPED, account.dropped[reason as usize]);
+                out.push(labelled(dropped).with_literal("reason", reason.label()));
+            }
+            let queued = Sample::level(&TELEMETRY_QUEUED, account.queued as f64);
+            out.push(labelled(queued).with_literal("place", "memory"));
+            let bytes = Sample::level(&TELEMETRY_QUEUE_BYTES, account.queued_bytes as f64);
+            out.push(labelled(bytes).with_literal("place", "memory"));
+        }
+    }
+}
