@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::sample::{Histogram, SampleValue};
+use crate::model::sample::{Exponential, Histogram, SampleValue};
 
 /// The difference to the last value; the whole value when there is none, or when the series began anew.
 pub(crate) fn since(value: &SampleValue, last: Option<&SampleValue>) -> SampleValue {
@@ -31,14 +31,13 @@ pub(crate) fn is_worth_telling(value: &SampleValue) -> bool {
 fn difference(now: &Histogram, before: &Histogram) -> Histogram {
     let explicit = now.explicit.iter().enumerate();
     let explicit = explicit.map(|(i, count)| count.saturating_sub(before.explicit.get(i).copied().unwrap_or(0)));
-    let exponential = now.exponential.iter().zip(now.offset..);
-    let exponential = exponential.map(|(count, index)| count.saturating_sub(bucket(before, index)));
+    let exponential = now.exponential.as_ref().map(|now| match &before.exponential {
+        Some(before) => exponential_difference(now, before),
+        None => now.clone(),
+    });
     Histogram {
         explicit: explicit.collect(),
-        zero: now.zero.saturating_sub(before.zero),
-        zero_threshold: now.zero_threshold,
-        offset: now.offset,
-        exponential: exponential.collect(),
+        exponential,
         sum: (now.sum - before.sum).max(0.0),
         count: now.count - before.count,
         // those of the whole life say nothing about the interval
@@ -47,7 +46,18 @@ fn difference(now: &Histogram, before: &Histogram) -> Histogram {
     }
 }
 
-fn bucket(histogram: &Histogram, index: i32) -> u64 {
-    let position = usize::try_from(i64::from(index) - i64::from(histogram.offset)).ok();
-    position.and_then(|position| histogram.exponential.get(position)).copied().unwrap_or(0)
+fn exponential_difference(now: &Exponential, before: &Exponential) -> Exponential {
+    let counts = now.counts.iter().zip(now.offset..);
+    let counts = counts.map(|(count, index)| count.saturating_sub(bucket(before, index)));
+    Exponential {
+        zero: now.zero.saturating_sub(before.zero),
+        zero_threshold: now.zero_threshold,
+        offset: now.offset,
+        counts: counts.collect(),
+    }
+}
+
+fn bucket(exponential: &Exponential, index: i32) -> u64 {
+    let position = usize::try_from(i64::from(index) - i64::from(exponential.offset)).ok();
+    position.and_then(|position| exponential.counts.get(position)).copied().unwrap_or(0)
 }

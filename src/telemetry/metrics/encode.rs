@@ -1,13 +1,11 @@
 //! Metrics as OTLP bytes. Pure; the field numbers are those of `metrics.proto`.
 
 use crate::model::catalogue::{Metric, MetricKind};
-use crate::model::sample::{Histogram, LabelValue, SampleValue};
+use crate::model::sample::{Exponential, Histogram, LabelValue, SampleValue};
 use crate::telemetry::config::{HistogramForm, Temporality};
 use crate::telemetry::metrics::{Interval, Point};
 use crate::telemetry::wire;
 
-/// Of the exponential buckets of a sample.
-const SCALE: i32 = 3;
 /// In `ScopeMetrics`.
 const METRICS: u32 = 2;
 
@@ -72,42 +70,46 @@ fn histograms(out: &mut Vec<u8>, form: &Form, points: &[Point], bounds: &[f64]) 
             times(out, form.interval);
             wire::fixed64_field(out, 4, histogram.count);
             wire::double_field(out, 5, histogram.sum);
-            match form.histograms {
-                HistogramForm::Explicit => explicit(out, histogram, bounds, &point.labels),
-                HistogramForm::Exponential => exponential(out, histogram, &point.labels),
+            match (form.histograms, &histogram.exponential) {
+                (HistogramForm::Exponential, Some(buckets)) => {
+                    attributes(out, 1, &point.labels);
+                    exponential(out, buckets);
+                    extremes(out, histogram, [12, 13]);
+                }
+                _ => {
+                    explicit(out, histogram, bounds);
+                    attributes(out, 9, &point.labels);
+                    extremes(out, histogram, [11, 12]);
+                }
             }
         });
     }
 }
 
-fn explicit(out: &mut Vec<u8>, histogram: &Histogram, bounds: &[f64], labels: &[(&'static str, LabelValue)]) {
+fn explicit(out: &mut Vec<u8>, histogram: &Histogram, bounds: &[f64]) {
     wire::message(out, 6, |out| {
         histogram.explicit.iter().for_each(|count| out.extend_from_slice(&count.to_le_bytes()));
     });
     wire::message(out, 7, |out| {
         bounds.iter().for_each(|bound| out.extend_from_slice(&bound.to_le_bytes()));
     });
-    attributes(out, 9, labels);
-    extremes(out, histogram, [11, 12]);
 }
 
-fn exponential(out: &mut Vec<u8>, histogram: &Histogram, labels: &[(&'static str, LabelValue)]) {
-    attributes(out, 1, labels);
-    wire::varint_field(out, 6, zigzag(SCALE));
-    wire::fixed64_field(out, 7, histogram.zero);
-    let first = histogram.exponential.iter().position(|count| *count > 0);
-    let last = histogram.exponential.iter().rposition(|count| *count > 0);
+fn exponential(out: &mut Vec<u8>, buckets: &Exponential) {
+    wire::varint_field(out, 6, zigzag(Exponential::SCALE));
+    wire::fixed64_field(out, 7, buckets.zero);
+    let first = buckets.counts.iter().position(|count| *count > 0);
+    let last = buckets.counts.iter().rposition(|count| *count > 0);
     if let (Some(first), Some(last)) = (first, last) {
-        let offset = histogram.offset.saturating_add(i32::try_from(first).unwrap_or(i32::MAX));
+        let offset = buckets.offset.saturating_add(i32::try_from(first).unwrap_or(i32::MAX));
         wire::message(out, 8, |out| {
             wire::varint_field(out, 1, zigzag(offset));
             wire::message(out, 2, |out| {
-                histogram.exponential[first..=last].iter().for_each(|count| wire::varint(out, *count));
+                buckets.counts[first..=last].iter().for_each(|count| wire::varint(out, *count));
             });
         });
     }
-    extremes(out, histogram, [12, 13]);
-    wire::double_field(out, 14, histogram.zero_threshold);
+    wire::double_field(out, 14, buckets.zero_threshold);
 }
 
 fn extremes(out: &mut Vec<u8>, histogram: &Histogram, [min, max]: [u32; 2]) {

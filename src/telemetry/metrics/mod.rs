@@ -42,7 +42,7 @@ impl Point {
     /// Some histograms (sizes of bodies) are kept in the explicit form only.
     fn has_exponential_form(&self) -> bool {
         match &self.value {
-            SampleValue::Histogram(histogram) => histogram.zero > 0 || !histogram.exponential.is_empty(),
+            SampleValue::Histogram(histogram) => histogram.exponential.is_some(),
             SampleValue::Count(_) | SampleValue::Sum(_) | SampleValue::Level(_) => true,
         }
     }
@@ -117,7 +117,7 @@ impl MetricsExporter {
 mod tests {
     use super::*;
     use crate::model::catalogue;
-    use crate::model::sample::Histogram;
+    use crate::model::sample::{Exponential, Histogram};
     use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
     use opentelemetry_proto::tonic::metrics::v1 as proto;
     use opentelemetry_proto::tonic::metrics::v1::metric::Data;
@@ -147,14 +147,11 @@ mod tests {
         let count = exponential.iter().sum::<u64>() + zero;
         let mut explicit = vec![0; catalogue::REQUEST_SECONDS.len() + 1];
         explicit[3] = count;
-        let exponential = exponential.to_vec();
         let sum = count as f64;
+        let counts = exponential.to_vec();
         Histogram {
             explicit,
-            zero,
-            zero_threshold: 0.5,
-            offset,
-            exponential,
+            exponential: Some(Exponential { zero, zero_threshold: 0.5, offset, counts }),
             sum,
             count,
             min: Some(0.1),
