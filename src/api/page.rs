@@ -437,4 +437,32 @@ mod tests {
         counts[DropReason::QueueFull as usize] = 3;
         assert_eq!(dropped(&counts), "3 (queue_full 3)");
     }
+
+    /// The relative luminance of `#rrggbb` (WCAG 2.2).
+    fn luminance(colour: &str) -> f64 {
+        let channel = |at: usize| {
+            let value = f64::from(u8::from_str_radix(&colour[at..at + 2], 16).expect("two hex digits")) / 255.0;
+            if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+        };
+        0.2126 * channel(1) + 0.7152 * channel(3) + 0.0722 * channel(5)
+    }
+
+    #[test]
+    fn every_text_reads_on_its_ground_in_both_themes() {
+        let themes: Vec<&str> = STYLE.split(":root {").skip(1).map(|rest| rest.split('}').next().unwrap()).collect();
+        assert_eq!(themes.len(), 2);
+        for theme in themes {
+            let colour = |name: &str| {
+                let (_, rest) = theme.split_once(&format!("--{name}: ")).unwrap_or_else(|| panic!("no {name}"));
+                luminance(&rest[..7])
+            };
+            for ground in ["paper", "card"] {
+                for text in ["ink", "faint", "link", "healthy", "degraded", "unhealthy", "unknown"] {
+                    let (low, high) = (colour(ground).min(colour(text)), colour(ground).max(colour(text)));
+                    let contrast = (high + 0.05) / (low + 0.05);
+                    assert!(contrast >= 4.5, "{text} on {ground}: {contrast:.2}");
+                }
+            }
+        }
+    }
 }

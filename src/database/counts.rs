@@ -27,23 +27,24 @@ pub(super) enum Pool {
 /// A table's statements; literals, because a name cannot be a parameter.
 struct Table {
     name: &'static str,
+    /// Nothing when the table is not there or may not be read: asking for it would fill the server's log with errors.
     postgres_estimate: &'static str,
     count: &'static str,
 }
 
 const PRODUCTS: Table = Table {
     name: "products",
-    postgres_estimate: "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass('products')",
+    postgres_estimate: "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass('products') AND has_any_column_privilege(oid, 'SELECT')",
     count: "SELECT count(*) FROM products",
 };
 const VIDEOS: Table = Table {
     name: "videos",
-    postgres_estimate: "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass('videos')",
+    postgres_estimate: "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass('videos') AND has_any_column_privilege(oid, 'SELECT')",
     count: "SELECT count(*) FROM videos",
 };
 const SOCIAL_MEDIA_POSTS: Table = Table {
     name: "social_media_posts",
-    postgres_estimate: "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass('social_media_posts')",
+    postgres_estimate: "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass('social_media_posts') AND has_any_column_privilege(oid, 'SELECT')",
     count: "SELECT count(*) FROM social_media_posts",
 };
 

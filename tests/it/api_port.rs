@@ -98,7 +98,7 @@ fn traffic() -> Traffic {
         windows: Arc::new(move || [1, 5, 15].map(window)),
         routes: Arc::new(move || {
             let known = RouteTraffic { route: Some(Clean::literal("/videos/{id}")), window: window(5) };
-            vec![known, RouteTraffic { route: None, window: Window { requests: 0, p50_seconds: None, ..window(5) } }]
+            vec![known, RouteTraffic { route: None, window: Window { errors: 0, p99_seconds: None, ..window(5) } }]
         }),
         failures: Arc::new(move || vec![failure()]),
         settled: Arc::new(|| Box::pin(async {})),

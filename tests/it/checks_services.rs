@@ -15,6 +15,7 @@ use content_factory_sidecar::model::traffic::Totals;
 use content_factory_sidecar::redact::Redactor;
 use content_factory_sidecar::settings::{Place, Settings, Tree};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
@@ -232,6 +233,34 @@ async fn black_holes_time_out_by_themselves_and_delay_nobody() {
     let report = checks.until("redis", |report| report.latency.is_some()).await;
     assert!(report.latency.expect("it ran") < Duration::from_secs(5), "{report:?}");
     assert!(checks.pulse.age() < PATIENCE.min(started.elapsed() + Duration::from_secs(1)));
+}
+
+#[tokio::test]
+async fn a_run_that_is_cut_off_takes_its_connection_with_it() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
+    let hole = listener.local_addr().expect("a bound listener");
+    for (document, database) in [
+        (json!({"redis": {"url": format!("redis://:canary@{hole}/0")}}), None),
+        (json!({"external_api": {"url": format!("http://{hole}/")}}), None),
+        (json!({}), Some(format!("postgresql://u@{hole}/x"))),
+    ] {
+        let _checks = Checks::start(document.clone(), database.as_deref(), None);
+        for _ in 0..3 {
+            let ended = async {
+                let (mut stream, _) = listener.accept().await.expect("a check connects");
+                while stream.read(&mut [0; 1_024]).await.expect("a check writes, then ends") > 0 {}
+            };
+            assert!(timeout(PATIENCE, ended).await.is_ok(), "a connection stays open: {document} {database:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_too_long_is_degraded() {
+    let limits = json!({"period": "100ms", "timeout": "90ms", "degraded_above": "0"});
+    let document = json!({"checks": {"application": limits}});
+    let mut checks = Checks::start(document, None, Some(black_hole()));
+    assert_eq!(checks.message("application", HealthStatus::Degraded).await, "Application connection slow");
 }
 
 #[tokio::test]
