@@ -123,7 +123,7 @@ fn status_line(line: &[u8]) -> Result<(u16, u8), Stop> {
         Some(_) => false,
     };
     let status = digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
-    if reason_fits && (100..600).contains(&status) { Ok((status, minor)) } else { Err(fault()) }
+    if reason_fits && status >= 100 { Ok((status, minor)) } else { Err(fault()) }
 }
 
 #[cfg(test)]
@@ -161,7 +161,7 @@ mod tests {
             b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
             b"HTTP/1.1 200 a\x01b\r\nContent-Length: 0\r\n\r\n",
             b"HTTP/2 200 OK\r\nContent-Length: 0\r\n\r\n",
-            b"HTTP/1.1 999 OK\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
             b"HTTP/1.1 204 OK\r\nContent-Length: 0\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n",
