@@ -20,7 +20,7 @@ pub(crate) const FOLLOWER: &[u8] = b"/oracle-follower";
 pub(crate) const FOLLOWER_BODY: &[u8] = b"follower";
 /// The target of a request that is no part of an entry: when it is answered, the proxy has dealt with what came before.
 pub(crate) const BARRIER: &[u8] = b"/oracle-barrier";
-/// How long the origin may need to read what is already on its way.
+/// How long this process may need to see a connection that the kernel has accepted.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// What came in on one connection.
@@ -91,13 +91,12 @@ impl Origin {
 
     /// Ends all connections and returns what came in on them, in order of arrival.
     ///
-    /// The origin closes its side first: a proxy gives up an idle connection then, and all bytes that it has
-    /// written are read before its FIN.
+    /// A socket that is shut down for reading still gives what has arrived, then its end: nothing is lost, and
+    /// nobody waits for a proxy that keeps its idle connections.
     pub(crate) fn settle(&self) -> Vec<Record> {
         let open = self.take_open();
         for (stream, _) in &open {
-            let _gone_is_fine = stream.set_read_timeout(Some(SETTLE));
-            let _gone_is_fine = stream.shutdown(Shutdown::Write);
+            let _gone_is_fine = stream.shutdown(Shutdown::Both);
         }
         open.into_iter().map(|(_, thread)| thread.join().expect("the origin does not panic")).collect()
     }

@@ -3,7 +3,7 @@
 use crate::client::Seen;
 use crate::corpus::{End, Entry, Kind};
 use crate::fidelity;
-use crate::grammar::{Grammar, Stop};
+use crate::grammar::{Grammar, Stop, members};
 use crate::origin::FOLLOWER_BODY;
 use crate::responses::{self, Closing, Reading};
 use crate::verdict::{Demand, Judgement, Verdict};
@@ -110,13 +110,26 @@ fn dirt(reply: &Reply<'_>, played: &Reading, got: &Reading, next: &Reading) -> V
     for answer in follower.filter(|answer| answer.body.bytes != FOLLOWER_BODY && answer.status < 500) {
         dirt.push(format!("another request was answered with {:?}", answer.body.bytes.escape_ascii().to_string()));
     }
-    let poisoned = |seen: &Seen| seen.bytes.windows(POISON.len()).any(|part| part == POISON);
-    // In a body that lasts until the connection closes everything belongs to it.
-    let swallowed = played.finals.first().is_some_and(|sent| sent.body.bytes.windows(6).any(|part| part == POISON));
-    if poisoned(reply.next) || (poisoned(reply.first) && !swallowed && reply.entry.kind != Kind::Lawful) {
-        dirt.push("bytes beyond the end of a response reached a client".to_owned());
+    match got.finals.first() {
+        Some(switched) if switched.status == 101 => {
+            let asked = reply.entry.ask == "websocket" && members(&switched.fields, "upgrade") == [b"websocket"];
+            if !asked {
+                dirt.push("a change to a protocol that was not asked for".to_owned());
+            }
+        }
+        Some(_) if poisoned(&reply.first.bytes[got.first_end..]) => {
+            dirt.push("bytes beyond the end of a response reached its client".to_owned());
+        }
+        _ => {}
+    }
+    if poisoned(&reply.next.bytes) {
+        dirt.push("bytes beyond the end of a response reached the next client".to_owned());
     }
     dirt
+}
+
+fn poisoned(bytes: &[u8]) -> bool {
+    bytes.windows(POISON.len()).any(|part| part == POISON)
 }
 
 fn shortcomings(reply: &Reply<'_>, played: &Reading, got: &Reading, verdict: Verdict) -> Vec<String> {

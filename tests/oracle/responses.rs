@@ -36,6 +36,8 @@ pub(crate) struct Reading {
     pub(crate) finals: Vec<Response>,
     /// The head of the one whose body is not complete.
     pub(crate) partial: Option<Response>,
+    /// Where the first final response ends.
+    pub(crate) first_end: usize,
     /// Bytes after a 101.
     pub(crate) tunnel: Vec<u8>,
     /// Why it ended.
@@ -44,14 +46,23 @@ pub(crate) struct Reading {
 
 /// Reads the responses to requests with these methods.
 pub(crate) fn read(bytes: &[u8], methods: &[Vec<u8>], closing: Closing, grammar: Grammar) -> Reading {
-    let mut reading =
-        Reading { interim: Vec::new(), finals: Vec::new(), partial: None, tunnel: Vec::new(), stop: Stop::Clean };
+    let mut reading = Reading {
+        interim: Vec::new(),
+        finals: Vec::new(),
+        partial: None,
+        first_end: 0,
+        tunnel: Vec::new(),
+        stop: Stop::Clean,
+    };
     let mut cursor = Cursor { bytes, at: 0 };
     while cursor.at < bytes.len() {
         let method = methods.get(reading.finals.len()).map_or(&b"GET"[..], Vec::as_slice);
         if let Err(stop) = next(&mut cursor, method, closing, (grammar, &mut reading)) {
             reading.stop = stop;
             break;
+        }
+        if reading.finals.len() == 1 && reading.first_end == 0 {
+            reading.first_end = cursor.at;
         }
         if reading.finals.last().is_some_and(|last| last.status == 101) {
             reading.tunnel = bytes[cursor.at..].to_vec();

@@ -106,8 +106,9 @@ pub(crate) fn judge(case: &Case<'_>, demand: Demand) -> Judgement {
     };
     let mut faults = dirt;
     if let (Some(place), Stop::Clean) = (arrived.truncated, &sent.stop) {
-        // After an early answer the rest of a body may be dropped, with its connection.
-        if !case.entry.bytes().windows(7).any(|part| part == b"/early/") {
+        // After an early answer the rest of a body may be dropped, with its connection; and what may be refused
+        // may be refused in the middle.
+        if case.entry.kind == Kind::Lawful && !case.entry.bytes().windows(7).any(|part| part == b"/early/") {
             faults.push(format!("a complete request arrived cut off {place}"));
         }
     }
