@@ -286,7 +286,10 @@ impl<S: RequestSink> Connection<S> {
         let facts = Facts::unknown(Client { peer: address, address: address.ip() });
         let in_flight = InFlight::begin(&self.worker, facts, Counting::Counted);
         let answer = Answer::refusal(refusal);
-        self.write_answer(in_flight, (Method::Other, &answer, After::Close), Outcome::Refused(refusal)).await
+        // not understood, but no answer to HEAD has a body (RFC 9110, section 9.3.2)
+        let is_head = self.inbox.filled().starts_with(b"HEAD ");
+        let method = if is_head { Method::Head } else { Method::Other };
+        self.write_answer(in_flight, (method, &answer, After::Close), Outcome::Refused(refusal)).await
     }
 
     async fn write_answer(

@@ -92,6 +92,8 @@ pub(crate) struct Exchange<'c, S: RequestSink> {
     is_write_broken: bool,
     is_client_done: bool,
     interim: u8,
+    /// 100 (Continue) went out in the application's place.
+    has_sent_continue: bool,
     waits: Waits,
     moved: bool,
 }
@@ -111,6 +113,7 @@ impl<'c, S: RequestSink> Exchange<'c, S> {
             is_write_broken: false,
             is_client_done: false,
             interim: 0,
+            has_sent_continue: false,
             waits: Waits::default(),
             moved: false,
         }
@@ -171,7 +174,7 @@ impl<'c, S: RequestSink> Exchange<'c, S> {
             Wait::Continue => {
                 // the application says nothing: the client shall not wait for ever (RFC 9110, section 10.1.1)
                 self.waits.end(Wait::Continue);
-                self.plan.expects_continue = false;
+                (self.plan.expects_continue, self.has_sent_continue) = (false, true);
                 self.client.worker.buffers.lend_outbox(&mut self.client.outbox);
                 self.client.outbox.bytes.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 None
@@ -459,8 +462,10 @@ impl<'c, S: RequestSink> Exchange<'c, S> {
     }
 
     fn switch(&mut self, head: &Response<'_, '_>) -> Result<(), UpstreamFault> {
-        // a tunnel that nobody asked for would carry requests past all checks
-        if !self.plan.upgrades || !head.has_upgrade || !head.options.upgrade {
+        // a tunnel that nobody asked for, or for another protocol, would carry requests past all checks
+        let asked = self.plan.upgrade.and_then(|place| self.client.worker.config.upgrades.get(place));
+        let named = head.upgrade.filter(|_| head.options.upgrade);
+        if !asked.zip(named).is_some_and(|(asked, named)| asked.as_bytes().eq_ignore_ascii_case(named)) {
             return Err(UpstreamFault::BadAnswer);
         }
         self.note_head(head, RequestKind::Tunnel);
@@ -474,8 +479,8 @@ impl<'c, S: RequestSink> Exchange<'c, S> {
         if self.interim > MAX_INTERIM {
             return Err(UpstreamFault::BadAnswer);
         }
-        // a client of HTTP/1.0 knows no interim answers, and one that has its 100 needs no second
-        let wanted = head.status != 100 || self.plan.expects_continue;
+        // a client of HTTP/1.0 knows no interim answers, and one that has its 100 from us needs no second
+        let wanted = head.status != 100 || !self.has_sent_continue;
         if head.status == 100 {
             self.plan.expects_continue = false;
             self.waits.end(Wait::Continue);

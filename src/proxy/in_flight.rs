@@ -70,13 +70,14 @@ impl Kept {
     /// Copies what the record shows of a head into `bytes`, whose memory is used again.
     pub(crate) fn of(request: &Request<'_, '_>, tracestate: &[u8], mut bytes: Vec<u8>) -> Self {
         bytes.clear();
-        for part in [request.method_text, request.target, request.user_agent.unwrap_or_default(), tracestate] {
+        let (slash, agent) = (request.missing_slash(), request.user_agent.unwrap_or_default());
+        for part in [request.method_text, slash, request.target, agent, tracestate] {
             bytes.extend_from_slice(part);
         }
         Self {
             bytes,
             method: request.method_text.len(),
-            target: request.target.len(),
+            target: slash.len() + request.target.len(),
             user_agent: request.user_agent.map(<[u8]>::len),
         }
     }

@@ -26,8 +26,8 @@ pub(crate) struct Plan<S: RequestSink> {
     /// What is to be written to the application. Without a body it stays until an answer begins, for a resend.
     pub(crate) out: Outbox,
     pub(crate) keeps_alive: bool,
-    /// Whether 101 may follow.
-    pub(crate) upgrades: bool,
+    /// The protocol that 101 may change to: a place in `config.upgrades`.
+    pub(crate) upgrade: Option<usize>,
     pub(crate) expects_continue: bool,
     /// Whether it may be sent again although the application may have seen it.
     pub(crate) is_replayable: bool,
@@ -68,7 +68,7 @@ pub(crate) fn plan<S: RequestSink>(
     worker.buffers.lend_outbox(&mut out);
     let counting = counting_of(peer, &request);
     let facts = facts_of(worker, peer, &request, counting);
-    let upgrade = request.upgrade.filter(|name| is_allowed_upgrade(worker, name));
+    let upgrade = request.upgrade.and_then(|name| allowed_upgrade(worker, name));
     let tracestate = tracestate_of(&request, facts.trace.as_ref());
     let additions = Additions {
         config: &worker.config,
@@ -77,7 +77,7 @@ pub(crate) fn plan<S: RequestSink>(
         client: &facts.client,
         trace: facts.trace.as_ref(),
         tracestate: &tracestate,
-        upgrade,
+        upgrade: request.upgrade.filter(|_| upgrade.is_some()),
     };
     write::request(&request, &additions, &mut out.bytes);
     let coding = if request.framing == Framing::Chunked { Coding::Chunked } else { Coding::Plain };
@@ -89,7 +89,7 @@ pub(crate) fn plan<S: RequestSink>(
         body: Transfer::new(request.framing, coding),
         out,
         keeps_alive: request.keeps_alive(),
-        upgrades: upgrade.is_some(),
+        upgrade,
         expects_continue: request.expects_continue && request.framing != Framing::Empty,
         is_replayable: is_safe && request.framing == Framing::Empty && upgrade.is_none(),
         is_last_hop: request.max_forwards == Some(0),
@@ -162,6 +162,6 @@ fn tracestate_of<'b>(request: &Request<'_, 'b>, trace: Option<&TraceContext>) ->
     if trace.keeps_state(&joined) { joined } else { Cow::Borrowed(b"") }
 }
 
-fn is_allowed_upgrade<S: RequestSink>(worker: &Worker<S>, name: &[u8]) -> bool {
-    worker.config.upgrades.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(name))
+fn allowed_upgrade<S: RequestSink>(worker: &Worker<S>, name: &[u8]) -> Option<usize> {
+    worker.config.upgrades.iter().position(|allowed| allowed.as_bytes().eq_ignore_ascii_case(name))
 }

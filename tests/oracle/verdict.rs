@@ -81,14 +81,17 @@ pub(crate) fn wire(entry: &Entry) -> Vec<u8> {
 
 /// Judges one entry.
 pub(crate) fn judge(case: &Case<'_>, demand: Demand) -> Judgement {
-    let sent = requests::read(&wire(case.entry), Grammar::Lawful);
+    let wire = wire(case.entry);
+    let sent = requests::read(&wire, Grammar::Lawful);
     let arrived = arrived(case.records);
     let mut dirt = arrived.dirt.clone();
     let bound = case.entry.requests.map_or(sent.requests.len(), |count| count + 1);
     if arrived.requests.len() > bound {
         dirt.push(format!("{} requests at the origin, {bound} were sent", arrived.requests.len()));
     }
-    let methods: Vec<_> = sent.requests.iter().map(|request| request.method.clone()).collect();
+    let mut methods: Vec<_> = sent.requests.iter().map(|request| request.method.clone()).collect();
+    // What is refused has a method too, and an answer to HEAD has no body.
+    methods.push(wire[sent.used..].split(|&byte| byte == b' ').next().unwrap_or_default().to_vec());
     let got = responses::read(&case.seen.bytes, &methods, case.seen.closing, Grammar::Canonical);
     if let Stop::Bad(why) = &got.stop {
         dirt.push(format!("the client got {why}"));

@@ -23,7 +23,7 @@ pub(crate) const fn storage<'b>() -> Storage<'b> {
 pub(crate) struct Request<'h, 'b> {
     pub(crate) method: Method,
     pub(crate) method_text: &'b [u8],
-    /// Path and query, or `*`; without the authority of the absolute form.
+    /// Path and query, or `*`; without the authority of the absolute form. `missing_slash` belongs in front.
     pub(crate) target: &'b [u8],
     pub(crate) protocol: Protocol,
     pub(crate) framing: Framing,
@@ -196,7 +196,7 @@ impl<'b> Request<'_, 'b> {
         };
         let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
-        if authority.is_empty() || !is_valid_authority(authority) || path.first() == Some(&b'?') {
+        if authority.is_empty() || !is_valid_authority(authority) {
             return Err(Refusal::Malformed);
         }
         self.host = Some(authority);
@@ -227,9 +227,17 @@ impl<'b> Request<'_, 'b> {
         }
     }
 
+    /// What the target lacks in front: `http://host?query` is lawful, but a path begins with a slash.
+    pub(crate) fn missing_slash(&self) -> &'static [u8] {
+        if self.target.first() == Some(&b'?') { b"/" } else { b"" }
+    }
+
     /// The path without its query.
     pub(crate) fn path(&self) -> &'b [u8] {
-        &self.target[..memchr::memchr(b'?', self.target).unwrap_or(self.target.len())]
+        match memchr::memchr(b'?', self.target) {
+            Some(0) => b"/",
+            end => &self.target[..end.unwrap_or(self.target.len())],
+        }
     }
 
     /// The fields that do not end at this hop, with their classes.
@@ -343,6 +351,14 @@ mod tests {
         let mut room = storage();
         let request = parse(b"GET HTTP://b:1/x?y HTTP/1.1\r\nHost: a\r\n\r\n", &mut room).unwrap();
         assert_eq!((request.host, request.target, request.path()), (Some(&b"b:1"[..]), &b"/x?y"[..], &b"/x"[..]));
+    }
+
+    #[test]
+    fn an_absolute_target_without_a_path_gets_one() {
+        let mut room = storage();
+        let request = parse(b"GET http://b?x HTTP/1.1\r\nHost: a\r\n\r\n", &mut room).unwrap();
+        assert_eq!((request.missing_slash(), request.target, request.path()), (&b"/"[..], &b"?x"[..], &b"/"[..]));
+        assert_eq!(refusal("GET ?x HTTP/1.1\r\nHost: a\r\n\r\n"), Some(Refusal::Malformed));
     }
 
     #[test]

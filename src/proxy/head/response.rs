@@ -18,8 +18,8 @@ pub(crate) struct Response<'h, 'b> {
     pub(crate) options: ConnectionOptions<'b>,
     /// Whether it is `text/event-stream`.
     pub(crate) is_event_stream: bool,
-    /// Whether it names a protocol to change to.
-    pub(crate) has_upgrade: bool,
+    /// The protocol that it names to change to; empty when it names several.
+    pub(crate) upgrade: Option<&'b [u8]>,
     minor: u8,
     fields: &'h [Header<'b>],
     classes: [Field; MAX_FIELDS],
@@ -52,7 +52,7 @@ pub(crate) fn parse<'h, 'b>(
         framing: Framing::Empty,
         options: ConnectionOptions::default(),
         is_event_stream: false,
-        has_upgrade: false,
+        upgrade: None,
         minor,
         fields: parsed.headers,
         classes: [Field::Other; MAX_FIELDS],
@@ -96,7 +96,7 @@ impl<'b> Response<'_, 'b> {
                 self.is_event_stream =
                     value.len() >= STREAM.len() && value[..STREAM.len()].eq_ignore_ascii_case(STREAM);
             }
-            Field::Upgrade => self.has_upgrade = true,
+            Field::Upgrade => self.upgrade = Some(if self.upgrade.is_none() { value } else { b"" }),
             _ => {}
         }
         Ok(())

@@ -31,7 +31,7 @@ pub(crate) struct Additions<'a> {
 
 /// Writes a request's head for the application.
 pub(crate) fn request(request: &Request<'_, '_>, add: &Additions<'_>, out: &mut Vec<u8>) {
-    for part in [request.method_text, b" ", request.target, b" HTTP/1.1\r\n"] {
+    for part in [request.method_text, b" ", request.missing_slash(), request.target, b" HTTP/1.1\r\n"] {
         out.extend_from_slice(part);
     }
     if !request.fields().any(|(class, ..)| class == Field::Host) {
@@ -198,6 +198,7 @@ mod tests {
             ),
             ("GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: app:8000\r\n"),
             ("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: b\r\n"),
+            ("GET http://b?x HTTP/1.1\r\nHost: a\r\n\r\n", "GET /?x HTTP/1.1\r\nHost: b\r\n"),
             (
                 "GET / HTTP/1.1\r\nHost: h\r\nConnection: close, x-own\r\nX-Own: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
                  Proxy-Authorization: x\r\nUpgrade: h2c\r\nX_Forwarded_For: 1\r\nX-Forwarded-Host: evil\r\nForwarded: a\r\n\r\n",
