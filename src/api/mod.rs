@@ -11,6 +11,7 @@ mod guard;
 mod limit;
 mod openapi;
 mod page;
+mod places;
 mod probes;
 mod routes;
 mod scrape;

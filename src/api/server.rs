@@ -13,11 +13,11 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::api::config::Config;
+use crate::api::places::Places;
 use crate::api::routes::router;
 use crate::api::state::State;
 use crate::lifecycle::Drain;
@@ -83,7 +83,7 @@ impl Bound {
     /// When a listener cannot be registered with the runtime.
     pub async fn serve(&self, state: State, mut end: Drain) {
         let router = router(Arc::new(state), &self.config);
-        let places = Arc::new(Semaphore::new(self.config.connections));
+        let places = Places::new(self.config.connections);
         let mut accepting = JoinSet::new();
         for listener in self.listeners.iter() {
             let copy = listener.try_clone().expect("a listener can be duplicated");
@@ -98,14 +98,14 @@ impl Bound {
 }
 
 /// Accepts for ever; its connections end with it.
-async fn accept(listener: tokio::net::TcpListener, router: Router, places: Arc<Semaphore>) {
+async fn accept(listener: tokio::net::TcpListener, router: Router, places: Places) {
     let mut connections = JoinSet::new();
     loop {
-        // who comes while all places are taken waits in the kernel's backlog
-        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let place = places.free().await;
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, peer)) => {
+                let Some(place) = places.take(place, peer.ip()) else { continue };
                 let router = router.clone();
                 connections.spawn(async move {
                     serve_connection(stream, peer, router).await;

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use crate::redact::Clean;
 
@@ -95,6 +96,10 @@ impl Failure {
 fn classify(error: &(dyn Error + 'static)) -> Option<Class> {
     if error.is::<rustls::Error>() {
         return Some(Class::Tls);
+    }
+    // what redis names as its source is the pointer, not the error behind it
+    if let Some(shared) = error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+        return classify(&**shared);
     }
     let error = error.downcast_ref::<io::Error>()?;
     // an io::Error does not name what it wraps as its source, and some are wrapped twice

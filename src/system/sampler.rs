@@ -26,7 +26,7 @@ impl Sampler {
             disks: Disks::new().expect("this system is one that sysinfo knows"),
             networks: Networks::new().expect("this system is one that sysinfo knows"),
             folder,
-            platform: [System::name().unwrap_or_default(), kernel, System::cpu_arch()].join("-"),
+            platform: [name(std::env::consts::OS), &kernel, &System::cpu_arch()].join("-"),
         }
     }
 
@@ -65,6 +65,15 @@ impl Sampler {
     }
 }
 
+/// The system as `uname` names it, which is how the application's `platform` begins too.
+fn name(system: &str) -> &str {
+    match system {
+        "linux" => "Linux",
+        "macos" => "Darwin",
+        other => other,
+    }
+}
+
 fn depth(path: &Path) -> usize {
     path.components().count()
 }
@@ -81,7 +90,8 @@ mod tests {
         assert!(usage.memory_total_bytes > usage.memory_available_bytes, "{usage:?}");
         assert!(usage.memory_available_bytes > 0, "{usage:?}");
         assert!(usage.disk_total_bytes >= usage.disk_free_bytes && usage.disk_total_bytes > 0, "{usage:?}");
-        assert!(usage.platform.contains(std::env::consts::ARCH), "{usage:?}");
+        assert!(usage.platform.starts_with(name(std::env::consts::OS)), "{usage:?}");
+        assert!(usage.platform.ends_with(std::env::consts::ARCH), "{usage:?}");
         assert!((0.0..=1.0).contains(&usage.cpu_ratio));
     }
 }

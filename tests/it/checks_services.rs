@@ -207,6 +207,14 @@ async fn a_name_without_an_address_and_a_certificate_that_is_none_are_told_apart
         json!({"external_api": {"url": "https://name.invalid/"}, "checks": {"external_api": limits.clone()}});
     let mut checks = Checks::start(unresolved, None, None);
     assert_eq!(checks.message("external_api", HealthStatus::Unhealthy).await, "External API check failed: dns");
+    let unresolved = json!({"redis": {"url": "redis://name.invalid/0"}, "checks": {"redis": limits.clone()}});
+    let mut checks = Checks::start(unresolved, None, None);
+    assert_eq!(checks.message("redis", HealthStatus::Unhealthy).await, "Redis check failed: dns");
+    // a server without TLS: nonsense to whoever expects it
+    let address = http_server("200 OK");
+    let plain = json!({"redis": {"url": format!("rediss://{address}/0")}, "checks": {"redis": limits.clone()}});
+    let mut checks = Checks::start(plain, None, None);
+    assert_eq!(checks.message("redis", HealthStatus::Unhealthy).await, "Redis check failed: tls");
     let plain = json!({"external_api": {"url": format!("https://{}/", http_server("200 OK"))}, "checks": {"external_api": limits}});
     let mut checks = Checks::start(plain, None, None);
     assert_eq!(checks.message("external_api", HealthStatus::Unhealthy).await, "External API check failed: tls");
