@@ -19,11 +19,12 @@ pub struct NotOtlp(Signal);
 /// Puts requests into the queues. Never waits; what does not fit pushes the oldest out, counted.
 #[derive(Clone, Debug)]
 pub struct Intake {
-    queues: [Arc<Queue>; Signal::ALL.len()],
+    /// By signal; `None` when it is switched off: then it is neither kept nor counted.
+    queues: [Option<Arc<Queue>>; Signal::ALL.len()],
 }
 
 impl Intake {
-    pub(crate) fn new(queues: [Arc<Queue>; Signal::ALL.len()]) -> Self {
+    pub(crate) fn new(queues: [Option<Arc<Queue>>; Signal::ALL.len()]) -> Self {
         Self { queues }
     }
 
@@ -32,7 +33,10 @@ impl Intake {
     /// # Errors
     /// When it is none; it is not counted then.
     pub fn push(&self, signal: Signal, body: Vec<u8>) -> Result<(), NotOtlp> {
-        self.queues[signal as usize].push(read(signal, body)?.into());
+        let request = read(signal, body)?;
+        if let Some(queue) = &self.queues[signal as usize] {
+            queue.push(request.into());
+        }
         Ok(())
     }
 
@@ -42,7 +46,11 @@ impl Intake {
     /// When it is none; it is not counted then.
     pub fn push_acknowledged(&self, signal: Signal, body: Vec<u8>) -> Result<oneshot::Receiver<Delivery>, NotOtlp> {
         let (receipt, result) = Receipt::new();
-        self.queues[signal as usize].push(Piece::with_receipt(read(signal, body)?, receipt));
+        let request = read(signal, body)?;
+        match &self.queues[signal as usize] {
+            Some(queue) => queue.push(Piece::with_receipt(request, receipt)),
+            None => receipt.fail(),
+        }
         Ok(result)
     }
 }

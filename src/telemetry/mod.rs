@@ -7,8 +7,10 @@ pub mod config;
 pub mod environment;
 mod hand_off;
 pub mod intake;
+pub mod logging;
 mod metrics;
 mod otlp;
+mod own;
 mod queue;
 mod reader;
 mod receipt;
@@ -23,7 +25,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
-use tracing::warn;
+use tracing::{Subscriber, warn};
 
 use crate::lifecycle::{Drain, Phase};
 use crate::model::sample::SampleSource;
@@ -32,8 +34,10 @@ use crate::redact::Redactor;
 use crate::telemetry::config::Config;
 use crate::telemetry::hand_off::{CHUNKS_PER_WORKER, Chunk, HandOff, WorkerCount};
 use crate::telemetry::intake::Intake;
+use crate::telemetry::logging::LogConfig;
 use crate::telemetry::metrics::MetricsExporter;
 use crate::telemetry::otlp::Request;
+use crate::telemetry::own::OwnTelemetry;
 use crate::telemetry::queue::Queue;
 use crate::telemetry::resource::Resource;
 use crate::telemetry::sender::delivery::{Delivery, Stage};
@@ -48,6 +52,9 @@ pub use crate::telemetry::span_writer::SpanWriter;
 /// Workers tick about every 100 ms, so after this time no span is left in their chunks.
 const LAST_CHUNKS: Duration = Duration::from_millis(400);
 
+/// The SDK hands over within milliseconds, or never.
+const OWN_SHUTDOWN: Duration = Duration::from_millis(500);
+
 /// The way out of telemetry. One for the process; `app` runs it on the control runtime.
 #[derive(Debug)]
 pub struct Telemetry {
@@ -59,6 +66,8 @@ pub struct Telemetry {
     deliveries: [Option<Delivery>; Signal::ALL.len()],
     reader: Reader,
     metrics: Mutex<MetricsExporter>,
+    /// `None` when nothing is exported.
+    own: Option<OwnTelemetry>,
     /// Held by `run` for its whole life, so that it can be started again after a panic.
     chunks: Mutex<mpsc::Receiver<Chunk>>,
 }
@@ -70,7 +79,7 @@ impl Telemetry {
     /// When a certificate or key of the settings is no PEM.
     pub fn new(
         config: Config,
-        resource: &Resource,
+        identity: &Resource,
         redactor: &Arc<Redactor>,
         upstream: &Upstream,
         workers: usize,
@@ -91,10 +100,11 @@ impl Telemetry {
         });
         let writers = writers.collect();
         let reader = Reader::new(queues.clone(), destinations);
-        let (resource, scope) = (resource.encoded(), otlp::own_scope());
+        let (resource, scope) = (identity.encoded(), otlp::own_scope());
         let metrics = MetricsExporter::new(config.metrics, resource.clone(), scope.clone(), unix_nanos());
         let (chunks, metrics) = (Mutex::new(chunks), Mutex::new(metrics));
-        Ok((Self { config, resource, scope, queues, deliveries, reader, metrics, chunks }, writers))
+        let own = own_telemetry(&config, identity, &queues, redactor);
+        Ok((Self { config, resource, scope, queues, deliveries, reader, metrics, own, chunks }, writers))
     }
 
     /// Reads the accounts and the state; cheap to clone.
@@ -106,7 +116,13 @@ impl Telemetry {
     /// Takes in whole export requests of this process; cheap to clone.
     #[must_use]
     pub fn intake(&self) -> Intake {
-        Intake::new(self.queues.clone())
+        Intake::new(enabled(&self.config, &self.queues))
+    }
+
+    /// The subscriber of `tracing`: lines on standard error, and the sidecar's own spans and logs into the queues.
+    #[must_use]
+    pub fn subscriber(&self, config: &LogConfig, redactor: &Arc<Redactor>) -> impl Subscriber + Send + Sync + 'static {
+        logging::on_stderr(config, redactor, self.own.as_ref())
     }
 
     /// Delivers until the drain begins, then what is left until its deadline, at most `telemetry.shutdown`.
@@ -165,8 +181,18 @@ impl Telemetry {
         while let Ok(Some(chunk)) = timeout_at(deadline.min(now + LAST_CHUNKS), chunks.recv()).await {
             self.take_over(&chunk);
         }
+        self.stop_own_telemetry(deadline).await;
         self.export_metrics(&mut metrics, sources);
         deadline
+    }
+
+    /// Takes what the SDK still holds; its shutdown blocks, so it has a thread of its own.
+    async fn stop_own_telemetry(&self, deadline: Instant) {
+        let Some(own) = self.own.clone() else { return };
+        let stopped = tokio::task::spawn_blocking(move || own.shutdown(OWN_SHUTDOWN));
+        if timeout_at(deadline.min(Instant::now() + 2 * OWN_SHUTDOWN), stopped).await.is_err() {
+            warn!("the sidecar's own last spans and logs may be lost");
+        }
     }
 
     fn export_metrics(&self, exporter: &mut MetricsExporter, sources: &[SampleSource]) {
@@ -182,6 +208,29 @@ impl Telemetry {
         let body = otlp::request(&self.resource, &self.scope, &chunk.bytes);
         self.queues[Signal::Traces as usize].push_handed_over(Request { items: chunk.items, body });
     }
+}
+
+/// The queues of the signals that are exported.
+fn enabled(config: &Config, queues: &[Arc<Queue>; Signal::ALL.len()]) -> [Option<Arc<Queue>>; Signal::ALL.len()] {
+    Signal::ALL.map(|signal| {
+        config.destinations[signal as usize].as_ref()?;
+        Some(Arc::clone(&queues[signal as usize]))
+    })
+}
+
+/// The providers behind `tracing`, unless neither spans nor logs are exported.
+fn own_telemetry(
+    config: &Config,
+    identity: &Resource,
+    queues: &[Arc<Queue>; Signal::ALL.len()],
+    redactor: &Arc<Redactor>,
+) -> Option<OwnTelemetry> {
+    let queues = enabled(config, queues);
+    if queues[Signal::Traces as usize].is_none() && queues[Signal::Logs as usize].is_none() {
+        return None;
+    }
+    let intake = Intake::new(queues);
+    OwnTelemetry::new(&identity.of_the_sidecar(), &intake, redactor).ok()
 }
 
 fn unix_nanos() -> u64 {

@@ -10,5 +10,6 @@ mod proxy_failures;
 mod proxy_requests;
 mod proxy_room;
 mod telemetry_delivery;
+mod telemetry_metrics;
 mod telemetry_receiver;
 mod telemetry_setup;

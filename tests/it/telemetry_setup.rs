@@ -16,6 +16,8 @@ use content_factory_sidecar::model::trace::{Sampled, SpanId, TraceId};
 use content_factory_sidecar::redact::Redactor;
 use content_factory_sidecar::settings::{Place, Settings, Tree};
 use content_factory_sidecar::telemetry::config::Config;
+use content_factory_sidecar::telemetry::intake::Intake;
+use content_factory_sidecar::telemetry::logging::LogConfig;
 use content_factory_sidecar::telemetry::resource::{Resource, ServiceConfig};
 use content_factory_sidecar::telemetry::{Reader, SpanWriter, Telemetry, Upstream};
 use serde_json::{Value, json};
@@ -26,6 +28,8 @@ pub(crate) struct Running {
     pub(crate) writers: Vec<SpanWriter>,
     pub(crate) reader: Reader,
     pub(crate) conductor: Conductor,
+    pub(crate) intake: Intake,
+    telemetry: Arc<Telemetry>,
     run: JoinSet<()>,
 }
 
@@ -59,10 +63,21 @@ impl Running {
         let (telemetry, writers) =
             Telemetry::new(config(telemetry), &resource(), &redactor, &upstream, workers).expect("valid settings");
         let (conductor, drain) = lifecycle::drain();
-        let reader = telemetry.reader();
+        let (reader, intake) = (telemetry.reader(), telemetry.intake());
+        let telemetry = Arc::new(telemetry);
         let mut run = JoinSet::new();
-        run.spawn(async move { telemetry.run(&sources, drain).await });
-        Self { writers, reader, conductor, run }
+        let running = Arc::clone(&telemetry);
+        run.spawn(async move { running.run(&sources, drain).await });
+        Self { writers, reader, conductor, intake, telemetry, run }
+    }
+
+    /// What `tracing` would be set up with.
+    pub(crate) fn subscriber(
+        &self,
+        config: &LogConfig,
+        redactor: &Arc<Redactor>,
+    ) -> impl tracing::Subscriber + Send + Sync + 'static {
+        self.telemetry.subscriber(config, redactor)
     }
 
     /// Ends it as the process would: the workers first.

@@ -1,0 +1,208 @@
+//! The set-up of `tracing`: lines on standard error, and the same events and spans through our own way out.
+//!
+//! Every line passes the redactor. What the transports below the sender log never goes out by OTLP, or delivering it
+//! would make more of it.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use tracing::Subscriber;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+use crate::redact::{Outlet, Redactor};
+use crate::settings::{Described, Section};
+use crate::telemetry::own::OwnTelemetry;
+
+/// The settings below `log`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Which events are written: a level, or directives of `tracing`.
+    pub level: String,
+    /// How they are written.
+    pub format: LogFormat,
+}
+
+/// The form of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people; in colours on a terminal.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Libraries whose word only matters when something is wrong.
+const LIBRARIES: &str =
+    "hyper=warn,h2=warn,tonic=warn,tower=warn,reqwest=warn,rustls=warn,opentelemetry=warn,sqlx=warn";
+/// What goes out by OTLP: nothing of the libraries that carry it.
+const EXPORTED: &str = "info,hyper=off,h2=off,tonic=off,tower=off,reqwest=off,rustls=off,opentelemetry=off";
+
+impl LogConfig {
+    /// Reads the section `log`.
+    pub fn read(section: &mut Section<'_>) -> Self {
+        let about = "what is logged: error, warn, info, debug, trace, or directives such as info,content_factory_sidecar::proxy=debug";
+        let key = Described { name: "level", default: "info".to_owned(), default_text: "info".to_owned(), about };
+        let level = section.parsed(key, "a level or directives of tracing", |text| {
+            EnvFilter::try_new(text).is_ok().then(|| text.to_owned())
+        });
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let about = "form of the lines on standard error: text for people, json for programs";
+        Self { level, format: section.choice("format", LogFormat::Text, &formats, about) }
+    }
+}
+
+/// What `tracing` is to be set up with, on standard error; see `subscriber`.
+#[must_use]
+pub(crate) fn on_stderr(
+    config: &LogConfig,
+    redactor: &Arc<Redactor>,
+    own: Option<&OwnTelemetry>,
+) -> impl Subscriber + Send + Sync + 'static {
+    let colours = if io::stderr().is_terminal() { Colours::On } else { Colours::Off };
+    let writer = Redacting { redactor: Arc::clone(redactor), open: io::stderr };
+    subscriber(config, writer, colours, own)
+}
+
+/// Whether lines are coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Colours {
+    On,
+    Off,
+}
+
+fn subscriber<W>(
+    config: &LogConfig,
+    writer: W,
+    colours: Colours,
+    own: Option<&OwnTelemetry>,
+) -> impl Subscriber + Send + Sync + 'static
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::new(format!("{LIBRARIES},{}", config.level));
+    let lines = lines(config.format, writer, colours).with_filter(filter);
+    let spans = own.map(|own| {
+        tracing_opentelemetry::layer()
+            .with_tracer(own.tracer())
+            .with_location(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false)
+            .with_target(false)
+            .with_filter(EnvFilter::new(EXPORTED))
+    });
+    let records =
+        own.map(|own| OpenTelemetryTracingBridge::new(own.logger_provider()).with_filter(EnvFilter::new(EXPORTED)));
+    Registry::default().with(lines).with(spans).with(records)
+}
+
+fn lines<S, W>(format: LogFormat, writer: W, colours: Colours) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours == Colours::On);
+    match format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    }
+}
+
+/// Opens a writer whose every line passes the redactor.
+struct Redacting<F> {
+    redactor: Arc<Redactor>,
+    open: F,
+}
+
+impl<'w, W: Write, F: Fn() -> W> MakeWriter<'w> for Redacting<F> {
+    type Writer = Line<'w, W>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        Line { redactor: &self.redactor, inner: (self.open)() }
+    }
+}
+
+/// A line on its way. The formatter writes each event whole, so a secret is never cut in two.
+struct Line<'w, W> {
+    redactor: &'w Redactor,
+    inner: W,
+}
+
+impl<W: Write> Write for Line<'_, W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let clean = self.redactor.text(Outlet::OwnLog, line);
+        self.inner.write_all(clean.as_str().as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// A place to write to that a test reads.
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, log: impl FnOnce()) -> String {
+        let page = Page::default();
+        let redactor = Arc::new(Redactor::new(["hunter2-secret"]));
+        let open = {
+            let page = page.clone();
+            move || page.clone()
+        };
+        let config = LogConfig { level: "info".into(), format };
+        let subscriber = subscriber(&config, Redacting { redactor, open }, Colours::Off, None);
+        tracing::subscriber::with_default(subscriber, log);
+        let bytes = page.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn no_secret_reaches_a_line() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let text = logged(format, || {
+                tracing::info!(url = "redis://user:hunter2-secret@h/0", "opened with hunter2-secret");
+                tracing::debug!("not written");
+            });
+            assert!(text.contains("opened with [REDACTED:secret]"), "{text}");
+            assert!(!text.contains("hunter2") && !text.contains("not written"), "{text}");
+            assert_eq!(text.lines().count(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn json_lines_are_json() {
+        let text = logged(LogFormat::Json, || tracing::warn!(items = 3, "left"));
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&line["items"], &line["message"]), (&3.into(), &"left".into()));
+    }
+
+    #[test]
+    fn libraries_are_quiet_unless_asked_for() {
+        let text = logged(LogFormat::Text, || {
+            tracing::info!(target: "hyper::client", "connected");
+            tracing::warn!(target: "hyper::client", "broken");
+        });
+        assert!(!text.contains("connected") && text.contains("broken"), "{text}");
+    }
+}

@@ -1,0 +1,162 @@
+//! The sidecar's own spans and logs: the standard SDK and exporter, whose HTTP client is our queue.
+//!
+//! So the crate encodes, and our queues, bounds and retries do the rest. Everything is redacted on the way: what a
+//! log statement says is not under the control of this room.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_http::{HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{ExporterBuildError, LogExporter, Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue as ProtoKeyValue, any_value};
+use opentelemetry_sdk::Resource as SdkResource;
+use opentelemetry_sdk::logs::SdkLoggerProvider;
+use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
+use prost::Message;
+
+use crate::model::telemetry::Signal;
+use crate::redact::{Outlet, Redactor};
+use crate::semconv;
+use crate::telemetry::intake::Intake;
+use crate::telemetry::resource::Resource;
+
+const SCOPE: &str = "content-factory-sidecar";
+/// Never asked for: the client in the process takes every request.
+const NOWHERE: &str = "http://queue.invalid/v1/traces";
+
+/// The providers behind `tracing`.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnTelemetry {
+    traces: SdkTracerProvider,
+    logs: SdkLoggerProvider,
+}
+
+impl OwnTelemetry {
+    /// # Errors
+    /// When the exporters refuse their settings, which are constants.
+    pub(crate) fn new(
+        resource: &Resource,
+        intake: &Intake,
+        redactor: &Arc<Redactor>,
+    ) -> Result<Self, ExporterBuildError> {
+        let attributes = resource.attributes().map(|(key, value)| KeyValue::new(key.to_owned(), value.to_owned()));
+        let resource = SdkResource::builder_empty().with_schema_url(attributes, semconv::SCHEMA_URL).build();
+        let client = |signal| InProcess { signal, intake: intake.clone(), redactor: Arc::clone(redactor) };
+        let spans = SpanExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(NOWHERE)
+            .with_http_client(client(Signal::Traces))
+            .build()?;
+        let records = LogExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(NOWHERE)
+            .with_http_client(client(Signal::Logs))
+            .build()?;
+        let traces = SdkTracerProvider::builder()
+            .with_resource(resource.clone())
+            .with_sampler(Sampler::AlwaysOn)
+            .with_batch_exporter(spans)
+            .build();
+        let logs = SdkLoggerProvider::builder().with_resource(resource).with_batch_exporter(records).build();
+        Ok(Self { traces, logs })
+    }
+
+    pub(crate) fn tracer(&self) -> SdkTracer {
+        self.traces.tracer(SCOPE)
+    }
+
+    pub(crate) fn logger_provider(&self) -> &SdkLoggerProvider {
+        &self.logs
+    }
+
+    /// Hands over what the SDK still holds. Blocks, up to twice the limit.
+    pub(crate) fn shutdown(&self, limit: Duration) {
+        // it fails when it is called twice or in vain: what is lost then is the sidecar's own, and it is over
+        let _ = self.traces.shutdown_with_timeout(limit);
+        let _ = self.logs.shutdown_with_timeout(limit);
+    }
+}
+
+/// An HTTP client that goes nowhere: it keeps the body. Never the headers, in which the crate puts API keys.
+#[derive(Clone, Debug)]
+struct InProcess {
+    signal: Signal,
+    intake: Intake,
+    redactor: Arc<Redactor>,
+}
+
+#[async_trait]
+impl HttpClient for InProcess {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let body = match self.signal {
+            Signal::Traces => self.clean_spans(ExportTraceServiceRequest::decode(request.into_body())?),
+            Signal::Logs => self.clean_logs(ExportLogsServiceRequest::decode(request.into_body())?),
+            Signal::Metrics => request.into_body().into(),
+        };
+        self.intake.push(self.signal, body)?;
+        Ok(Response::new(Bytes::new()))
+    }
+}
+
+impl InProcess {
+    fn clean_spans(&self, mut request: ExportTraceServiceRequest) -> Vec<u8> {
+        let scopes = request.resource_spans.iter_mut().flat_map(|resource| &mut resource.scope_spans);
+        for span in scopes.flat_map(|scope| &mut scope.spans) {
+            self.clean_text(&mut span.name);
+            self.clean_attributes(&mut span.attributes);
+            for event in &mut span.events {
+                self.clean_text(&mut event.name);
+                self.clean_attributes(&mut event.attributes);
+            }
+            span.links.iter_mut().for_each(|link| self.clean_attributes(&mut link.attributes));
+            if let Some(status) = &mut span.status {
+                self.clean_text(&mut status.message);
+            }
+        }
+        request.encode_to_vec()
+    }
+
+    fn clean_logs(&self, mut request: ExportLogsServiceRequest) -> Vec<u8> {
+        let scopes = request.resource_logs.iter_mut().flat_map(|resource| &mut resource.scope_logs);
+        for record in scopes.flat_map(|scope| &mut scope.log_records) {
+            if let Some(body) = &mut record.body {
+                self.clean_value("", body);
+            }
+            self.clean_attributes(&mut record.attributes);
+        }
+        request.encode_to_vec()
+    }
+
+    fn clean_attributes(&self, attributes: &mut [ProtoKeyValue]) {
+        for pair in attributes {
+            if let Some(value) = &mut pair.value {
+                self.clean_value(&pair.key, value);
+            }
+        }
+    }
+
+    fn clean_value(&self, key: &str, value: &mut AnyValue) {
+        match &mut value.value {
+            Some(any_value::Value::StringValue(text)) => {
+                *text = self.redactor.field(Outlet::OwnLog, key, text.as_bytes()).as_str().to_owned();
+            }
+            Some(any_value::Value::ArrayValue(array)) => {
+                array.values.iter_mut().for_each(|value| self.clean_value(key, value));
+            }
+            Some(any_value::Value::KvlistValue(list)) => self.clean_attributes(&mut list.values),
+            _ => {}
+        }
+    }
+
+    fn clean_text(&self, text: &mut String) {
+        *text = self.redactor.text(Outlet::OwnLog, text.as_bytes()).as_str().to_owned();
+    }
+}
