@@ -34,14 +34,16 @@ def test_what_is_not_configured_is_unknown_and_makes_nothing_unhealthy(sidecar: 
 def test_status_counts_the_applications_rows(
     start_sidecar: SidecarMaker, application: Application, collector: FileCollector, postgres: Postgres
 ):
-    sidecar = start_sidecar(behind(application, collector), {"DATABASE_URL": postgres.url})
+    # rows are counted at the start, before this one is there, and then in their own time
+    settings = behind(application, collector) | {"database": {"period": "1s"}}
+    sidecar = start_sidecar(settings, {"DATABASE_URL": postgres.url})
     assert httpx.post(sidecar.proxy + "/api/v1/products", json={"name": "a product"}).status_code == 201
     stats = eventually(
-        lambda: all(isinstance(count, int) for count in (found := sidecar.json("/status")["database_stats"]).values()) and found,
+        lambda: (found := sidecar.json("/status")["database_stats"])["products"] not in (0, "Error") and found,
         "numbers of rows",
     )
     assert list(stats) == ["products", "videos", "social_media_posts"]
-    assert stats["products"] >= 1
+    assert all(isinstance(count, int) for count in stats.values())
 
 
 def test_one_request_raises_the_count_by_one_and_at_once(sidecar: Sidecar):
