@@ -111,9 +111,11 @@ impl<S: RequestSink> Worker<S> {
         }
     }
 
-    /// What is done at each tick: deadlines, the pool, the sign of life, and what others have changed.
+    /// What is done at each tick: deadlines, the pool, what the sink gathers, the sign of life, and what others
+    /// have changed.
     pub(crate) fn tick(&self, now: u64) {
         self.timers.advance(now);
+        self.tell(S::tick);
         self.pool.sweep(now);
         self.clock.renew();
         let mut sources = self.sources.borrow_mut();

@@ -11,7 +11,7 @@ use content_factory_sidecar::model::request::{
 use content_factory_sidecar::proxy;
 use serde_json::{Value, json};
 
-use crate::proxy_room::{Ledger, Room, config, echo, origin};
+use crate::proxy_room::{Ledger, PATIENCE, Room, config, echo, origin};
 
 /// An address where nothing listens.
 fn nowhere() -> SocketAddr {
@@ -338,6 +338,28 @@ fn a_sink_that_panics_harms_no_request() {
     }
     room.ledger.ended(4);
     assert_eq!(room.counters.sink_panics.load(Ordering::Relaxed), 2);
+}
+
+/// Hears that time passes.
+struct Listening(mpsc::Sender<()>);
+
+impl RequestSink for Listening {
+    fn begin(&mut self, _: &RequestHead) {}
+    fn last_write(&mut self) {}
+    fn not_yet(&mut self) {}
+    fn end(&mut self, _: &RequestRecord<'_>) {}
+    fn tick(&mut self) {
+        let _ = self.0.send(()); // the test may have ended
+    }
+}
+
+#[test]
+fn a_sink_is_told_that_time_passes_though_no_request_comes() {
+    let (sender, ticks) = mpsc::channel();
+    let _room = Room::with_sink(&config(nowhere(), json!({})), |_| Listening(sender.clone()));
+    for _ in 0..3 {
+        ticks.recv_timeout(PATIENCE).expect("a tick: spans would wait in their chunk for ever");
+    }
 }
 
 #[test]
