@@ -269,6 +269,30 @@ fn a_tunnel_opens_after_101_and_closes_side_by_side() {
 }
 
 #[test]
+fn a_tunnel_to_another_protocol_than_asked_for_is_none() {
+    for fields in ["Upgrade: h2c", "Upgrade:: websocket", "Upgrade: websocket\r\nUpgrade: h2c", "Server: none"] {
+        let room = Room::start(origin(move |_, mut client| {
+            client.head();
+            client.send(&format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{fields}\r\n\r\nPOISON"));
+            client.rest();
+        }));
+        let mut client = room.client();
+        client.send("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        assert_eq!(client.message().status(), 502, "{fields}");
+    }
+}
+
+#[test]
+fn a_refused_head_request_gets_a_head_alone() {
+    let room = Room::start(echo());
+    let mut client = room.client();
+    client.send("HEAD / HTTP/1.1\r\nHost: h\r\nExpect: x\r\n\r\n");
+    let head = client.head().expect("an answer");
+    assert!(head.starts_with("HTTP/1.1 417 ") && !head.contains("Content-Length: 0"), "{head}");
+    assert!(client.is_closed());
+}
+
+#[test]
 fn an_upgrade_that_is_not_allowed_stays_http() {
     let room = Room::start(echo());
     let mut client = room.client();

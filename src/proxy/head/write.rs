@@ -162,7 +162,7 @@ fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use crate::proxy::head::request::{parse, storage};
-    use crate::proxy::head::response as answers;
+    use crate::proxy::head::response;
     use crate::settings::{Settings, Tree};
 
     fn rewritten(text: &str) -> String {
@@ -239,8 +239,8 @@ mod tests {
             ("HTTP/1.1 200 OK\r\n\r\n", Coding::Chunked, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
         ] {
             let (mut room, mut out) = (storage(), Vec::new());
-            let head = answers::parse(text.as_bytes(), Method::Get, &mut room).unwrap();
-            response(&head, keep(coding), &mut out);
+            let head = response::parse(text.as_bytes(), Method::Get, &mut room).unwrap();
+            super::response(&head, keep(coding), &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), expected, "{text:?}");
         }
     }
