@@ -13,3 +13,4 @@ mod telemetry_delivery;
 mod telemetry_metrics;
 mod telemetry_receiver;
 mod telemetry_setup;
+mod telemetry_spans;
