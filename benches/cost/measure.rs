@@ -1,5 +1,6 @@
 //! The measurements themselves, each a few figures with their limits.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -64,15 +65,18 @@ pub(crate) fn instructions() -> Vec<Figure> {
     let mut figures = Vec::new();
     for proxy in peers() {
         let [few, many] = RUNS.map(|requests| collected(proxy, requests));
-        let per_request = |part: fn(&Counted) -> u64| difference(part(&few), part(&many));
+        let per_thread: Vec<f64> = many
+            .iter()
+            .map(|(thread, count)| difference(few.get(thread).copied().unwrap_or_default(), *count))
+            .collect();
+        let (all, busiest) = (per_thread.iter().sum(), per_thread.iter().copied().fold(0.0, f64::max));
         let name = format!("user instructions per request, {proxy:?}");
         match proxy {
             Proxy::Sidecar => {
-                figures.push(Figure::new(name, per_request(|counted| counted.all), "").at_most(20_000.0));
-                let busiest = per_request(|counted| counted.busiest);
+                figures.push(Figure::new(name, all, "").at_most(20_000.0));
                 figures.push(Figure::new("of these on the busiest thread, which proxies", busiest, ""));
             }
-            Proxy::Nginx => figures.push(Figure::new(name, per_request(|counted| counted.all), "")),
+            Proxy::Nginx => figures.push(Figure::new(name, all, "")),
         }
     }
     figures
@@ -83,13 +87,8 @@ fn difference(few: u64, many: u64) -> f64 {
     many.saturating_sub(few) as f64 / (RUNS[1] - RUNS[0]) as f64
 }
 
-/// Instructions of one run.
-struct Counted {
-    all: u64,
-    busiest: u64,
-}
-
-fn collected(proxy: Proxy, requests: usize) -> Counted {
+/// Instructions of one run, by thread.
+fn collected(proxy: Proxy, requests: usize) -> BTreeMap<String, u64> {
     let arguments = ["valgrind", "--tool=callgrind", "--separate-threads=yes", "--callgrind-out-file=profile"];
     let mut running = proxy.start(application::start(), &arguments.map(str::to_owned));
     let until = Instant::now() + RUN;
@@ -100,20 +99,21 @@ fn collected(proxy: Proxy, requests: usize) -> Counted {
     assert!(proxy == Proxy::Nginx || running.trace_bytes() > 0, "no span arrived: not everything is on");
     running.stop();
     keep(&running.folder, proxy, requests);
-    let threads = totals(&running.folder);
-    Counted { all: threads.iter().sum(), busiest: threads.iter().max().copied().unwrap_or_default() }
+    totals(&running.folder)
 }
 
-/// The total of each thread: callgrind writes a file for each, and one that is empty for them all.
-fn totals(folder: &Path) -> Vec<u64> {
-    let files = fs::read_dir(folder).expect("the folder of the run").flatten();
-    let profiles = files.filter(|file| file.file_name().to_string_lossy().starts_with("profile"));
+/// The total of each thread: callgrind writes a file for each, numbered in the order in which they began.
+fn totals(folder: &Path) -> BTreeMap<String, u64> {
     let total = |text: String| {
         let line = text.lines().rev().find_map(|line| line.strip_prefix("totals: ").map(str::to_owned));
         line.and_then(|count| count.split(' ').next().and_then(|count| count.parse().ok())).unwrap_or(0)
     };
-    let totals: Vec<u64> = profiles.filter_map(|file| fs::read_to_string(file.path()).ok()).map(total).collect();
-    assert!(totals.iter().any(|&total| total > 0), "callgrind wrote no profile");
+    let files = fs::read_dir(folder).expect("the folder of the run").flatten();
+    let named = files.map(|file| (file.file_name().to_string_lossy().into_owned(), file.path()));
+    let profiles = named.filter(|(name, _)| name.starts_with("profile"));
+    let totals: BTreeMap<_, _> =
+        profiles.filter_map(|(name, path)| Some((name, total(fs::read_to_string(path).ok()?)))).collect();
+    assert!(totals.values().any(|&total| total > 0), "callgrind wrote no profile");
     totals
 }
 

@@ -9,8 +9,9 @@ use crate::telemetry::config::Compression;
 /// gRPC's frame before a message: a flag, and the length.
 pub(crate) const FRAME: usize = 5;
 
-/// Low levels: the receiver and we save more by speed than the network by the last percent.
-const ZSTD_LEVEL: i32 = 1;
+/// Low levels: the receiver and we save more by speed than the network by the last percent. Spans repeat themselves so
+/// much that zstd's fastest levels still make a tenth of them; level 1 takes twice the instructions for a fifth less.
+const ZSTD_LEVEL: i32 = -5;
 const GZIP_LEVEL: u32 = 3;
 
 impl Compression {
@@ -41,7 +42,8 @@ pub(crate) fn framed(raw: &[u8], compression: Compression) -> io::Result<Bytes> 
     let mut out = Vec::with_capacity(FRAME + raw.len() / 4);
     out.resize(FRAME, 0);
     match compression {
-        Compression::Zstd => zstd::stream::copy_encode(raw, &mut out, ZSTD_LEVEL)?,
+        // in one piece: the streaming interface copies everything through buffers of its own
+        Compression::Zstd => out.extend_from_slice(&zstd::bulk::compress(raw, ZSTD_LEVEL)?),
         Compression::Gzip => {
             let mut encoder = flate2::write::GzEncoder::new(&mut out, flate2::Compression::new(GZIP_LEVEL));
             encoder.write_all(raw)?;
