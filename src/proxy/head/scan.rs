@@ -35,46 +35,26 @@ pub(crate) enum ScanFault {
 impl Scan {
     /// Looks at what is new in `bytes`, which begin with the head; gives its length once it is whole.
     pub(crate) fn advance(&mut self, bytes: &[u8], limits: &ScanLimits) -> Result<Option<usize>, ScanFault> {
-        let mut chunks = bytes[self.seen..].chunks_exact(8);
-        let mut base = self.seen;
-        for chunk in &mut chunks {
-            let mut found = newlines(chunk);
-            while found != 0 {
-                let end = base + (found.trailing_zeros() / 8) as usize;
-                if let Some(length) = self.line_end(bytes, end, limits)? {
-                    return Ok(Some(length));
-                }
-                found &= found - 1;
+        for newline in memchr::memchr_iter(b'\n', &bytes[self.seen..]) {
+            let end = self.seen + newline;
+            if end == self.line || bytes[end - 1] != b'\r' {
+                return Err(ScanFault::Malformed);
             }
-            base += 8;
-        }
-        for (offset, _) in chunks.remainder().iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
-            if let Some(length) = self.line_end(bytes, base + offset, limits)? {
-                return Ok(Some(length));
+            let is_empty = end - 1 == self.line;
+            if self.lines == 0 && (is_empty || end - self.line > limits.line) {
+                return Err(if is_empty { ScanFault::Malformed } else { ScanFault::Line });
             }
+            if end >= limits.head {
+                return Err(ScanFault::Head);
+            }
+            if is_empty {
+                return Ok(Some(end + 1));
+            }
+            self.line = end + 1;
+            self.lines += 1;
         }
         self.seen = bytes.len();
         self.within(limits)
-    }
-
-    /// Judges the line that the LF at `end` ends; gives the head's length if that was its last.
-    fn line_end(&mut self, bytes: &[u8], end: usize, limits: &ScanLimits) -> Result<Option<usize>, ScanFault> {
-        if end == self.line || bytes[end - 1] != b'\r' {
-            return Err(ScanFault::Malformed);
-        }
-        let is_empty = end - 1 == self.line;
-        if self.lines == 0 && (is_empty || end - self.line > limits.line) {
-            return Err(if is_empty { ScanFault::Malformed } else { ScanFault::Line });
-        }
-        if end >= limits.head {
-            return Err(ScanFault::Head);
-        }
-        if is_empty {
-            return Ok(Some(end + 1));
-        }
-        self.line = end + 1;
-        self.lines += 1;
-        Ok(None)
     }
 
     fn within(&self, limits: &ScanLimits) -> Result<Option<usize>, ScanFault> {
@@ -83,18 +63,6 @@ impl Scan {
         }
         if self.seen > limits.head { Err(ScanFault::Head) } else { Ok(None) }
     }
-}
-
-/// The high bit of each of 8 bytes that is LF, the first byte lowest.
-///
-/// Lines of a head are short: a search per line costs more in calls than this does in arithmetic.
-fn newlines(chunk: &[u8]) -> u64 {
-    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    let mut word = [0; 8];
-    word.copy_from_slice(chunk);
-    let differs = u64::from_le_bytes(word) ^ 0x0a0a_0a0a_0a0a_0a0a;
-    // exact: no carry leaves its byte, so no neighbour of an LF is taken for one
-    !(((differs & LOW) + LOW) | differs | LOW)
 }
 
 #[cfg(test)]
@@ -127,14 +95,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn each_newline_is_found_and_nothing_else(chunk in prop::array::uniform8(prop::sample::select(vec![b'\n', 0x0b, 0x09, 0x8a, 0, 0xff]))) {
-            let found: Vec<usize> = (0..8).filter(|i| newlines(&chunk) >> (8 * i + 7) & 1 == 1).collect();
-            let expected: Vec<usize> = memchr::memchr_iter(b'\n', &chunk).collect();
-            prop_assert_eq!(found, expected);
-            prop_assert_eq!(newlines(&chunk) & 0x7f7f_7f7f_7f7f_7f7f, 0);
-        }
-
         #[test]
         fn pieces_give_the_same_as_the_whole(text in "[a\r\n ]{0,40}", cut in 0_usize..40) {
             let bytes = text.as_bytes();
