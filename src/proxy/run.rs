@@ -126,6 +126,9 @@ impl Port {
                 self.take(worker, stream, address, cx);
             }
         }
+        // the thread holds the same socket, to begin again after a panic: closing this handle alone would let the kernel
+        // take connections that nobody will ever answer
+        let _ = socket2::SockRef::from(&listener).shutdown(std::net::Shutdown::Both); // else it ends with the process
     }
 
     fn take<S: RequestSink + 'static>(
