@@ -1,0 +1,124 @@
+//! Slow and silent peers: every wait has a deadline, and nobody else waits along.
+
+use std::sync::atomic::Ordering;
+
+use tokio::time::{Duration, Instant, timeout};
+
+use crate::proxy_sidecar::{PATIENCE, Sidecar};
+use crate::proxy_world::{Application, Client};
+
+/// Deadlines of a second, so that the tests need not wait for the real ones.
+const SHORT: [(&str, &str); 4] = [
+    ("SIDECAR_PROXY__TIMEOUTS__HEADER", "1s"),
+    ("SIDECAR_PROXY__TIMEOUTS__BODY_IDLE", "1s"),
+    ("SIDECAR_PROXY__TIMEOUTS__CLIENT_IDLE", "1s"),
+    ("SIDECAR_PROXY__TIMEOUTS__FIRST_BYTE", "1s"),
+];
+
+#[tokio::test]
+async fn half_a_head_is_answered_with_408_and_closed() {
+    let application = Application::start().await;
+    let sidecar = Sidecar::start(application.address, &SHORT);
+    let mut client = Client::connect(sidecar.proxy).await.unwrap();
+    client.send(b"GET /half HTTP/1.1\r\nHost: h\r\nX-A: ").await.unwrap();
+    assert_eq!(client.answer().await, Some((408, false)));
+    assert!(client.closed_by_fin().await);
+    assert_eq!(application.connections.load(Ordering::Relaxed), 0, "the application was bothered");
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_in_meets_the_same_deadline() {
+    let application = Application::start().await;
+    let sidecar = Sidecar::start(application.address, &SHORT);
+    let mut client = Client::connect(sidecar.proxy).await.unwrap();
+    let started = Instant::now();
+    client.send(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
+    // A byte each tenth of a second would keep a deadline between bytes away for ever.
+    while started.elapsed() < Duration::from_secs(10) && client.send(b"a").await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(started.elapsed() < Duration::from_secs(5), "it was let in for {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_body_that_stops_is_given_up_and_the_application_is_told() {
+    let application = Application::start().await;
+    let sidecar = Sidecar::start(application.address, &SHORT);
+    let mut client = Client::connect(sidecar.proxy).await.unwrap();
+    client.send(b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nhalf").await.unwrap();
+    let answer = client.answer().await;
+    assert!(answer.is_none() || answer == Some((408, false)), "{answer:?}");
+    assert_eq!(application.requests.load(Ordering::Relaxed), 0, "half a body looked complete");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_without_a_word() {
+    let application = Application::start().await;
+    let sidecar = Sidecar::start(application.address, &SHORT);
+    let mut client = Client::connect(sidecar.proxy).await.unwrap();
+    client.get("/once").await.unwrap();
+    assert_eq!(client.answer().await, Some((200, true)));
+    assert_eq!(client.head().await, None);
+}
+
+#[tokio::test]
+async fn an_application_that_never_answers_is_a_504() {
+    let application = Application::start().await;
+    let sidecar = Sidecar::start(application.address, &SHORT);
+    let mut client = Client::connect(sidecar.proxy).await.unwrap();
+    client.get("/hold").await.unwrap();
+    assert_eq!(client.answer().await.map(|(status, _)| status), Some(504));
+    let noticed = timeout(PATIENCE, application.abandoned.acquire()).await;
+    assert!(noticed.is_ok(), "the application still works for nobody");
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_ends_the_work_of_the_application() {
+    let application = Application::start().await;
+    let sidecar = Sidecar::start(application.address, &[]);
+    for _ in 0..20 {
+        let mut client = Client::connect(sidecar.proxy).await.unwrap();
+        client.get("/hold").await.unwrap();
+        application.held.acquire().await.unwrap().forget();
+        let left = Instant::now();
+        drop(client);
+        timeout(PATIENCE, application.abandoned.acquire()).await.expect("it is told").unwrap().forget();
+        assert!(left.elapsed() < Duration::from_millis(500), "told after {:?}", left.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn silent_connections_do_not_slow_others_down() {
+    let application = Application::start().await;
+    let sidecar = Sidecar::start(application.address, &[]);
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        let mut client = Client::connect(sidecar.proxy).await.unwrap();
+        client.send(b"GET / HTTP/1.1\r\nX:").await.unwrap();
+        silent.push(client);
+    }
+    let mut client = Client::connect(sidecar.proxy).await.unwrap();
+    let started = Instant::now();
+    for _ in 0..100 {
+        client.get("/x").await.unwrap();
+        assert_eq!(client.answer().await, Some((200, true)));
+    }
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_slows_the_application_and_costs_no_memory() {
+    let application = Application::start().await;
+    let sidecar = Sidecar::start(application.address, &[]);
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = Client::connect(sidecar.proxy).await.unwrap();
+        client.get("/endless").await.unwrap();
+        client.bytes(1000).await;
+        clients.push(client);
+    }
+    let before = sidecar.resident_kib();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let grown = sidecar.resident_kib().saturating_sub(before);
+    assert!(grown < 20 * 128, "{grown} KiB more for 20 clients that do not read");
+}
