@@ -1,6 +1,7 @@
-//! Compression of requests, once for both transports.
+//! Compression of requests, once for both transports, and of the answers that gRPC servers compress unasked.
 
-use std::io::{self, Write};
+use std::borrow::Cow;
+use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 
@@ -55,4 +56,61 @@ pub(crate) fn framed(raw: &[u8], compression: Compression) -> io::Result<Bytes> 
     out[0] = u8::from(compression != Compression::None);
     out[1..FRAME].copy_from_slice(&length.to_be_bytes());
     Ok(out.into())
+}
+
+/// The message of a gRPC answer, without its frame; `None` when there is no whole one of at most `limit` bytes.
+///
+/// `coding` is the answer's `grpc-encoding`. Go's servers compress an answer like its request, even when the client
+/// has not said that it accepts that.
+pub(crate) fn unframed<'b>(answer: &'b [u8], coding: Option<&[u8]>, limit: usize) -> Option<Cow<'b, [u8]>> {
+    let ([flag, length @ ..], message) = answer.split_first_chunk::<FRAME>()?;
+    if u32::from_be_bytes(*length) as usize != message.len() {
+        return None;
+    }
+    match (flag, coding) {
+        (0, _) => Some(Cow::Borrowed(message)),
+        (1, Some(b"zstd")) => zstd::bulk::decompress(message, limit).ok().map(Cow::Owned),
+        (1, Some(b"gzip")) => {
+            let mut out = Vec::new();
+            let ceiling = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+            flate2::read::GzDecoder::new(message).take(ceiling).read_to_end(&mut out).ok()?;
+            (out.len() <= limit).then_some(Cow::Owned(out))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CODINGS: [Compression; 3] = [Compression::Zstd, Compression::Gzip, Compression::None];
+
+    #[test]
+    fn an_answer_may_be_compressed_like_its_request() {
+        for compression in CODINGS {
+            for message in [&b""[..], b"partial success"] {
+                let answer = framed(message, compression).unwrap();
+                let coding = compression.coding().map(str::as_bytes);
+                assert_eq!(unframed(&answer, coding, 64).as_deref(), Some(message), "{compression:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_that_grows_beyond_the_limit_is_none() {
+        for compression in [Compression::Zstd, Compression::Gzip] {
+            let answer = framed(&[0; 100_000], compression).unwrap();
+            assert_eq!(unframed(&answer, compression.coding().map(str::as_bytes), 99_999), None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_whole_message_is_none() {
+        let whole = framed(b"message", Compression::Zstd).unwrap();
+        assert_eq!(unframed(&whole[..whole.len() - 1], Some(b"zstd"), 64), None);
+        assert_eq!(unframed(&whole, None, 64), None);
+        assert_eq!(unframed(&whole, Some(b"gzip"), 64), None);
+        assert_eq!(unframed(b"", None, 64), None);
+    }
 }

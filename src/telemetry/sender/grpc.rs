@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 use crate::model::telemetry::Signal;
 use crate::telemetry::config::{Compression, DestinationConfig};
 use crate::telemetry::sender::answer::{self, Answer};
-use crate::telemetry::sender::compression::FRAME;
+use crate::telemetry::sender::compression::unframed;
 
 /// How long a connection may take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -167,11 +167,9 @@ async fn exchange(mut channel: Channel, request: Request<Body>) -> Result<Answer
     }
     Ok(match status {
         Some(status) if status.code() != Code::Ok => of_status(&status),
-        _ => match bytes.split_first_chunk::<FRAME>() {
-            Some(([0, length @ ..], message)) if u32::from_be_bytes(*length) as usize == message.len() => {
-                answer::of_success(message)
-            }
-            _ => Answer::Unreadable(format!("an answer of {} bytes without a gRPC message", bytes.len())),
+        _ => match unframed(&bytes, head.headers.get("grpc-encoding").map(HeaderValue::as_bytes), ANSWER_LIMIT) {
+            Some(message) => answer::of_success(&message),
+            None => Answer::Unreadable(format!("an answer of {} bytes without a gRPC message", bytes.len())),
         },
     })
 }
