@@ -348,6 +348,12 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_section_is_no_mistake() {
+        let (_, problems, _) = settings(json!({"proxy": null, "redis": {}})).finish();
+        assert_eq!(problems, []);
+    }
+
+    #[test]
     fn lists_come_as_yaml_or_with_commas() {
         let mut settings = settings(json!({"a": ["x", "y"], "b": "x, y,"}));
         let mut root = settings.section("");

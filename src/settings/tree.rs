@@ -20,11 +20,13 @@ impl Tree {
         let below = format!("{path}.");
         self.values.retain(|key, _| key != path && !key.starts_with(&below));
         match value {
-            Value::Object(map) if !map.is_empty() => {
+            // an empty section says nothing: `proxy:` with all its keys commented out is no mistake
+            Value::Object(map) => {
                 for (key, value) in map {
                     self.set(&format!("{path}.{key}"), value, place);
                 }
             }
+            Value::Null => {}
             value => {
                 self.values.insert(path.to_owned(), (value, place.clone()));
             }
