@@ -14,14 +14,20 @@ from waiting import eventually
 def test_health_answers_200_and_becomes_healthy(
     start_sidecar: SidecarMaker, application: Application, collector: FileCollector, postgres: Postgres, redis: Redis
 ):
-    environment = QUICK_EXPORT | {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url, "OPENAI_API_KEY": "sk-never-shown"}
+    keys = {"OPENAI_API_KEY": "sk-never-shown", "AI_AVATAR_API_KEY": "never-shown-either"}
+    environment = QUICK_EXPORT | {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url} | keys
     sidecar = start_sidecar(behind(application, collector), environment)
     assert httpx.get(sidecar.admin + "/health").status_code == 200
-    eventually(lambda: sidecar.json("/health")["status"] == "healthy", "a healthy whole")
-    services = sidecar.json("/health")["services"]
+    checked = ("database", "redis", "ai_services", "application")
+    eventually(lambda: {sidecar.services()[name] for name in checked} == {"healthy"}, "healthy services")
+    health = sidecar.json("/health")
+    assert health["status"] == "healthy"
+    services = health["services"]
     assert list(services)[:5] == ["database", "redis", "external_api", "ai_services", "application"]
     assert services["database"] == {"status": "healthy", "message": "Database connection successful"}
     assert services["redis"] == {"status": "healthy", "message": "Redis connection successful"}
+    keys_found = "OpenAI API key configured, AI Avatar service configured"
+    assert services["ai_services"] == {"status": "healthy", "message": keys_found}
 
 
 def test_what_is_not_configured_is_unknown_and_makes_nothing_unhealthy(sidecar: Sidecar):

@@ -31,10 +31,11 @@ def test_each_event_arrives_before_the_next_one_is_made(sidecar: Sidecar):
 
 def test_an_open_stream_is_in_flight_and_counted_once(sidecar: Sidecar):
     with httpx.stream("GET", sidecar.proxy + "/api/v1/videos/1/progress?steps=3&interval=0.5", timeout=30) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()  # kept: without its iterator the client closes the connection
+        next(lines)
         assert sidecar.request_count() == 1
         assert sidecar.in_flight() == 1
-        for _ in answer.iter_lines():
+        for _ in lines:
             pass
     eventually(lambda: sidecar.in_flight() == 0, "the stream to be over")
     assert sidecar.request_count() == 1
@@ -42,7 +43,9 @@ def test_an_open_stream_is_in_flight_and_counted_once(sidecar: Sidecar):
 
 def test_a_client_that_leaves_a_stream_is_counted_once(sidecar: Sidecar):
     with httpx.stream("GET", sidecar.proxy + "/api/v1/videos/1/progress?steps=100&interval=1", timeout=30) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()
+        next(lines)
+        assert sidecar.in_flight() == 1
     eventually(lambda: sidecar.in_flight() == 0, "the abandoned stream to be over")
     assert sidecar.request_count() == 1
 
