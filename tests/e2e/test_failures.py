@@ -44,14 +44,15 @@ def test_an_application_that_is_down_gives_a_quick_small_answer_and_is_back_at_o
     assert httpx.get(watching.proxy + "/").status_code == 200
     application.kill()
     try:
-        for _ in range(20):
+        for number in range(20):
             started = time.monotonic()
             answer = httpx.get(watching.proxy + "/", timeout=5)
             assert time.monotonic() - started < 1
-            assert answer.status_code in (502, 503)
+            # a connection from before the kill may break under the first request; from then on it is refused
+            assert answer.status_code in ((502, 503) if number == 0 else (503,))
             assert answer.headers["content-type"].startswith("application/json") and isinstance(answer.json(), dict)
             assert len(answer.content) < 500
-            assert int(answer.headers["retry-after"]) > 0
+            assert answer.status_code == 502 or int(answer.headers["retry-after"]) > 0
         assert watching.request_count() == 21
         eventually(lambda: watching.services()["application"] == "unhealthy", "the application's loss", NOTICED_SECONDS)
         assert well(watching) == {"database": "healthy", "redis": "healthy", "application": "unhealthy"}
