@@ -11,7 +11,9 @@ use crate::proxy::config::Config;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another process has it.
-    #[error("proxy.listen: {0} is in use, expected a free port (proxy.reuse_port: true joins its listener)")]
+    #[error(
+        "{0} is in use, expected a free port; choose another by proxy.listen (--listen), or join it by proxy.reuse_port"
+    )]
     InUse(SocketAddr),
     /// The kernel refused.
     #[error("proxy.listen: cannot listen on {address}: {source}")]

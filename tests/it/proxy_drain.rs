@@ -84,7 +84,8 @@ async fn a_request_in_flight_is_answered_after_sigterm() {
 #[tokio::test]
 async fn idle_connections_do_not_hold_the_end_up() {
     let application = Application::start().await;
-    let mut sidecar = Sidecar::start(application.address, &[]);
+    // the collector is away: the last deliveries take all the time that they are given
+    let mut sidecar = Sidecar::start(application.address, &[("SIDECAR_TELEMETRY__SHUTDOWN", "1s")]);
     let mut idle = Client::connect(sidecar.proxy).await.unwrap();
     idle.get("/once").await.unwrap();
     assert_eq!(idle.answer().await, Some((200, true)));

@@ -12,6 +12,9 @@ use tokio::time::timeout;
 
 use crate::proxy_sidecar::PATIENCE;
 
+/// What the sidecar asks of the application itself, as its routes, is no traffic.
+const OWN_USER_AGENT: &str = "content-factory-sidecar/";
+
 /// What the application has seen, and when it was left alone.
 #[derive(Debug)]
 pub(crate) struct Application {
@@ -23,7 +26,7 @@ pub(crate) struct Application {
     pub(crate) abandoned: Semaphore,
     /// Complete requests.
     pub(crate) requests: AtomicUsize,
-    /// Requests that have arrived more than once would show here: connections accepted.
+    /// Connections that brought a request; a check that only connects is none.
     pub(crate) connections: AtomicUsize,
 }
 
@@ -41,7 +44,6 @@ impl Application {
         let serving = Arc::clone(&application);
         spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                serving.connections.fetch_add(1, Ordering::Relaxed);
                 let connection = Arc::clone(&serving);
                 spawn(async move {
                     let _the_peer_may_go_at_any_time = connection.serve(stream).await;
@@ -54,7 +56,14 @@ impl Application {
     async fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
         stream.set_nodelay(true)?;
         let mut unread = Vec::new();
+        let mut is_counted = false;
         while let Some(head) = head(&mut stream, &mut unread).await? {
+            if head.contains(OWN_USER_AGENT) {
+                answer(&mut stream, &head).await?;
+                continue;
+            }
+            self.connections.fetch_add(usize::from(!is_counted), Ordering::Relaxed);
+            is_counted = true;
             let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
             body(&mut stream, &mut unread, &head).await?;
             self.requests.fetch_add(1, Ordering::Relaxed);

@@ -240,7 +240,7 @@ mod tests {
         ] {
             let (mut room, mut out) = (storage(), Vec::new());
             let head = response::parse(text.as_bytes(), Method::Get, &mut room).unwrap();
-            super::response(&head, keep(coding), &mut out);
+            crate::proxy::head::write::response(&head, keep(coding), &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), expected, "{text:?}");
         }
     }
