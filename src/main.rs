@@ -1,3 +1,21 @@
-//! The binary: maps the result of the command line to an exit code.
+//! The binary: hands its process to the command line, and maps the result to an exit code.
 
-fn main() {}
+use std::io;
+use std::process::ExitCode;
+
+use content_factory_sidecar::cli::{self, Process};
+
+fn main() -> ExitCode {
+    // one TLS provider for every client in the process; fails only when one is installed already
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let process = Process {
+        arguments: std::env::args_os().map(|text| text.to_string_lossy().into_owned()).collect(),
+        environment: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        out: &mut io::stdout(),
+        err: &mut io::stderr(),
+    };
+    // an output that cannot be written has nobody to tell it to
+    cli::run(process).unwrap_or(ExitCode::FAILURE)
+}

@@ -1,1 +1,171 @@
-//! Composition: makes the rooms, carries values from one to another, restarts them, drains.
+//! Composition: makes the rooms, carries values from one to another, restarts them, and drains.
+//!
+//! Holds no logic of its own: everything it knows is who needs what. Two phases end a life: first the proxy
+//! drains, then the rooms behind it, so that the last request's telemetry still leaves.
+
+pub mod data_dir;
+mod rooms;
+pub mod signals;
+pub mod supervisor;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::app::rooms::Rooms;
+use crate::app::signals::StopSignals;
+use crate::config::{Config, Loaded};
+use crate::lifecycle::{self, Conductor};
+use crate::{api, proxy, telemetry, traffic};
+
+/// Threads of the control runtime: one may wait for a disk while the other answers a probe.
+const CONTROL_THREADS: usize = 2;
+
+/// How long rooms may take to end once telemetry has had its own deadline.
+const LAST_MOMENTS: Duration = Duration::from_secs(1);
+
+/// Why the sidecar could not start; exit code 1.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The control runtime could not be made.
+    #[error("cannot start the control runtime")]
+    Runtime(#[source] io::Error),
+    /// The proxy's port.
+    #[error(transparent)]
+    Proxy(#[from] proxy::BindError),
+    /// The admin port.
+    #[error(transparent)]
+    Admin(#[from] api::BindError),
+    /// The way out.
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::DestinationError),
+    /// The output that names the addresses is closed.
+    #[error("cannot write the addresses to standard output")]
+    Output(#[source] io::Error),
+}
+
+/// Where it serves.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// The proxy's port and the application behind it; `None` when the proxy is switched off.
+    pub proxy: Option<(SocketAddr, String)>,
+    /// The admin port's addresses.
+    pub admin: Vec<SocketAddr>,
+}
+
+/// Handles for whoever shows what goes on.
+#[derive(Clone)]
+pub struct Readers {
+    /// Counts, windows and failures.
+    pub traffic: traffic::reader::Reader,
+    /// The state of the export.
+    pub telemetry: telemetry::Reader,
+}
+
+/// A sidecar that serves.
+pub struct App {
+    addresses: Addresses,
+    readers: Readers,
+    rooms: Rooms,
+    /// Begins the drain of the data path.
+    data: Conductor,
+    /// Begins the end of everything behind it.
+    control: Conductor,
+}
+
+/// Runs until a signal, with its own runtime and its addresses on `out`.
+///
+/// # Errors
+/// When a port is taken or the runtime cannot be made; nothing that fails later ends it.
+pub fn run(loaded: Loaded, out: &mut (dyn Write + Send)) -> Result<(), StartError> {
+    control_runtime()?.block_on(async {
+        let mut signals = StopSignals::listen().map_err(StartError::Runtime)?;
+        let app = App::start(loaded.config).await?;
+        for notice in &loaded.notices {
+            tracing::warn!("{notice}");
+        }
+        app.addresses().write_to(out).map_err(StartError::Output)?;
+        app.serve_until(async move || signals.next().await).await;
+        Ok(())
+    })
+}
+
+/// The runtime of everything but the data path.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn control_runtime() -> Result<tokio::runtime::Runtime, StartError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(StartError::Runtime)
+}
+
+impl App {
+    /// Binds the ports, then starts every room; serves when this returns.
+    ///
+    /// # Errors
+    /// When a port is taken or the way out cannot be set up.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let (data, data_drain) = lifecycle::drain();
+        let (control, control_drain) = lifecycle::drain();
+        let (rooms, addresses, readers) = Rooms::start(config, data_drain, control_drain).await?;
+        Ok(Self { addresses, readers, rooms, data, control })
+    }
+
+    /// Where it serves.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Handles for whoever shows what goes on.
+    #[must_use]
+    pub fn readers(&self) -> Readers {
+        self.readers.clone()
+    }
+
+    /// Serves until `stop` gives the reason, then drains; a second `stop` ends the drain at once.
+    pub async fn serve_until(mut self, mut stop: impl AsyncFnMut() -> &'static str) {
+        let reason = tokio::select! {
+            reason = stop() => reason,
+            () = self.rooms.supervisor.watch() => unreachable!("the rooms are watched for ever"),
+        };
+        let limit = self.rooms.drain_limit;
+        tracing::info!(reason, limit_seconds = limit.as_secs_f64(), "draining");
+        self.data.drain_within(limit);
+        tokio::select! {
+            () = self.rooms.proxy_finished() => {}
+            reason = stop() => {
+                tracing::warn!(reason, "stopped again: the drain ends at once");
+                self.data.abort();
+            }
+        }
+        let limit = self.rooms.shutdown_limit;
+        self.control.drain_within(limit);
+        let cut_off = self.rooms.supervisor.finish_by(Instant::now() + limit + LAST_MOMENTS).await;
+        if !cut_off.is_empty() {
+            tracing::warn!(rooms = cut_off.join(" "), "rooms did not end in time");
+        }
+    }
+}
+
+impl Addresses {
+    /// One line for each address, with the real port where 0 was asked for.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn write_to(&self, out: &mut (dyn Write + Send)) -> io::Result<()> {
+        if let Some((address, upstream)) = &self.proxy {
+            writeln!(out, "proxy {address} -> {upstream}")?;
+        }
+        for address in &self.admin {
+            writeln!(out, "admin http://{address}")?;
+        }
+        out.flush()
+    }
+}

@@ -1,1 +1,109 @@
 //! Configuration: file, environment and flags, read into each room's own `Config`.
+//!
+//! A flag wins over `SIDECAR_*`, that over `OTEL_*`, `DATABASE_URL` and their like, those over the file, the
+//! file over defaults. All mistakes are reported at once. Only `sources` touches files and the environment.
+
+pub mod document;
+pub mod sources;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::problem::Problem;
+use crate::redact::Secret;
+use crate::settings::{Key, Section, Settings, Tree};
+use crate::{api, checks, database, proxy, system, telemetry, traffic};
+
+/// The configuration as used: one value for each room.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The data path.
+    pub proxy: proxy::Config,
+    /// Counting and route templates.
+    pub traffic: traffic::config::Config,
+    /// The way out.
+    pub telemetry: telemetry::config::Config,
+    /// Health checks.
+    pub checks: checks::config::Config,
+    /// The node's numbers.
+    pub system: system::config::Config,
+    /// Business rows.
+    pub database: database::config::Config,
+    /// The admin port.
+    pub admin: api::config::Config,
+    /// How the application is named at the vendors.
+    pub service: telemetry::resource::ServiceConfig,
+    /// Our own log.
+    pub log: telemetry::logging::LogConfig,
+    /// The environment, of which the resource tells the pod.
+    pub environment: BTreeMap<String, String>,
+    /// Where files may be kept.
+    pub data_dir: PathBuf,
+    /// Every secret, for the redactor.
+    pub secrets: Secret<Vec<String>>,
+}
+
+/// A configuration that was read, and how it was read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The values to use.
+    pub config: Config,
+    /// Every key, for `print-config`.
+    pub keys: Vec<Key>,
+    /// What a person should know though it is no mistake, such as an `OTEL_*` variable that is not supported.
+    pub notices: Vec<String>,
+}
+
+/// Why there is no configuration to run with; exit code 64.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", list(.0))]
+pub struct ConfigError(pub Vec<Problem>);
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Reads a tree into a configuration; `read_file` gives the content of the files that `_file` keys name.
+///
+/// # Errors
+/// Every mistake of the whole tree, in the order of the rooms.
+pub fn read(
+    tree: Tree,
+    environment: &BTreeMap<String, String>,
+    read_file: impl Fn(&str) -> Result<String, String>,
+) -> Result<(Config, Vec<Key>), ConfigError> {
+    let mut settings = Settings::new(tree, read_file);
+    let mut config = rooms(&mut settings.section(""), environment);
+    let (keys, problems, secrets) = settings.finish();
+    if !problems.is_empty() {
+        return Err(ConfigError(problems));
+    }
+    config.secrets = Secret::new(secrets);
+    Ok((config, keys))
+}
+
+fn rooms(root: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Config {
+    let about = "a folder for files of our own; when it cannot be written or is taken, all is kept in memory";
+    let data_dir = root.text("data_dir", "./sidecar-data", about).into();
+    let proxy = proxy::Config::read(&mut root.section("proxy"));
+    let admin = api::config::Config::read(root);
+    let traffic = traffic::config::Config::read(&mut root.section("traffic"));
+    let telemetry = telemetry::config::Config::read(&mut root.section("telemetry"));
+    let database = database::config::Config::read(root);
+    let checks = checks::config::Config::read(root, &|name| environment.contains_key(name));
+    let system = system::config::Config::read(root);
+    // not used yet but to be kept out of every output: the way to Sentry is the collector's overlay
+    let _ = root.section("sentry").secret("dsn", "the project at Sentry; kept out of every output");
+    let service = telemetry::resource::ServiceConfig::read(&mut root.section("service"));
+    let log = telemetry::logging::LogConfig::read(&mut root.section("log"));
+    let (environment, secrets) = (environment.clone(), Secret::default());
+    Config { proxy, traffic, telemetry, checks, system, database, admin, service, log, environment, data_dir, secrets }
+}
+
+/// Every key with its default: what an empty tree reads.
+#[must_use]
+pub fn keys() -> Vec<Key> {
+    read(Tree::default(), &BTreeMap::new(), |path| Err(format!("{path} is not read")))
+        .map(|(_, keys)| keys)
+        .unwrap_or_default()
+}

@@ -1,0 +1,240 @@
+//! The rooms, made and tied together: who needs what, and nothing else.
+//!
+//! Ports first, so that a taken one fails at once; then the data path, which needs nobody; then what stands behind.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::api;
+use crate::app::data_dir::DataDir;
+use crate::app::supervisor::Supervisor;
+use crate::app::{Addresses, Readers, StartError};
+use crate::checks::{self, Targets};
+use crate::config::Config;
+use crate::lifecycle::{Drain, Latch, Pulse};
+use crate::model::catalogue::REDACTIONS;
+use crate::model::route::RouteTable;
+use crate::model::sample::{Sample, SampleSource};
+use crate::proxy::{self, Deps, TracePolicy};
+use crate::redact::{Outlet, Redactor};
+use crate::telemetry::resource::Resource;
+use crate::telemetry::{SpanWriter, Telemetry, Upstream};
+use crate::traffic::routes::Templates;
+use crate::traffic::shard::Shard;
+use crate::{database, system, telemetry, traffic};
+
+/// How long requests under way may take once the proxy drains: below the 30 s that Kubernetes gives a pod.
+const DRAIN_LIMIT: Duration = Duration::from_secs(20);
+
+/// The rooms at work.
+pub(super) struct Rooms {
+    pub(super) supervisor: Supervisor,
+    pub(super) drain_limit: Duration,
+    pub(super) shutdown_limit: Duration,
+    proxy: Option<proxy::Running>,
+    /// Held for the lock.
+    _data_dir: Option<DataDir>,
+}
+
+/// What all rooms are made from.
+struct Ground {
+    config: Config,
+    redactor: Arc<Redactor>,
+    started: Instant,
+    /// The drain of the data path.
+    data: Drain,
+    /// The end of everything behind it.
+    control: Drain,
+}
+
+/// What the others need of the data path at work.
+struct DataPath {
+    address: Option<SocketAddr>,
+    table: watch::Sender<Arc<RouteTable>>,
+    pulses: Vec<Pulse>,
+}
+
+impl Rooms {
+    /// Binds every port, then starts every room.
+    pub(super) async fn start(
+        config: Config,
+        data: Drain,
+        control: Drain,
+    ) -> Result<(Self, Addresses, Readers), StartError> {
+        let port = config.proxy.enabled.then(|| proxy::bind(&config.proxy)).transpose()?;
+        let admin = api::bind(config.admin.clone())?;
+        let redactor = Arc::new(Redactor::new(config.secrets.expose().iter().map(String::as_str)));
+        let ground = Ground { config, redactor, started: Instant::now(), data, control };
+        let workers = if port.is_some() { ground.config.proxy.workers } else { 0 };
+        let (telemetry, writers) = ground.telemetry(workers)?;
+        let (shards, reader) = traffic::open(&ground.config.traffic, workers, &ground.redactor);
+        let (running, path) = ground.serve(port, shards.into_iter().zip(writers).collect());
+        let addresses =
+            Addresses { proxy: path.address.map(|address| (address, ground.upstream())), admin: admin.addresses() };
+        let readers = Readers { traffic: reader, telemetry: telemetry.reader() };
+        let data_dir = ground.data_dir();
+        let supervisor = ground.supervise(telemetry, admin, path, &readers);
+        let rooms = Self {
+            supervisor,
+            drain_limit: DRAIN_LIMIT,
+            shutdown_limit: ground.config.telemetry.shutdown,
+            proxy: running,
+            _data_dir: data_dir,
+        };
+        Ok((rooms, addresses, readers))
+    }
+
+    /// Waits for the proxy's end, and watches the rooms meanwhile.
+    pub(super) async fn proxy_finished(&mut self) {
+        let Some(proxy) = self.proxy.take() else { return };
+        tokio::select! {
+            () = proxy.finished() => {}
+            () = self.supervisor.watch() => unreachable!("the rooms are watched for ever"),
+        }
+    }
+}
+
+impl Ground {
+    /// The application, as a URL.
+    fn upstream(&self) -> String {
+        format!("http://{}", self.config.proxy.upstream.text())
+    }
+
+    /// The way out, and our own log, which takes it too.
+    fn telemetry(&self, workers: usize) -> Result<(Telemetry, Vec<SpanWriter>), StartError> {
+        let Config { proxy, telemetry, service, environment, log, .. } = &self.config;
+        let upstream = Upstream { host: proxy.upstream.host.clone(), port: proxy.upstream.port };
+        let identity = Resource::new(service, environment);
+        let (room, writers) = Telemetry::new(telemetry.clone(), &identity, &self.redactor, &upstream, workers)?;
+        // one log for the process: whoever set one up before, as a test does, keeps it
+        let _ = tracing::subscriber::set_global_default(room.subscriber(log, &self.redactor));
+        for remark in &telemetry.remarks {
+            tracing::info!("{remark}");
+        }
+        Ok((room, writers))
+    }
+
+    fn data_dir(&self) -> Option<DataDir> {
+        let opened = DataDir::open(&self.config.data_dir);
+        opened.inspect_err(|error| tracing::warn!(%error, "everything is kept in memory")).ok()
+    }
+
+    /// Starts the workers.
+    fn serve(&self, port: Option<proxy::Bound>, sinks: Vec<(Shard, SpanWriter)>) -> (Option<proxy::Running>, DataPath) {
+        let (table, routes) = watch::channel(Arc::new(RouteTable::default()));
+        let telemetry = &self.config.telemetry;
+        let (_, tracing) = watch::channel(TracePolicy { sampling: telemetry.sampling, spans: telemetry.spans });
+        let pulses: Vec<Pulse> = sinks.iter().map(|_| Pulse::new("proxy")).collect();
+        let deps = Deps { routes, tracing, drain: self.data.clone(), pulses: pulses.clone() };
+        let address = port.as_ref().map(proxy::Bound::address);
+        let running = port.map(|port| port.serve(deps, sinks));
+        (running, DataPath { address, table, pulses })
+    }
+
+    /// Makes the rooms behind the data path, and starts them.
+    fn supervise(&self, telemetry: Telemetry, admin: api::Bound, path: DataPath, readers: &Readers) -> Supervisor {
+        let mut rooms = Supervisor::default();
+        let control = &self.control;
+        let (checks, reports) = checks::build(&self.config.checks, self.targets(&path, readers), self.redactor.clone());
+        let (system, usage) = system::build(&self.config.system, self.config.data_dir.clone());
+        let (database, rows) = database::build(self.config.database.clone(), self.redactor.clone());
+        let samples: Vec<SampleSource> = vec![
+            source(&readers.traffic, traffic::reader::Reader::samples),
+            source(&readers.telemetry, telemetry::Reader::samples),
+            system::samples(usage.clone()),
+            checks::samples(reports.clone(), self.redactor.clone()),
+            self.redactions(),
+            rooms.restarts(),
+        ];
+        let routes =
+            Templates::new(&self.config.traffic.routes, &self.upstream(), self.redactor.clone(), path.table.clone());
+        if path.address.is_some() {
+            rooms.add("routes", again(control, routes, |room, drain| (*room).clone().run(drain)));
+        }
+        let windows = |reader: Arc<_>, drain| traffic::reader::run(Clone::clone(&*reader), drain);
+        rooms.add("windows", again(control, readers.traffic.clone(), windows));
+        let shown = Shown { reports, usage, rows, samples: samples.clone(), control_pulse: checks.pulse() };
+        let served = (admin, self.state(shown, path, readers));
+        let serve = |served: Arc<(api::Bound, api::State)>, drain| async move {
+            served.0.serve(served.1.clone(), drain).await;
+        };
+        rooms.add("admin", again(control, served, serve));
+        rooms.add("checks", again(control, checks, |room, drain| async move { room.run(drain).await }));
+        rooms.add("system", again(control, system, |room, drain| async move { room.run(drain).await }));
+        rooms.add("database", again(control, database, |room, drain| async move { room.run(drain).await }));
+        let deliver =
+            |room: Arc<(Telemetry, Vec<SampleSource>)>, drain| async move { room.0.run(&room.1, drain).await };
+        rooms.add("telemetry", again(control, (telemetry, samples), deliver));
+        rooms
+    }
+
+    /// What the checks look at.
+    fn targets(&self, path: &DataPath, readers: &Readers) -> Targets {
+        let reader = readers.traffic.clone();
+        Targets {
+            database: self.config.database.address.clone(),
+            application: path.address.map(|_| self.config.proxy.upstream.text()),
+            totals: Arc::new(move || reader.totals()),
+        }
+    }
+
+    /// What the admin port shows.
+    fn state(&self, shown: Shown, path: DataPath, readers: &Readers) -> api::State {
+        let export = readers.telemetry.clone();
+        let listening = Latch::new("listener");
+        listening.open(); // all ports are bound, or nothing would have started
+        api::State {
+            checks: shown.reports,
+            system: shown.usage,
+            rows: shown.rows,
+            traffic: api::Traffic::from(readers.traffic.clone()),
+            samples: shown.samples,
+            export: Arc::new(move || export.state()),
+            latches: vec![listening],
+            pulses: path.pulses.into_iter().chain([shown.control_pulse]).collect(),
+            drain: self.data.clone(),
+            started: self.started,
+            proxy: path.address,
+            upstream: self.upstream(),
+        }
+    }
+
+    /// The redactor's count.
+    fn redactions(&self) -> SampleSource {
+        let redactor = self.redactor.clone();
+        Arc::new(move |out| {
+            for outlet in Outlet::ALL {
+                let count = Sample::count(&REDACTIONS, redactor.redactions(outlet));
+                out.push(count.with_literal("outlet", outlet.label()));
+            }
+        })
+    }
+}
+
+/// What the rooms of the control plane show.
+struct Shown {
+    reports: checks::Reader,
+    usage: system::Reader,
+    rows: database::Reader,
+    samples: Vec<SampleSource>,
+    control_pulse: Pulse,
+}
+
+/// A reader as a source of samples.
+fn source<R: Clone + Send + Sync + 'static>(reader: &R, samples: fn(&R, &mut Vec<Sample>)) -> SampleSource {
+    let reader = reader.clone();
+    Arc::new(move |out| samples(&reader, out))
+}
+
+/// Makes a room's future anew for each start.
+fn again<T, R, F>(control: &Drain, room: T, run: R) -> impl Fn() -> F + use<T, R, F>
+where
+    R: Fn(Arc<T>, Drain) -> F,
+{
+    let (room, drain) = (Arc::new(room), control.clone());
+    move || run(room.clone(), drain.clone())
+}

@@ -1,0 +1,121 @@
+//! The sources of the configuration: file, environment and flags, merged into one tree.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::config::{ConfigError, Loaded, read};
+use crate::problem::Problem;
+use crate::settings::{Place, Tree};
+use crate::telemetry;
+
+/// The file that is read when none is named, if it is there.
+pub const DEFAULT_FILE: &str = "sidecar.yaml";
+
+/// What there is to read.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file that `--config` names.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub environment: BTreeMap<String, String>,
+    /// Flags as (flag, path of the key, value).
+    pub flags: Vec<(&'static str, &'static str, String)>,
+}
+
+/// The variables of others that set one of our keys.
+const FOREIGN: &[(&str, &str)] =
+    &[("DATABASE_URL", "database.url"), ("REDIS_URL", "redis.url"), ("SENTRY_DSN", "sentry.dsn")];
+
+/// Variables that Kubernetes sets for a Service named `sidecar`; they are no settings.
+const SERVICE_LINKS: &[&str] = &["SIDECAR_SERVICE_", "SIDECAR_PORT"];
+
+impl Sources {
+    /// Reads all of them into a configuration.
+    ///
+    /// # Errors
+    /// Every mistake at once: an unreadable file, YAML that is none, and each wrong or unknown key.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let mut tree = Tree::default();
+        let mut notices = Vec::new();
+        let mut problems: Vec<Problem> = self.merge_file(&mut tree).err().into_iter().collect();
+        // an empty variable counts as unset, as OpenTelemetry's specification has it
+        let environment: BTreeMap<String, String> = self
+            .environment
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        for (variable, path) in FOREIGN {
+            if let Some(value) = environment.get(*variable) {
+                tree.set(path, Value::from(value.clone()), &Place((*variable).into()));
+            }
+        }
+        let told = telemetry::environment::apply(&environment, &mut tree);
+        notices.extend(told.remarks);
+        for (variable, value) in environment.iter().filter_map(|(name, value)| Some((own(name)?, value))) {
+            tree.set(&variable.path, Value::from(value.clone()), &Place(variable.name.to_owned()));
+        }
+        for (flag, path, value) in &self.flags {
+            tree.set(path, Value::from(value.clone()), &Place((*flag).into()));
+        }
+        match read(tree, &environment, read_secret_file) {
+            Ok((config, keys)) if problems.is_empty() => Ok(Loaded { config, keys, notices }),
+            Ok(_) => Err(ConfigError(problems)),
+            Err(ConfigError(more)) => {
+                problems.extend(more);
+                Err(ConfigError(problems))
+            }
+        }
+    }
+
+    fn merge_file(&self, tree: &mut Tree) -> Result<(), Problem> {
+        let path = match &self.file {
+            Some(path) => path.clone(),
+            None if Path::new(DEFAULT_FILE).exists() => PathBuf::from(DEFAULT_FILE),
+            None => return Ok(()),
+        };
+        let place = path.display().to_string();
+        let wrong = |found: String, expected: &str| Problem {
+            path: place.clone(),
+            found,
+            expected: expected.into(),
+            place: if self.file.is_some() { "--config".into() } else { String::new() },
+        };
+        let text = fs::read_to_string(&path).map_err(|error| wrong(error.to_string(), "a readable file"))?;
+        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            return Ok(());
+        }
+        let document: Value =
+            serde_saphyr::from_str(&text).map_err(|error| wrong(first_line(&error.to_string()), "a YAML document"))?;
+        if !document.is_object() {
+            return Err(wrong("a document that is no mapping".into(), "a mapping such as `proxy: {listen: …}`"));
+        }
+        tree.merge(document, &Place(place));
+        Ok(())
+    }
+}
+
+struct OwnVariable<'a> {
+    name: &'a str,
+    path: String,
+}
+
+/// `SIDECAR_PROXY__POOL_IDLE` is `proxy.pool_idle`.
+fn own(name: &str) -> Option<OwnVariable<'_>> {
+    if SERVICE_LINKS.iter().any(|prefix| name.starts_with(prefix)) {
+        return None;
+    }
+    let rest = name.strip_prefix("SIDECAR_").filter(|rest| !rest.is_empty())?;
+    Some(OwnVariable { name, path: rest.to_lowercase().replace("__", ".") })
+}
+
+fn read_secret_file(path: &str) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unreadable").trim().to_owned()
+}

@@ -1,0 +1,153 @@
+//! The binary as a child process, as its users start it: ports of its own, a folder of its own.
+
+use std::net::SocketAddr;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running sidecar; killed when dropped.
+pub(crate) struct Sidecar {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    pub(crate) proxy: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    _folder: TempDir,
+}
+
+/// A command with the binary's path, a clean environment and its own folder to stand in.
+pub(crate) fn command(folder: &TempDir) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_content-factory-sidecar"));
+    command.env_clear().current_dir(folder.path()).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// Runs the binary to its end.
+pub(crate) async fn output(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = command(&folder);
+    command.args(arguments).envs(environment.iter().copied());
+    timeout(PATIENCE, command.output()).await.expect("the command ends in time").expect("the binary starts")
+}
+
+impl Sidecar {
+    /// Starts it in front of `upstream`, with further arguments, and waits until it serves.
+    pub(crate) async fn start(upstream: SocketAddr, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let upstream = format!("http://{upstream}");
+        let mut command = command(&folder);
+        // nothing listens on port 1: telemetry that is not looked at must not disturb
+        command.args(["run", "--upstream", &upstream, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        if !arguments.contains(&"--otlp") {
+            command.args(["--otlp", "http://127.0.0.1:1"]);
+        }
+        command.args(arguments).envs(environment.iter().copied()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let proxy = address(&mut lines, "proxy ").await;
+        let admin = address(&mut lines, "admin http://").await;
+        Self { child, lines, proxy, admin, _folder: folder }
+    }
+
+    /// Sends a signal.
+    pub(crate) async fn signal(&self, name: &str) {
+        let pid = self.child.id().expect("it runs").to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().await.expect("kill runs");
+        assert!(status.success(), "kill -s {name} {pid}");
+    }
+
+    /// Waits for its end and gives the exit code.
+    pub(crate) async fn ended(&mut self) -> Option<i32> {
+        timeout(PATIENCE, self.child.wait()).await.expect("it ends in time").expect("it can be waited for").code()
+    }
+
+    /// The body of an answer of the admin port, and its status.
+    pub(crate) async fn ask(&self, target: &str) -> (u16, String) {
+        get(self.admin, target).await.expect("the admin port answers")
+    }
+
+    /// Asks until the answer is as wanted, within `PATIENCE`.
+    pub(crate) async fn eventually(&self, target: &str, wanted: impl Fn(u16, &str) -> bool) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (status, body) = self.ask(target).await;
+            if wanted(status, &body) {
+                return body;
+            }
+            assert!(Instant::now() < deadline, "{target} never came to what was wanted; last: {status} {body}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The next line of standard output.
+    pub(crate) async fn line(&mut self) -> Option<String> {
+        timeout(PATIENCE, self.lines.next_line()).await.expect("a line in time").expect("a readable line")
+    }
+}
+
+async fn address(lines: &mut Lines<BufReader<ChildStdout>>, prefix: &str) -> SocketAddr {
+    let line = timeout(PATIENCE, lines.next_line()).await.expect("a line in time").expect("a readable line");
+    let line = line.expect("the sidecar names its addresses");
+    let rest = line.strip_prefix(prefix).unwrap_or_else(|| panic!("a line that starts with {prefix:?}, not {line:?}"));
+    rest.split_whitespace()
+        .next()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| panic!("an address in {line:?}"))
+}
+
+/// One GET over a connection of its own: the status and the body.
+pub(crate) async fn get(address: SocketAddr, target: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut answer)).await??;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or(0);
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok((status, body.to_owned()))
+}
+
+/// An application that answers 200 with its request's head to each request, on a thread of its own.
+pub(crate) async fn echo_application() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let serve = async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            spawn(answer_requests(stream));
+        }
+    };
+    spawn(serve);
+    address
+}
+
+async fn answer_requests(mut stream: TcpStream) {
+    let mut buffer = Vec::new();
+    let mut chunk = [0; 4_096];
+    while let Ok(read) = stream.read(&mut chunk).await {
+        if read == 0 {
+            return;
+        }
+        buffer.extend_from_slice(&chunk[..read]);
+        while let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head: Vec<u8> = buffer.drain(..end + 4).collect();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", head.len());
+            if stream.write_all(&[answer.as_bytes(), &head].concat()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// A task that ends with its test's runtime.
+#[expect(clippy::disallowed_methods, reason = "the runtime of a test ends with the test")]
+fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(future);
+}

@@ -1,0 +1,118 @@
+//! What may be missing or broken at start leaves the proxy serving; what is there is counted, and stops cleanly.
+
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout};
+
+use crate::rig::{Sidecar, echo_application, get};
+
+/// An address where connections are accepted and nothing is ever said.
+async fn black_hole() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    (listener, address)
+}
+
+#[tokio::test]
+async fn whatever_is_missing_at_start_the_proxy_serves() {
+    let (_kept, hole) = black_hole().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a-file");
+    std::fs::write(&file, "no database").unwrap();
+    let sqlite = format!("sqlite://{}", file.display());
+    let missing = format!("sqlite://{}/missing.db", folder.path().display());
+    let (redis_hole, postgres_hole) = (format!("redis://{hole}/0"), format!("postgresql://u:p@{hole}/d"));
+    let collector_hole = format!("http://{hole}");
+    let file_as_folder = file.display().to_string();
+    let rows: &[(&str, &str)] = &[
+        ("DATABASE_URL", &sqlite),
+        ("DATABASE_URL", &missing),
+        ("DATABASE_URL", "postgresql://u:p@127.0.0.1:1/d"),
+        ("DATABASE_URL", &postgres_hole),
+        ("DATABASE_URL", "postgresql://u:p@no-such-host.invalid/d"),
+        ("REDIS_URL", "redis://127.0.0.1:1/0"),
+        ("REDIS_URL", &redis_hole),
+        ("REDIS_URL", "redis://no-such-host.invalid/0"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://no-such-host.invalid:4317"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector_hole),
+        ("SIDECAR_DATA_DIR", "/proc/nowhere"),
+        ("SIDECAR_DATA_DIR", &file_as_folder),
+        ("SIDECAR_EXTERNAL_API__URL", "http://no-such-host.invalid/"),
+    ];
+    let application = echo_application().await;
+    for row in rows {
+        let sidecar = Sidecar::start(application, &[], &[*row]).await;
+        let answer = timeout(Duration::from_secs(5), get(sidecar.proxy, "/x")).await.expect("an answer in time");
+        assert_eq!(answer.unwrap().0, 200, "{row:?}");
+        assert_eq!(sidecar.ask("/livez").await.0, 200, "{row:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_folder_works_in_memory_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data").display().to_string();
+    let application = echo_application().await;
+    let _first = Sidecar::start(application, &["--data-dir", &path], &[]).await;
+    let second = Sidecar::start(application, &["--data-dir", &path], &[]).await;
+    assert_eq!(get(second.proxy, "/x").await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn an_application_that_is_away_is_a_quick_503_and_is_found_when_it_comes() {
+    let (listener, _) = black_hole().await;
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let sidecar = Sidecar::start(address, &[], &[]).await;
+    let started = Instant::now();
+    let (status, body) = get(sidecar.proxy, "/x").await.unwrap();
+    assert_eq!(status, 503, "{body}");
+    assert!(body.contains("upstream_refused"), "{body}");
+    assert!(started.elapsed() < Duration::from_secs(3));
+    sidecar.eventually("/metrics", |_, page| page.contains(r#"error_type="upstream_refused""#)).await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_its_answer_finds_its_request_counted() {
+    let application = echo_application().await;
+    let sidecar = Sidecar::start(application, &[], &[]).await;
+    for sent in 1..=50_u64 {
+        assert_eq!(get(sidecar.proxy, "/x").await.unwrap().0, 200);
+        let (_, body) = sidecar.ask("/api/v1/monitoring/metrics").await;
+        let value: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(value["request_count"], sent, "{body}");
+        let (_, page) = sidecar.ask("/metrics").await;
+        let counted: f64 = page
+            .lines()
+            .filter(|line| line.starts_with("http_server_request_duration_seconds_count"))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum();
+        assert_eq!(counted as u64, sent, "{page}");
+    }
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_cleanly() {
+    let application = echo_application().await;
+    let mut sidecar = Sidecar::start(application, &[], &[]).await;
+    assert_eq!(get(sidecar.proxy, "/x").await.unwrap().0, 200);
+    sidecar.signal("TERM").await;
+    assert_eq!(sidecar.ended().await, Some(0));
+    assert_eq!(sidecar.line().await, None, "nothing but the addresses is printed");
+}
+
+#[tokio::test]
+async fn without_the_proxy_only_the_endpoints_are_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = crate::rig::command(&folder);
+    command
+        .args(["run", "--admin", "127.0.0.1:0", "--otlp", "http://127.0.0.1:1"])
+        .env("SIDECAR_PROXY__ENABLED", "false");
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(stdout));
+    let line = timeout(crate::rig::PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+    let admin = line.strip_prefix("admin http://").expect("the first line is the admin port").parse().unwrap();
+    assert_eq!(get(admin, "/readyz").await.unwrap().0, 200);
+}
