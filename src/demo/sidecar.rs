@@ -11,7 +11,9 @@ use crate::app::{App, Readers, StartError};
 use crate::config::{self, Config, ConfigError};
 use crate::demo::Options;
 use crate::model::telemetry::Signal;
+use crate::problem::Problem;
 use crate::settings::{Place, Tree};
+use crate::telemetry;
 
 /// Why the sidecar does not start.
 #[derive(Debug, thiserror::Error)]
@@ -73,11 +75,25 @@ impl Site<'_> {
         let Options { listen, admin, collector, .. } = self.options;
         tree.set("proxy.listen", Value::from(listen.to_string()), &Place("--listen".into()));
         tree.set("admin.listen", Value::from(admin.to_string()), &Place("--admin".into()));
+        let problems = if collector.is_some() { self.words_to_a_collector(&mut tree) } else { Vec::new() };
+        if !problems.is_empty() {
+            return Err(ConfigError(problems));
+        }
         if let Some(endpoint) = self.endpoint.as_ref().or(collector.as_ref()) {
             tree.set("telemetry.endpoint", Value::from(endpoint.clone()), &Place("--collector".into()));
         }
         config::read(tree, &self.options.environment, |path| Err(format!("{path} is not read by the demo")))
             .map(|(config, _)| config)
+    }
+}
+
+impl Site<'_> {
+    /// A collector may want a token or a protocol: those are taken from the standard variables, its address is not.
+    fn words_to_a_collector(&self, tree: &mut Tree) -> Vec<Problem> {
+        let wanted = |name: &str| name.starts_with("OTEL_") && !name.contains("ENDPOINT");
+        let environment = self.options.environment.iter().filter(|(name, _)| wanted(name));
+        let environment = environment.map(|(name, value)| (name.clone(), value.clone())).collect();
+        telemetry::environment::apply(&environment, tree).problems
     }
 }
 

@@ -32,6 +32,8 @@ impl Demo {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut command = rig::command(&folder);
         command.args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--app", "127.0.0.1:0"]);
+        // an endpoint in the environment is somebody else's
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1").env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip");
         command.args(arguments).env("TMPDIR", folder.path()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
@@ -53,6 +55,12 @@ impl Demo {
             }
         }
         panic!("it ended before it served; it named {addresses:?}");
+    }
+
+    /// Presses Ctrl-C.
+    async fn interrupt(&self) {
+        let pid = self.child.id().expect("it runs").to_string();
+        assert!(Command::new("kill").args(["-s", "INT", &pid]).status().await.expect("kill runs").success());
     }
 
     /// Waits for its end: the exit code, and the summary.
@@ -120,11 +128,26 @@ async fn ctrl_c_ends_it_cleanly() {
     let addresses = demo.addresses().await;
     let (_, dashboard) = &addresses[0];
     assert!(open(dashboard).await.1.contains("<html"), "{dashboard}");
-    let pid = demo.child.id().expect("it runs").to_string();
-    assert!(Command::new("kill").args(["-s", "INT", &pid]).status().await.expect("kill runs").success());
+    demo.interrupt().await;
     let (code, seen) = demo.end().await;
     assert_eq!(code, Some(0), "{}", seen.line);
     assert_eq!((seen.requests, seen.spans), (seen.sent, 2 * seen.sent), "{}", seen.line);
+}
+
+#[tokio::test]
+async fn a_collector_gets_what_the_receiver_would() {
+    // the receiver of one demo is as good a collector as any for another
+    let mut receiving = Demo::start(&[]).await;
+    let addresses = receiving.addresses().await;
+    let (_, endpoint) = addresses.iter().find(|(what, _)| what == "telemetry goes to").expect("an endpoint");
+    let mut sending = Demo::start(&["--duration", "2s", "--collector", endpoint]).await;
+    let (code, sent) = sending.end().await;
+    assert_eq!((code, sent.requests), (Some(0), sent.sent), "{}", sent.line);
+    assert!(sent.spans >= 2 * sent.requests, "the sidecar may add spans of its own: {}", sent.line);
+    receiving.interrupt().await;
+    let (code, received) = receiving.end().await;
+    assert_eq!(code, Some(0), "{}", received.line);
+    assert_eq!(received.spans, 2 * (sent.requests + received.requests), "{}\n{}", sent.line, received.line);
 }
 
 #[tokio::test]
