@@ -42,12 +42,13 @@ impl Sources {
         let mut notices = Vec::new();
         let mut problems: Vec<Problem> = self.merge_file(&mut tree).err().into_iter().collect();
         // an empty variable counts as unset, as OpenTelemetry's specification has it
-        let environment: BTreeMap<String, String> = self
+        let mut environment: BTreeMap<String, String> = self
             .environment
             .iter()
             .filter(|(_, value)| !value.is_empty())
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();
+        name_the_host(&mut environment);
         for (variable, path) in FOREIGN {
             if let Some(value) = environment.get(*variable) {
                 tree.set(path, Value::from(value.clone()), &Place((*variable).into()));
@@ -55,6 +56,7 @@ impl Sources {
         }
         let told = telemetry::environment::apply(&environment, &mut tree);
         notices.extend(told.remarks);
+        problems.extend(told.problems);
         for (variable, value) in environment.iter().filter_map(|(name, value)| Some((own(name)?, value))) {
             tree.set(&variable.path, Value::from(value.clone()), &Place(variable.name.to_owned()));
         }
@@ -110,6 +112,17 @@ fn own(name: &str) -> Option<OwnVariable<'_>> {
     }
     let rest = name.strip_prefix("SIDECAR_").filter(|rest| !rest.is_empty())?;
     Some(OwnVariable { name, path: rest.to_lowercase().replace("__", ".") })
+}
+
+/// Shells keep `HOSTNAME` to themselves, and telemetry without an instance cannot be told apart: the kernel knows it.
+fn name_the_host(environment: &mut BTreeMap<String, String>) {
+    if environment.contains_key("HOSTNAME") {
+        return;
+    }
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if !name.trim().is_empty() {
+        environment.insert("HOSTNAME".into(), name.trim().to_owned());
+    }
 }
 
 fn read_secret_file(path: &str) -> Result<String, String> {

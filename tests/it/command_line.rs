@@ -38,6 +38,17 @@ async fn every_mistake_of_a_configuration_is_listed_at_once_with_exit_code_64() 
 }
 
 #[tokio::test]
+async fn a_standard_variable_with_a_wrong_value_is_a_named_mistake() {
+    let environment = [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"), ("OTEL_TRACES_SAMPLER_ARG", "most")];
+    let output = output(&["check-config"], &[&environment[..], &[("OTEL_TRACES_SAMPLER", "sometimes")]].concat()).await;
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    for variable in ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_TRACES_SAMPLER"] {
+        assert!(said.contains(variable), "{variable} is missing in:\n{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_is_missing_or_no_yaml_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("broken.yaml");
