@@ -53,6 +53,9 @@ impl Buffers {
     /// Takes the buffer of an inbox back; what is in it is lost.
     pub(crate) fn take_inbox(&self, inbox: &mut Inbox) {
         (inbox.start, inbox.end) = (0, 0);
+        if inbox.bytes.is_empty() {
+            return;
+        }
         let bytes = std::mem::take(&mut inbox.bytes);
         let mut free = self.inboxes.borrow_mut();
         if bytes.len() == BUFFER_BYTES && free.len() < KEPT_BUFFERS {
@@ -70,6 +73,9 @@ impl Buffers {
     /// Takes the buffer of an outbox back; what is in it is lost.
     pub(crate) fn take_outbox(&self, outbox: &mut Outbox) {
         (outbox.written, outbox.has_sent) = (0, false);
+        if outbox.bytes.capacity() == 0 {
+            return;
+        }
         let mut bytes = std::mem::take(&mut outbox.bytes);
         let mut free = self.outboxes.borrow_mut();
         if bytes.capacity() == BUFFER_BYTES && free.len() < KEPT_BUFFERS {

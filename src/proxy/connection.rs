@@ -191,7 +191,9 @@ impl<S: RequestSink> Connection<S> {
         }
         let mut resends = 0;
         loop {
-            let offset = plan.in_flight.as_ref().map(InFlight::elapsed).unwrap_or_default();
+            // the first attempt begins with the request: the clock is not asked again
+            let again = plan.in_flight.as_ref().filter(|_| resends > 0);
+            let offset = again.map(InFlight::elapsed).unwrap_or_default();
             if let Some(facts) = plan.facts() {
                 facts.hop = Some(HopFacts { offset, duration: None, status: 0, resends });
             }

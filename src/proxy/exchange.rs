@@ -122,16 +122,14 @@ impl<'c, S: RequestSink> Exchange<'c, S> {
     /// Moves what can be moved.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let Some(mut hop) = self.hop.take() else { return Poll::Ready(Ended::ClientGone) };
+        self.moved = false;
         let mut ended = self.overdue();
-        while ended.is_none() {
-            self.moved = false;
+        // each direction goes on until it waits for a socket, and neither waits for the other: one turn is enough
+        if ended.is_none() {
             ended = self.poll_request(&mut hop, cx);
-            if ended.is_none() {
-                ended = self.poll_answer(&mut hop, cx);
-            }
-            if !self.moved {
-                break;
-            }
+        }
+        if ended.is_none() {
+            ended = self.poll_answer(&mut hop, cx);
         }
         self.hop = Some(hop);
         if ended.is_none() {
@@ -293,7 +291,8 @@ impl<'c, S: RequestSink> Exchange<'c, S> {
             }
         }
         match client.inbox.poll_fill(&mut client.stream, cx) {
-            Poll::Ready(Ok(1..)) => None,
+            // until it waits: else nobody would be told that the client has left
+            Poll::Ready(Ok(1..)) => self.watch_client(cx),
             Poll::Ready(Ok(0)) if client.worker.config.half_close || self.stage == Stage::Whole => {
                 (self.is_client_done, self.closes) = (true, true);
                 None

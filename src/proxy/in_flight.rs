@@ -20,8 +20,8 @@ use crate::proxy::worker::Worker;
 /// The request, as far as it has come.
 pub(crate) struct InFlight<S: RequestSink> {
     worker: Rc<Worker<S>>,
-    /// What is told at the end.
-    pub(crate) facts: Facts,
+    /// What is told at the end; boxed, because the request is handed on and these are many bytes.
+    pub(crate) facts: Box<Facts>,
     /// False for what the sidecar itself asks: it passes, and is not the application's traffic.
     counted: bool,
     started: Instant,
@@ -100,8 +100,8 @@ struct Parts<'k> {
 
 impl Facts {
     /// What is known of a request that was refused before it was understood.
-    pub(crate) fn unknown(client: Client) -> Self {
-        Self {
+    pub(crate) fn unknown(client: Client) -> Box<Self> {
+        Box::new(Self {
             method: Method::Other,
             protocol: Protocol::Http11,
             client,
@@ -116,7 +116,7 @@ impl Facts {
             hop: None,
             tap: None,
             kept: Kept::default(),
-        }
+        })
     }
 }
 
@@ -131,7 +131,7 @@ pub(crate) enum Counting {
 
 impl<S: RequestSink> InFlight<S> {
     /// Begins: from now on the request counts.
-    pub(crate) fn begin(worker: &Rc<Worker<S>>, facts: Facts, counting: Counting) -> Self {
+    pub(crate) fn begin(worker: &Rc<Worker<S>>, facts: Box<Facts>, counting: Counting) -> Self {
         let counted = counting == Counting::Counted;
         let method = facts.method;
         worker.in_flight.set(worker.in_flight.get() + 1);

@@ -38,7 +38,7 @@ pub(crate) struct Plan<S: RequestSink> {
 impl<S: RequestSink> Plan<S> {
     /// What is known of the request; absent only behind its end.
     pub(crate) fn facts(&mut self) -> Option<&mut Facts> {
-        self.in_flight.as_mut().map(|in_flight| &mut in_flight.facts)
+        self.in_flight.as_mut().map(|in_flight| &mut *in_flight.facts)
     }
 
     /// Ends the request: reported at once.
@@ -124,7 +124,12 @@ fn counting_of(peer: &Peer, request: &Request<'_, '_>) -> Counting {
     if own && peer.address.ip().is_loopback() { Counting::Own } else { Counting::Counted }
 }
 
-fn facts_of<S: RequestSink>(worker: &Worker<S>, peer: &Peer, request: &Request<'_, '_>, counting: Counting) -> Facts {
+fn facts_of<S: RequestSink>(
+    worker: &Worker<S>,
+    peer: &Peer,
+    request: &Request<'_, '_>,
+    counting: Counting,
+) -> Box<Facts> {
     let config = &worker.config;
     let path = request.path();
     let is_probe = config.probe_paths.iter().any(|probe| probe.as_bytes() == path);
@@ -136,16 +141,14 @@ fn facts_of<S: RequestSink>(worker: &Worker<S>, peer: &Peer, request: &Request<'
     let routes = worker.routes();
     let route = routes.lookup(path);
     let tapped = route.is_some_and(|route| config.taps.iter().any(|tap| tap == route.template));
-    Facts {
-        method: request.method,
-        protocol: request.protocol,
-        kind: if is_probe { RequestKind::Probe } else { RequestKind::Ordinary },
-        route: route.map(|route| route.id),
-        trace,
-        tap: tapped.then(|| Tap { copy: Vec::new(), limit: config.limits.tap_bytes }),
-        kept: Kept::of(request, &tracestate, worker.copy_memory()),
-        ..Facts::unknown(peer.client(request, &config.trusted_proxies))
-    }
+    let mut facts = Facts::unknown(peer.client(request, &config.trusted_proxies));
+    (facts.method, facts.protocol) = (request.method, request.protocol);
+    facts.kind = if is_probe { RequestKind::Probe } else { RequestKind::Ordinary };
+    facts.route = route.map(|route| route.id);
+    facts.tap = tapped.then(|| Tap { copy: Vec::new(), limit: config.limits.tap_bytes });
+    facts.kept = Kept::of(request, &tracestate, worker.copy_memory());
+    facts.trace = trace;
+    facts
 }
 
 /// The caller's `tracestate`, if its trace goes on: several fields are one list.

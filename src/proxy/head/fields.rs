@@ -96,14 +96,13 @@ fn compare(name: &[u8], known: &[u8]) -> Likeness {
 }
 
 /// What the `Connection` fields of a message say.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct ConnectionOptions<'b> {
     pub(crate) close: bool,
     pub(crate) keep_alive: bool,
     pub(crate) upgrade: bool,
-    /// Fields that are meant for this hop only.
-    named: [&'b [u8]; MAX_NAMED],
-    count: usize,
+    /// Fields that are meant for this hop only. Hardly any message names one, so this hardly ever allocates.
+    named: Vec<&'b [u8]>,
 }
 
 /// More names than any lawful message has.
@@ -133,17 +132,16 @@ impl<'b> ConnectionOptions<'b> {
     fn name(&mut self, token: &'b [u8]) -> Result<(), BadConnection> {
         // without these the message would mean something else to the next hop
         let vital = matches!(Field::of(token), Field::Host | Field::ContentLength | Field::TransferEncoding);
-        if vital || self.count == MAX_NAMED || !token.iter().all(|byte| is_token(*byte)) {
+        if vital || self.named.len() == MAX_NAMED || !token.iter().all(|byte| is_token(*byte)) {
             return Err(BadConnection);
         }
-        self.named[self.count] = token;
-        self.count += 1;
+        self.named.push(token);
         Ok(())
     }
 
     /// Whether a field of this name ends at this hop.
     pub(crate) fn names(&self, name: &[u8]) -> bool {
-        self.named[..self.count].iter().any(|named| named.eq_ignore_ascii_case(name))
+        self.named.iter().any(|named| named.eq_ignore_ascii_case(name))
     }
 }
 

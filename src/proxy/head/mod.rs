@@ -4,6 +4,7 @@
 
 pub(crate) mod authority;
 pub(crate) mod fields;
+pub(crate) mod lines;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod scan;

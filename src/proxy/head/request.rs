@@ -10,17 +10,24 @@ use crate::proxy::framing::Framing;
 use crate::proxy::head::authority::is_valid_authority;
 use crate::proxy::head::fields::{ConnectionOptions, Field, parse_content_length};
 
-/// Room for the fields of one head, on the stack of whoever parses it.
-pub(crate) type Storage<'b> = [MaybeUninit<Header<'b>>; MAX_FIELDS];
+/// Room for the fields of one head and their classes, on the stack of whoever parses it: a head that owned them would be
+/// copied wherever it goes.
+#[derive(Debug)]
+pub(crate) struct Storage<'b> {
+    pub(crate) fields: [MaybeUninit<Header<'b>>; MAX_FIELDS],
+    pub(crate) classes: [Field; MAX_FIELDS],
+}
 
 /// Empty room.
 pub(crate) const fn storage<'b>() -> Storage<'b> {
-    [const { MaybeUninit::uninit() }; MAX_FIELDS]
+    Storage { fields: [const { MaybeUninit::uninit() }; MAX_FIELDS], classes: [Field::Other; MAX_FIELDS] }
 }
 
 /// A valid head. Borrows the bytes that it was read from.
 #[derive(Debug)]
 pub(crate) struct Request<'h, 'b> {
+    /// All of it.
+    pub(crate) bytes: &'b [u8],
     pub(crate) method: Method,
     pub(crate) method_text: &'b [u8],
     /// Path and query, or `*`; without the authority of the absolute form. `missing_slash` belongs in front.
@@ -38,7 +45,7 @@ pub(crate) struct Request<'h, 'b> {
     /// Only of OPTIONS, the one method for which it means something to us.
     pub(crate) max_forwards: Option<u64>,
     fields: &'h [Header<'b>],
-    classes: [Field; MAX_FIELDS],
+    classes: &'h mut [Field],
     transfer_encoding: Option<()>,
     content_length: Option<u64>,
     has_host: bool,
@@ -58,7 +65,7 @@ pub(crate) enum TraceField<'b> {
 /// Why the bytes of a head are no request: the reason, and the target as far as it is known.
 pub(crate) fn parse<'h, 'b>(bytes: &'b [u8], storage: &'h mut Storage<'b>) -> Result<Request<'h, 'b>, Refusal> {
     let mut parsed = httparse::Request::new(&mut []);
-    match parsed.parse_with_uninit_headers(bytes, storage) {
+    match parsed.parse_with_uninit_headers(bytes, &mut storage.fields) {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
         Ok(_) => return Err(Refusal::Malformed),
         Err(error) => return Err(refusal_of(error, bytes)),
@@ -67,6 +74,7 @@ pub(crate) fn parse<'h, 'b>(bytes: &'b [u8], storage: &'h mut Storage<'b>) -> Re
         return Err(Refusal::Malformed);
     };
     let mut request = Request {
+        bytes,
         method: Method::parse(method.as_bytes()),
         method_text: method.as_bytes(),
         target: target.as_bytes(),
@@ -79,8 +87,8 @@ pub(crate) fn parse<'h, 'b>(bytes: &'b [u8], storage: &'h mut Storage<'b>) -> Re
         traceparent: TraceField::Absent,
         user_agent: None,
         max_forwards: None,
+        classes: &mut storage.classes[..parsed.headers.len()],
         fields: parsed.headers,
-        classes: [Field::Other; MAX_FIELDS],
         transfer_encoding: None,
         content_length: None,
         has_host: false,
@@ -133,7 +141,7 @@ impl<'b> Request<'_, 'b> {
 
     /// `Connection` may stand behind the fields that it names, so it is read first.
     fn classify(&mut self) -> Result<(), Refusal> {
-        for (field, class) in self.fields.iter().zip(&mut self.classes) {
+        for (field, class) in self.fields.iter().zip(self.classes.iter_mut()) {
             *class = Field::of(field.name.as_bytes());
             if *class == Field::Connection {
                 self.options.add(field.value).map_err(|_| Refusal::Malformed)?;
@@ -176,7 +184,7 @@ impl<'b> Request<'_, 'b> {
 
     fn judge_target(&mut self) -> Result<(), Refusal> {
         // a fragment is never sent; what is not ASCII was never lawful, and servers differ about it
-        if self.target.iter().any(|byte| *byte == b'#' || *byte >= 0x80) {
+        if !self.target.is_ascii() || memchr::memchr(b'#', self.target).is_some() {
             return Err(Refusal::Malformed);
         }
         match self.target {
@@ -240,9 +248,14 @@ impl<'b> Request<'_, 'b> {
         }
     }
 
+    /// Whether it names its host in a field, not only in its target.
+    pub(crate) fn has_host(&self) -> bool {
+        self.has_host
+    }
+
     /// The fields that do not end at this hop, with their classes.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (Field, &'b [u8], &'b [u8])> {
-        let all = self.fields.iter().zip(self.classes);
+        let all = self.fields.iter().zip(self.classes.iter().copied());
         all.filter(|(field, _)| !self.options.names(field.name.as_bytes()))
             .map(|(field, class)| (class, field.name.as_bytes(), field.value))
     }

@@ -3,7 +3,6 @@
 use httparse::{Header, ParserConfig};
 
 use crate::model::request::Method;
-use crate::proxy::config::MAX_FIELDS;
 use crate::proxy::framing::Framing;
 use crate::proxy::head::fields::{ConnectionOptions, Field, parse_content_length};
 use crate::proxy::head::request::Storage;
@@ -11,6 +10,8 @@ use crate::proxy::head::request::Storage;
 /// A valid head. Borrows the bytes that it was read from.
 #[derive(Debug)]
 pub(crate) struct Response<'h, 'b> {
+    /// All of it.
+    pub(crate) bytes: &'b [u8],
     pub(crate) status: u16,
     pub(crate) reason: &'b str,
     /// How the body is delimited, `Empty` where the status or the method forbids one.
@@ -22,7 +23,7 @@ pub(crate) struct Response<'h, 'b> {
     pub(crate) upgrade: Option<&'b [u8]>,
     minor: u8,
     fields: &'h [Header<'b>],
-    classes: [Field; MAX_FIELDS],
+    classes: &'h mut [Field],
     chunked: Option<()>,
     content_length: Option<u64>,
 }
@@ -41,12 +42,13 @@ pub(crate) fn parse<'h, 'b>(
     // RFC 9112, section 5.1: a proxy removes a blank before the colon from an answer
     let mut config = ParserConfig::default();
     config.allow_spaces_after_header_name_in_responses(true);
-    match config.parse_response_with_uninit_headers(&mut parsed, bytes, storage) {
+    match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut storage.fields) {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
         _ => return Err(BadAnswer),
     }
     let (Some(minor), Some(status)) = (parsed.version, parsed.code) else { return Err(BadAnswer) };
     let mut response = Response {
+        bytes,
         status,
         reason: parsed.reason.unwrap_or_default(),
         framing: Framing::Empty,
@@ -54,8 +56,8 @@ pub(crate) fn parse<'h, 'b>(
         is_event_stream: false,
         upgrade: None,
         minor,
+        classes: &mut storage.classes[..parsed.headers.len()],
         fields: parsed.headers,
-        classes: [Field::Other; MAX_FIELDS],
         chunked: None,
         content_length: None,
     };
@@ -133,7 +135,7 @@ impl<'b> Response<'_, 'b> {
 
     /// The fields that do not end at this hop, with their classes.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (Field, &'b [u8], &'b [u8])> {
-        let all = self.fields.iter().zip(self.classes);
+        let all = self.fields.iter().zip(self.classes.iter().copied());
         all.filter(|(field, _)| !self.options.names(field.name.as_bytes()))
             .map(|(field, class)| (class, field.name.as_bytes(), field.value))
     }

@@ -6,6 +6,7 @@ use crate::proxy::config::Config;
 use crate::proxy::forwarded::Peer;
 use crate::proxy::framing::{Coding, Framing};
 use crate::proxy::head::fields::Field;
+use crate::proxy::head::lines::{Lines, field};
 use crate::proxy::head::request::Request;
 use crate::proxy::head::response::Response;
 use crate::proxy::ids::TraceContext;
@@ -31,19 +32,20 @@ pub(crate) struct Additions<'a> {
 
 /// Writes a request's head for the application.
 pub(crate) fn request(request: &Request<'_, '_>, add: &Additions<'_>, out: &mut Vec<u8>) {
-    for part in [request.method_text, b" ", request.missing_slash(), request.target, b" HTTP/1.1\r\n"] {
-        out.extend_from_slice(part);
-    }
-    if !request.fields().any(|(class, ..)| class == Field::Host) {
-        field(b"Host", request.host.unwrap_or(add.upstream), out);
+    let mut lines = Lines::new(request.bytes, out);
+    lines.first([request.method_text, b" ", request.missing_slash(), request.target, b" HTTP/1.1\r\n"]);
+    if !request.has_host() {
+        lines.field(b"Host", request.host.unwrap_or(add.upstream));
     }
     for (class, name, value) in request.fields() {
         match class {
-            Field::Other | Field::UserAgent | Field::ContentType | Field::Via => field(name, value, out),
-            Field::Host => field(name, request.host.unwrap_or(value), out),
-            _ => request_field(request, add, (class, name, value), out),
+            Field::Other | Field::UserAgent | Field::ContentType | Field::Via => lines.pass(name, value),
+            Field::Host if request.host.is_none_or(|host| host == value) => lines.pass(name, value),
+            Field::Host => lines.field(name, request.host.unwrap_or(value)),
+            _ => request_field(request, add, (class, name, value), &mut lines),
         }
     }
+    drop(lines);
     // after the client's own fields, so that none of them can be taken for ours
     add.peer.write(request, add.client, out);
     if let Some(trace) = add.trace {
@@ -66,18 +68,18 @@ pub(crate) fn request(request: &Request<'_, '_>, add: &Additions<'_>, out: &mut 
 }
 
 /// The fields that need a thought.
-fn request_field(request: &Request<'_, '_>, add: &Additions<'_>, named: (Field, &[u8], &[u8]), out: &mut Vec<u8>) {
+fn request_field(request: &Request<'_, '_>, add: &Additions<'_>, named: (Field, &[u8], &[u8]), lines: &mut Lines<'_>) {
     let (class, name, value) = named;
     let passes = match class {
         Field::ContentLength => true,
-        Field::TransferEncoding => return field(name, b"chunked", out),
+        Field::TransferEncoding => return lines.field(name, b"chunked"),
         Field::Trailer => request.framing == Framing::Chunked,
         Field::Expect => request.expects_continue,
         Field::Traceparent | Field::Tracestate => add.trace.is_none(),
         Field::Baggage => value.len() <= MAX_BAGGAGE.0 && memchr::memchr_iter(b',', value).count() < MAX_BAGGAGE.1,
         Field::MaxForwards => {
             if let Some(forwards) = request.max_forwards {
-                return field(name, itoa::Buffer::new().format(forwards.saturating_sub(1)).as_bytes(), out);
+                return lines.field(name, itoa::Buffer::new().format(forwards.saturating_sub(1)).as_bytes());
             }
             true
         }
@@ -85,7 +87,7 @@ fn request_field(request: &Request<'_, '_>, add: &Additions<'_>, named: (Field, 
         _ => false,
     };
     if passes {
-        field(name, value, out);
+        lines.pass(name, value);
     }
 }
 
@@ -113,11 +115,10 @@ pub(crate) enum ConnectionWord {
 
 /// Writes an answer's head for the client.
 pub(crate) fn response(response: &Response<'_, '_>, reply: Reply, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(itoa::Buffer::new().format(response.status).as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(response.reason.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    let mut status = itoa::Buffer::new();
+    let mut lines = Lines::new(response.bytes, out);
+    let status = status.format(response.status).as_bytes();
+    lines.first([b"HTTP/1.1 ", status, b" ", response.reason.as_bytes(), b"\r\n"]);
     for (class, name, value) in response.fields() {
         let passes = match class {
             // written below, from what was understood
@@ -128,9 +129,10 @@ pub(crate) fn response(response: &Response<'_, '_>, reply: Reply, out: &mut Vec<
             _ => true,
         };
         if passes {
-            field(name, value, out);
+            lines.pass(name, value);
         }
     }
+    drop(lines);
     write_framing(response, reply, out);
     match reply.connection {
         ConnectionWord::Silent => {}
@@ -148,14 +150,6 @@ fn write_framing(response: &Response<'_, '_>, reply: Reply, out: &mut Vec<u8>) {
     } else if let Some(length) = response.content_length().filter(|_| !silent) {
         field(b"Content-Length", itoa::Buffer::new().format(length).as_bytes(), out);
     }
-}
-
-fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -37,6 +37,9 @@ impl Http {
             .tcp_keepalive(TCP_KEEPALIVE);
         if let Some(ca) = &config.tls.ca {
             builder = builder.tls_certs_only(Certificate::from_pem_bundle(ca.expose().as_bytes())?);
+        } else if config.endpoint.scheme() != "https" {
+            // no redirect is followed, so TLS is never spoken: the system's certificates are not read and kept for nothing
+            builder = builder.tls_certs_only([]);
         }
         if let Some((certificate, key)) = &config.tls.identity {
             let pem = format!("{}\n{}", certificate.expose(), key.expose());
