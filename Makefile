@@ -64,8 +64,8 @@ bench: ## What a request costs in the shipped profile: instructions, system call
 	cargo bench --quiet --profile dist --bench cost -- $(ARGS)
 
 .PHONY: bench-instructions
-bench-instructions: ## The instructions of a request, which have a limit; as `make test` counts them
-	cargo bench --quiet --profile release --bench cost -- instructions
+bench-instructions: release ## The instructions of a request, which have a limit; as `make test` counts them
+	SIDECAR_BIN="$(abspath $(SIDECAR))" cargo bench --quiet --profile dev --bench cost -- instructions
 
 .PHONY: image
 image: ## Build the container image, IMAGE=name:tag

@@ -84,7 +84,9 @@ impl Proxy {
 fn sidecar(application: SocketAddr, address: SocketAddr, receiver: &Receiver) -> Vec<String> {
     let upstream = format!("http://{application}");
     let (listen, otlp) = (address.to_string(), format!("http://{}", receiver.address));
-    let program = env!("CARGO_BIN_EXE_content-factory-sidecar");
+    // cargo would build the binary once more, with the features of the tests; `make test` has it already, without
+    let chosen = std::env::var_os("SIDECAR_BIN").map(|path| path.to_string_lossy().into_owned());
+    let program = chosen.as_deref().unwrap_or(env!("CARGO_BIN_EXE_content-factory-sidecar"));
     let arguments = ["run", "--upstream", &upstream, "--listen", &listen, "--admin", "127.0.0.1:0", "--otlp", &otlp];
     [program].iter().chain(&arguments).chain(&["--data-dir", "data"]).map(|&text| text.to_owned()).collect()
 }

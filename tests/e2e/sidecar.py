@@ -53,6 +53,10 @@ class Sidecar(Process):
 
         self.proxy, self.admin = eventually(addresses, "the lines that name the addresses", seconds)
 
+    def await_routes(self) -> None:
+        """Until the application's document has been read: what is asked before has no route."""
+        eventually(lambda: "route templates read" in self.said(), "the route templates")
+
     def text(self, path: str) -> str:
         """A page of the admin port."""
         with urllib.request.urlopen(self.admin + path, timeout=10) as answer:

@@ -35,6 +35,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, application: Application, wor
     with FileCollector(folder) as collector:
         sidecar = Sidecar(folder, behind(application, collector), QUICK_EXPORT)
         sidecar.start()
+        sidecar.await_routes()
         before = application.position()
         day = Day(sidecar.proxy).run()
         lines = eventually(
