@@ -19,9 +19,9 @@ const RUNS: [usize; 2] = [400, 2400];
 /// Both runs last that long at least, so that what runs by the clock is the same in both and cancels out.
 const RUN: Duration = Duration::from_secs(20);
 
-/// A guard against regressions. The target is 20,000; the data path and the export alone are a hundredth above it, and the
-/// profile `release`, with which `make test` counts, needs some more than `dist`.
-const MOST_INSTRUCTIONS: f64 = 22_000.0;
+/// A guard against regressions. The target is 20,000 in the profile `dist`; `release`, with which `make test` counts, needs
+/// some 700 more, and one run differs from the next by some 500.
+const MOST_INSTRUCTIONS: f64 = 21_000.0;
 
 /// One measured value.
 pub(crate) struct Figure {
