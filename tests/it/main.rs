@@ -14,7 +14,6 @@ mod proxy_drain;
 mod proxy_failures;
 mod proxy_requests;
 mod proxy_room;
-mod proxy_sidecar;
 mod proxy_slow;
 mod proxy_world;
 mod rig;

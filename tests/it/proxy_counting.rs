@@ -8,8 +8,8 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::proxy_sidecar::{PATIENCE, Sidecar};
 use crate::proxy_world::{Application, Client};
+use crate::rig::{PATIENCE, Sidecar};
 
 /// Series that together hold every request; probes are not among those sent here.
 const COUNTS: [&str; 2] =
@@ -27,8 +27,8 @@ fn counted(page: &str) -> f64 {
 
 /// Waits until as many are counted as were sent and none is in flight; then nothing more may come.
 async fn settled(sidecar: &Sidecar, sent: u64) -> String {
-    let wanted = |page: &str| counted(page) as u64 == sent && sum(page, "http_server_active_requests", "") == 0.0;
-    let page = sidecar.eventually(wanted).await;
+    let wanted = |_, page: &str| counted(page) as u64 == sent && sum(page, "http_server_active_requests", "") == 0.0;
+    let page = sidecar.eventually("/metrics", wanted).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let later = sidecar.metrics().await;
     assert_eq!(counted(&later) as u64, sent, "counted more than once: {later}");
@@ -183,7 +183,7 @@ fn huge_head() -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_clients_tally_is_what_the_metrics_say() {
     let application = Application::start().await;
-    let sidecar = Sidecar::start(application.address, &[]);
+    let sidecar = Sidecar::start(application.address, &[], &[]).await;
     let chaos = Chaos { application, proxy: sidecar.proxy, sent: AtomicU64::new(0), hold: Mutex::new(()) };
     let chaos = Arc::new(chaos);
     let mut clients = JoinSet::new();
@@ -210,7 +210,7 @@ async fn what_clients_tally_is_what_the_metrics_say() {
 #[tokio::test]
 async fn an_application_that_refuses_connections_is_counted_too() {
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let sidecar = Sidecar::start(closed, &[]);
+    let sidecar = Sidecar::start(closed, &[], &[]).await;
     let mut client = Client::connect(sidecar.proxy).await.unwrap();
     for _ in 0..20 {
         client.get("/x").await.unwrap();

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
 
-use crate::proxy_sidecar::Sidecar;
 use crate::proxy_world::{Application, Client};
+use crate::rig::Sidecar;
 
 /// What the clients of a run saw.
 #[derive(Default)]
@@ -47,7 +47,7 @@ async fn press(proxy: std::net::SocketAddr, seen: Arc<Seen>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_over_a_sigterm_under_load() {
     let application = Application::start().await;
-    let mut sidecar = Sidecar::start(application.address, &[]);
+    let mut sidecar = Sidecar::start(application.address, &[], &[]).await;
     let seen = Arc::new(Seen::default());
     let mut clients = JoinSet::new();
     for _ in 0..16 {
@@ -57,7 +57,7 @@ async fn no_request_fails_over_a_sigterm_under_load() {
         tokio::task::yield_now().await;
     }
     seen.ending.store(true, Ordering::Relaxed);
-    sidecar.terminate();
+    sidecar.signal("TERM").await;
     while let Some(client) = clients.join_next().await {
         client.unwrap();
     }
@@ -69,13 +69,13 @@ async fn no_request_fails_over_a_sigterm_under_load() {
 #[tokio::test]
 async fn a_request_in_flight_is_answered_after_sigterm() {
     let application = Application::start().await;
-    let mut sidecar = Sidecar::start(application.address, &[]);
+    let mut sidecar = Sidecar::start(application.address, &[], &[]).await;
     let mut client = Client::connect(sidecar.proxy).await.unwrap();
     client.get("/late").await.unwrap();
     while application.requests.load(Ordering::Relaxed) == 0 {
         tokio::task::yield_now().await;
     }
-    sidecar.terminate();
+    sidecar.signal("TERM").await;
     assert_eq!(client.answer().await, Some((200, false)));
     assert!(client.closed_by_fin().await);
     assert_eq!(sidecar.ended().await, Some(0));
@@ -85,12 +85,12 @@ async fn a_request_in_flight_is_answered_after_sigterm() {
 async fn idle_connections_do_not_hold_the_end_up() {
     let application = Application::start().await;
     // the collector is away: the last deliveries take all the time that they are given
-    let mut sidecar = Sidecar::start(application.address, &[("SIDECAR_TELEMETRY__SHUTDOWN", "1s")]);
+    let mut sidecar = Sidecar::start(application.address, &[], &[("SIDECAR_TELEMETRY__SHUTDOWN", "1s")]).await;
     let mut idle = Client::connect(sidecar.proxy).await.unwrap();
     idle.get("/once").await.unwrap();
     assert_eq!(idle.answer().await, Some((200, true)));
     let told = Instant::now();
-    sidecar.terminate();
+    sidecar.signal("TERM").await;
     assert!(idle.closed_by_fin().await);
     assert_eq!(sidecar.ended().await, Some(0));
     assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::{Duration, Instant, timeout};
 
-use crate::proxy_sidecar::{PATIENCE, Sidecar};
 use crate::proxy_world::{Application, Client};
+use crate::rig::{PATIENCE, Sidecar};
 
 /// Deadlines of a second, so that the tests need not wait for the real ones.
 const SHORT: [(&str, &str); 4] = [
@@ -18,7 +18,7 @@ const SHORT: [(&str, &str); 4] = [
 #[tokio::test]
 async fn half_a_head_is_answered_with_408_and_closed() {
     let application = Application::start().await;
-    let sidecar = Sidecar::start(application.address, &SHORT);
+    let sidecar = Sidecar::start(application.address, &[], &SHORT).await;
     let mut client = Client::connect(sidecar.proxy).await.unwrap();
     client.send(b"GET /half HTTP/1.1\r\nHost: h\r\nX-A: ").await.unwrap();
     assert_eq!(client.answer().await, Some((408, false)));
@@ -29,7 +29,7 @@ async fn half_a_head_is_answered_with_408_and_closed() {
 #[tokio::test]
 async fn a_head_that_trickles_in_meets_the_same_deadline() {
     let application = Application::start().await;
-    let sidecar = Sidecar::start(application.address, &SHORT);
+    let sidecar = Sidecar::start(application.address, &[], &SHORT).await;
     let mut client = Client::connect(sidecar.proxy).await.unwrap();
     let started = Instant::now();
     client.send(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
@@ -43,7 +43,7 @@ async fn a_head_that_trickles_in_meets_the_same_deadline() {
 #[tokio::test]
 async fn a_body_that_stops_is_given_up_and_the_application_is_told() {
     let application = Application::start().await;
-    let sidecar = Sidecar::start(application.address, &SHORT);
+    let sidecar = Sidecar::start(application.address, &[], &SHORT).await;
     let mut client = Client::connect(sidecar.proxy).await.unwrap();
     client.send(b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nhalf").await.unwrap();
     let answer = client.answer().await;
@@ -54,7 +54,7 @@ async fn a_body_that_stops_is_given_up_and_the_application_is_told() {
 #[tokio::test]
 async fn an_idle_connection_is_closed_without_a_word() {
     let application = Application::start().await;
-    let sidecar = Sidecar::start(application.address, &SHORT);
+    let sidecar = Sidecar::start(application.address, &[], &SHORT).await;
     let mut client = Client::connect(sidecar.proxy).await.unwrap();
     client.get("/once").await.unwrap();
     assert_eq!(client.answer().await, Some((200, true)));
@@ -64,7 +64,7 @@ async fn an_idle_connection_is_closed_without_a_word() {
 #[tokio::test]
 async fn an_application_that_never_answers_is_a_504() {
     let application = Application::start().await;
-    let sidecar = Sidecar::start(application.address, &SHORT);
+    let sidecar = Sidecar::start(application.address, &[], &SHORT).await;
     let mut client = Client::connect(sidecar.proxy).await.unwrap();
     client.get("/hold").await.unwrap();
     assert_eq!(client.answer().await.map(|(status, _)| status), Some(504));
@@ -75,7 +75,7 @@ async fn an_application_that_never_answers_is_a_504() {
 #[tokio::test]
 async fn a_client_that_hangs_up_ends_the_work_of_the_application() {
     let application = Application::start().await;
-    let sidecar = Sidecar::start(application.address, &[]);
+    let sidecar = Sidecar::start(application.address, &[], &[]).await;
     for _ in 0..20 {
         let mut client = Client::connect(sidecar.proxy).await.unwrap();
         client.get("/hold").await.unwrap();
@@ -90,7 +90,7 @@ async fn a_client_that_hangs_up_ends_the_work_of_the_application() {
 #[tokio::test]
 async fn silent_connections_do_not_slow_others_down() {
     let application = Application::start().await;
-    let sidecar = Sidecar::start(application.address, &[]);
+    let sidecar = Sidecar::start(application.address, &[], &[]).await;
     let mut silent = Vec::new();
     for _ in 0..300 {
         let mut client = Client::connect(sidecar.proxy).await.unwrap();
@@ -109,7 +109,7 @@ async fn silent_connections_do_not_slow_others_down() {
 #[tokio::test]
 async fn a_client_that_does_not_read_slows_the_application_and_costs_no_memory() {
     let application = Application::start().await;
-    let sidecar = Sidecar::start(application.address, &[]);
+    let sidecar = Sidecar::start(application.address, &[], &[]).await;
     let mut clients = Vec::new();
     for _ in 0..20 {
         let mut client = Client::connect(sidecar.proxy).await.unwrap();

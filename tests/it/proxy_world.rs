@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::proxy_sidecar::PATIENCE;
+use crate::rig::PATIENCE;
 
 /// What the sidecar asks of the application itself, as its routes, is no traffic.
 const OWN_USER_AGENT: &str = "content-factory-sidecar/";

@@ -86,6 +86,19 @@ impl Sidecar {
         }
     }
 
+    /// The page of metrics.
+    pub(crate) async fn metrics(&self) -> String {
+        self.ask("/metrics").await.1
+    }
+
+    /// Memory that it holds, in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let pid = self.child.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel tells it");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// The next line of standard output.
     pub(crate) async fn line(&mut self) -> Option<String> {
         timeout(PATIENCE, self.lines.next_line()).await.expect("a line in time").expect("a readable line")
