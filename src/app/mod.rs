@@ -4,6 +4,7 @@
 //! drains, then the rooms behind it, so that the last request's telemetry still leaves.
 
 pub mod data_dir;
+pub mod panics;
 mod rooms;
 pub mod signals;
 pub mod supervisor;

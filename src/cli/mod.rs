@@ -52,6 +52,9 @@ pub fn run(process: Process<'_>) -> io::Result<ExitCode> {
         }
     };
     let command = parsed.command.unwrap_or(Command::Run(parsed.run));
+    if matches!(command, Command::Run(_) | Command::Demo(_)) {
+        app::panics::tell_without_data();
+    }
     match command {
         Command::Run(flags) => match flags.sources(environment).load() {
             Ok(loaded) => report(app::run(loaded, out), err),

@@ -2,7 +2,9 @@
 //!
 //! The record borrows raw bytes of the head; each outlet cleans what it keeps.
 
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::model::route::Route;
@@ -134,6 +136,8 @@ pub enum Refusal {
     MethodNotAllowed,
     /// 408: the head did not arrive in time.
     HeaderTimeout,
+    /// 408: the body stopped for too long. The application may have seen a part of the request.
+    BodyTimeout,
     /// 413: the body is larger than allowed.
     BodyTooLarge,
     /// 414: the request line is too long.
@@ -154,10 +158,11 @@ pub enum Refusal {
 
 impl Refusal {
     /// All refusals, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Malformed,
         Self::MethodNotAllowed,
         Self::HeaderTimeout,
+        Self::BodyTimeout,
         Self::BodyTooLarge,
         Self::TargetTooLong,
         Self::ExpectationFailed,
@@ -174,7 +179,7 @@ impl Refusal {
         match self {
             Self::Malformed => 400,
             Self::MethodNotAllowed => 405,
-            Self::HeaderTimeout => 408,
+            Self::HeaderTimeout | Self::BodyTimeout => 408,
             Self::BodyTooLarge => 413,
             Self::TargetTooLong => 414,
             Self::ExpectationFailed => 417,
@@ -193,6 +198,7 @@ impl Refusal {
             Self::Malformed => "malformed_request",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::HeaderTimeout => "header_timeout",
+            Self::BodyTimeout => "body_timeout",
             Self::BodyTooLarge => "body_too_large",
             Self::TargetTooLong => "target_too_long",
             Self::ExpectationFailed => "expectation_failed",
@@ -252,17 +258,43 @@ impl UpstreamFault {
     }
 }
 
+/// Why the sidecar itself broke a request off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum CutOff {
+    /// It was still under way when the drain was over.
+    Shutdown,
+    /// The part of the sidecar that carried it panicked.
+    Panic,
+}
+
+impl CutOff {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Shutdown, Self::Panic];
+
+    /// The value of `error.type`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Shutdown => "shutdown",
+            Self::Panic => "panic",
+        }
+    }
+}
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The answer of the application was passed on to its end.
     Answered,
-    /// Answered by the proxy itself; the application never saw it.
+    /// Answered by the proxy itself; the application never saw it, or not whole.
     Refused(Refusal),
     /// The application failed, before its answer or within it.
     Failed(UpstreamFault),
     /// The client left before the end; no error of the application.
     ClientGone,
+    /// Broken off by the sidecar, before its answer or within it.
+    CutOff(CutOff),
 }
 
 /// A head is complete, or was refused: what is known at the begin of a request.
@@ -353,10 +385,16 @@ pub struct Client {
 }
 
 impl RequestRecord<'_> {
-    /// Whether the request counts as an error: an answer of 500 and above, or a failure of the application.
+    /// Whether the request counts as an error: an answer of 500 and above, a failure of the application, or one that
+    /// the sidecar broke off. A stream or a tunnel that ends with the process is none: it has no end of its own.
     #[must_use]
     pub fn is_error(&self) -> bool {
-        self.status >= 500 || matches!(self.outcome, Outcome::Failed(_))
+        let is_endless = matches!(self.kind, RequestKind::Stream | RequestKind::Tunnel);
+        match self.outcome {
+            Outcome::Failed(_) | Outcome::CutOff(CutOff::Panic) => true,
+            Outcome::CutOff(CutOff::Shutdown) => !is_endless,
+            Outcome::Answered | Outcome::Refused(_) | Outcome::ClientGone => self.status >= 500,
+        }
     }
 
     /// The value of `error.type` where the proxy itself knows the reason; a plain 5xx has its status instead.
@@ -366,6 +404,7 @@ impl RequestRecord<'_> {
             Outcome::Refused(refusal) => Some(refusal.label()),
             Outcome::Failed(fault) => Some(fault.label()),
             Outcome::ClientGone => Some("client_gone"),
+            Outcome::CutOff(reason) => Some(reason.label()),
             Outcome::Answered => None,
         }
     }
@@ -404,6 +443,19 @@ pub trait RequestSink {
     fn tick(&mut self) {}
 }
 
+/// Counts a request whose span writer panics: it was begun, and must not be in flight for ever.
+struct CountedAnyway<'s, 'r, S: RequestSink> {
+    counters: &'s mut S,
+    record: &'s RequestRecord<'r>,
+}
+
+impl<S: RequestSink> Drop for CountedAnyway<'_, '_, S> {
+    fn drop(&mut self) {
+        // reached by a panic alone: a second one must not leave here, or the process ends
+        let _ = catch_unwind(AssertUnwindSafe(|| self.counters.end(self.record)));
+    }
+}
+
 /// Two sinks as one: `app` pairs the counters with the span writer, and the proxy knows neither.
 impl<A: RequestSink, B: RequestSink> RequestSink for (A, B) {
     fn begin(&mut self, head: &RequestHead) {
@@ -423,12 +475,82 @@ impl<A: RequestSink, B: RequestSink> RequestSink for (A, B) {
 
     fn end(&mut self, record: &RequestRecord<'_>) {
         // the counters come last: whoever sees the count finds the span handed over
+        let counted = CountedAnyway { counters: &mut self.0, record };
         self.1.end(record);
-        self.0.end(record);
+        ManuallyDrop::new(counted).counters.end(record);
     }
 
     fn tick(&mut self) {
         self.0.tick();
         self.1.tick();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts ends, and panics over each of them if it is to.
+    struct Sink {
+        ended: u32,
+        panics: bool,
+    }
+
+    impl RequestSink for Sink {
+        fn begin(&mut self, _: &RequestHead) {}
+        fn last_write(&mut self) {}
+        fn not_yet(&mut self) {}
+        fn end(&mut self, _: &RequestRecord<'_>) {
+            self.ended += 1;
+            assert!(!self.panics, "a sink with a bug");
+        }
+    }
+
+    fn record(outcome: Outcome, kind: RequestKind) -> RequestRecord<'static> {
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        RequestRecord {
+            method: Method::Get,
+            method_text: b"GET",
+            target: b"/",
+            route: None,
+            kind,
+            protocol: Protocol::Http11,
+            status: 0,
+            outcome,
+            started_unix_nanos: 0,
+            duration: Duration::ZERO,
+            first_byte: None,
+            request_body_bytes: 0,
+            response_body_bytes: 0,
+            trace: None,
+            hop: None,
+            client: Client { peer: (address, 1).into(), address },
+            user_agent: None,
+            tapped: None,
+        }
+    }
+
+    #[test]
+    fn a_request_is_counted_once_though_either_of_two_sinks_panics() {
+        for (first, second) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut pair = (Sink { ended: 0, panics: first }, Sink { ended: 0, panics: second });
+            let record = record(Outcome::Answered, RequestKind::Ordinary);
+            let told = catch_unwind(AssertUnwindSafe(|| pair.end(&record)));
+            assert_eq!(told.is_err(), first || second);
+            assert_eq!((pair.0.ended, pair.1.ended), (1, 1), "{first} {second}");
+        }
+    }
+
+    #[test]
+    fn what_the_sidecar_breaks_off_is_an_error_unless_it_had_no_end_of_its_own() {
+        for (reason, kind, is_error) in [
+            (CutOff::Shutdown, RequestKind::Ordinary, true),
+            (CutOff::Shutdown, RequestKind::Stream, false),
+            (CutOff::Shutdown, RequestKind::Tunnel, false),
+            (CutOff::Panic, RequestKind::Tunnel, true),
+        ] {
+            let record = record(Outcome::CutOff(reason), kind);
+            assert_eq!((record.is_error(), record.error_type()), (is_error, Some(reason.label())));
+        }
     }
 }

@@ -28,7 +28,8 @@ impl Answer {
         let message = match refusal {
             Refusal::Malformed => "the request is not valid HTTP/1.1",
             Refusal::MethodNotAllowed => "CONNECT and TRACE are not served here",
-            Refusal::HeaderTimeout => "the request did not arrive in time",
+            Refusal::HeaderTimeout => "the head of the request did not arrive in time",
+            Refusal::BodyTimeout => "the body of the request stopped for longer than proxy.timeouts.body_idle",
             Refusal::BodyTooLarge => "the body is larger than proxy.limits.body allows",
             Refusal::TargetTooLong => "the request line is longer than proxy.limits.request_line allows",
             Refusal::ExpectationFailed => "no expectation is known but 100-continue",

@@ -19,6 +19,8 @@ pub struct Counters {
     pub resends: AtomicU64,
     /// Panics in a connection's task or in a worker: each ended what it was in, and nothing else.
     pub panics: AtomicU64,
+    /// Times that a worker began again, after a panic or because it could not start.
+    pub worker_restarts: AtomicU64,
     /// Panics in the sink: the request went on, its report may be missing.
     pub sink_panics: AtomicU64,
 }

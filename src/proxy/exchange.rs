@@ -166,7 +166,7 @@ impl<'c, S: RequestSink> Exchange<'c, S> {
 
     fn overdue(&mut self) -> Option<Ended> {
         match self.waits.over(self.client.worker.timers.now())? {
-            Wait::Body if self.stage == Stage::Head => Some(Ended::Refused(Refusal::HeaderTimeout)),
+            Wait::Body if self.stage == Stage::Head => Some(Ended::Refused(Refusal::BodyTimeout)),
             Wait::Body | Wait::ClientWrite => Some(Ended::ClientGone),
             Wait::HopWrite | Wait::FirstByte => Some(self.broken(UpstreamFault::Timeout)),
             Wait::Continue => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::model::request::{
-    Client, Hop, Method, Outcome, Protocol, RecordTrace, RequestHead, RequestKind, RequestRecord, RequestSink,
+    Client, CutOff, Hop, Method, Outcome, Protocol, RecordTrace, RequestHead, RequestKind, RequestRecord, RequestSink,
 };
 use crate::model::route::{Route, RouteId};
 use crate::proxy::framing::Tap;
@@ -36,7 +36,7 @@ pub(crate) struct Facts {
     pub(crate) kind: RequestKind,
     pub(crate) route: Option<RouteId>,
     pub(crate) status: u16,
-    /// `ClientGone` until something better is known: a task that is dropped has lost its client.
+    /// `CutOff` until it is known: a task that is dropped before was broken off, and the worker knows why.
     pub(crate) outcome: Outcome,
     pub(crate) first_byte: Option<Duration>,
     pub(crate) request_bytes: u64,
@@ -108,7 +108,7 @@ impl Facts {
             kind: RequestKind::Ordinary,
             route: None,
             status: 0,
-            outcome: Outcome::ClientGone,
+            outcome: Outcome::CutOff(CutOff::Panic),
             first_byte: None,
             request_bytes: 0,
             response_bytes: 0,
@@ -209,6 +209,9 @@ impl<S: RequestSink> InFlight<S> {
 impl<S: RequestSink> Drop for InFlight<S> {
     fn drop(&mut self) {
         self.worker.in_flight.set(self.worker.in_flight.get() - 1);
+        if matches!(self.facts.outcome, Outcome::CutOff(_)) {
+            self.facts.outcome = Outcome::CutOff(self.worker.cuts_off_by.get());
+        }
         if self.counted {
             let duration = self.started.elapsed();
             let routes = self.worker.routes();

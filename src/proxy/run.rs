@@ -2,18 +2,20 @@
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::lifecycle::{Drain, Phase};
-use crate::model::request::{Client, Method, Outcome, Refusal, RequestSink};
+use crate::model::request::{Client, CutOff, Method, Outcome, Refusal, RequestSink};
 use crate::proxy::answer::{After, Answer};
 use crate::proxy::connection::serve;
 use crate::proxy::counters::Counters;
@@ -67,6 +69,7 @@ pub(crate) async fn run<S: RequestSink + 'static>(
         if over || worker.connections.get() == 0 { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
+    worker.cuts_off_by.set(CutOff::Shutdown);
     worker.pool.clear();
 }
 
@@ -192,6 +195,7 @@ impl<S> Drop for OpenConnection<S> {
         self.worker.counters.connections_closed.fetch_add(1, Ordering::Relaxed);
         if std::thread::panicking() {
             self.worker.counters.panics.fetch_add(1, Ordering::Relaxed);
+            self.worker.has_panicked.set(true);
         }
         if self.worker.draining.get() {
             self.waker.wake_by_ref();
@@ -214,44 +218,92 @@ fn open_files_limit(limits: &str) -> Option<usize> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// Runs a worker's thread to its end; a worker that panics begins again with the same listener.
+/// How long a worker waits before it begins again: not at all at first, then longer while it goes on failing.
+#[derive(Debug, Default)]
+struct Backoff(Duration);
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A worker that lived so long has recovered.
+const QUIET: Duration = Duration::from_secs(10);
+
+impl Backoff {
+    /// The pause after an attempt that lived this long.
+    fn after(&mut self, lived: Duration) -> Duration {
+        let pause = if lived > QUIET { Duration::ZERO } else { self.0 };
+        self.0 = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        pause
+    }
+}
+
+/// Why a worker ended before its time.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("it could not start: {0}")]
+    Start(#[from] std::io::Error),
+    #[error("it panicked")]
+    Panic,
+}
+
+/// Runs a worker's thread to its end; a worker that fails begins again with the same listener.
+///
+/// Nobody is turned away meanwhile: the kernel keeps who connects, and the next attempt accepts them.
 pub(crate) fn thread<S, M>(make: M, listener: &std::net::TcpListener, drain: &Drain, counters: &Arc<Counters>)
 where
     S: RequestSink + 'static,
     M: Fn() -> (Rc<Worker<S>>, usize),
 {
+    let (mut backoff, mut pause) = (Backoff::default(), Duration::ZERO);
     loop {
-        let attempt = || -> std::io::Result<()> {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build_local(tokio::runtime::LocalOptions::default())?;
-            let listener = listener.try_clone()?;
-            runtime.block_on(async {
-                let (worker, limit) = make();
-                run(worker, TcpListener::from_std(listener)?, drain.clone(), limit).await;
-                Ok::<(), std::io::Error>(())
-            })?;
-            // a name that is being looked up shall not hold the stop
-            runtime.shutdown_background();
-            Ok(())
-        };
-        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt)) {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "a proxy worker could not start");
-                return;
-            }
-            Err(_) => {
-                counters.panics.fetch_add(1, Ordering::Relaxed);
-                tracing::error!("a proxy worker panicked and begins again");
-            }
+        let begun = Instant::now();
+        let Err(failure) = attempt(&make, listener, drain, pause) else { return };
+        pause = backoff.after(begun.elapsed());
+        if matches!(failure, Failure::Panic) {
+            counters.panics.fetch_add(1, Ordering::Relaxed);
         }
+        counters.worker_restarts.fetch_add(1, Ordering::Relaxed);
+        // the log itself may be what panics: it shall not take the thread with it
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            let pause_ms = pause.as_millis();
+            tracing::error!(reason = %failure, pause_ms, "a proxy worker ended before its time, and begins again");
+        }));
     }
+}
+
+/// One life of a worker.
+fn attempt<S, M>(make: &M, listener: &std::net::TcpListener, drain: &Drain, pause: Duration) -> Result<(), Failure>
+where
+    S: RequestSink + 'static,
+    M: Fn() -> (Rc<Worker<S>>, usize),
+{
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    let listener = listener.try_clone()?;
+    let life = async {
+        tokio::time::sleep(pause).await;
+        let (worker, limit) = make();
+        run(worker, TcpListener::from_std(listener)?, drain.clone(), limit).await;
+        Ok::<(), std::io::Error>(())
+    };
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(life)));
+    // behind the panic, if there was one: what its connections tell as they end must not take it for their own;
+    // and at once: a name that is being looked up shall not hold the stop
+    runtime.shutdown_background();
+    ended.map_err(|_| Failure::Panic)?.map_err(Failure::Start)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_worker_begins_again_at_once_and_slower_while_it_goes_on_failing() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<u128> = (0..6).map(|_| backoff.after(Duration::ZERO).as_millis()).collect();
+        assert_eq!(pauses, [0, 100, 200, 400, 800, 1_000]);
+        assert_eq!(backoff.after(Duration::from_secs(60)), Duration::ZERO, "it had recovered");
+    }
 
     #[test]
     fn the_limit_of_open_files_is_found() {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
 use crate::lifecycle::Pulse;
-use crate::model::request::RequestSink;
+use crate::model::request::{CutOff, RequestSink};
 use crate::model::route::RouteTable;
 use crate::proxy::buffers::Buffers;
 use crate::proxy::clock::Clock;
@@ -32,6 +32,10 @@ pub(crate) struct Worker<S> {
     pub(crate) clock: Clock,
     pub(crate) policy: Cell<TracePolicy>,
     pub(crate) draining: Cell<bool>,
+    /// Why what is under way ends, if it ends now: by a panic, until the drain is over.
+    pub(crate) cuts_off_by: Cell<CutOff>,
+    /// A connection's task has panicked since the last tick.
+    pub(crate) has_panicked: Cell<bool>,
     pub(crate) connections: Cell<usize>,
     pub(crate) in_flight: Cell<usize>,
     /// This worker's share of `limits.in_flight`.
@@ -73,6 +77,8 @@ impl<S: RequestSink> Worker<S> {
             clock: Clock::new(),
             policy: Cell::new(policy),
             draining: Cell::new(false),
+            cuts_off_by: Cell::new(CutOff::Panic),
+            has_panicked: Cell::new(false),
             connections: Cell::new(0),
             in_flight: Cell::new(0),
             in_flight_limit: config.limits.in_flight.div_ceil(config.workers),
@@ -118,6 +124,10 @@ impl<S: RequestSink> Worker<S> {
         self.tell(S::tick);
         self.pool.sweep(now);
         self.clock.renew();
+        if self.has_panicked.take() {
+            // here and not where it is seen: a log that panics while a task unwinds would end the process
+            tracing::error!("a connection's task panicked: that connection has ended, and no other");
+        }
         let mut sources = self.sources.borrow_mut();
         if let Some(pulse) = &sources.pulse {
             pulse.beat();

@@ -127,7 +127,7 @@ impl SpanEncoder {
         }
         let fault = match record.outcome {
             Outcome::Failed(fault) => Some(fault.label()),
-            Outcome::Answered | Outcome::Refused(_) | Outcome::ClientGone => None,
+            Outcome::Answered | Outcome::Refused(_) | Outcome::ClientGone | Outcome::CutOff(_) => None,
         };
         error_type(out, fault, hop.status, 400);
         if fault.is_some() || hop.status >= 400 {

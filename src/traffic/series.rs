@@ -96,6 +96,7 @@ impl SeriesKey {
         let outcome = match record.outcome {
             Outcome::Answered => 0,
             Outcome::ClientGone => 1,
+            Outcome::CutOff(reason) => 2 + reason as u64,
             Outcome::Refused(refusal) => 16 + refusal as u64,
             Outcome::Failed(fault) => 32 + fault as u64,
         };

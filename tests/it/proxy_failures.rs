@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use content_factory_sidecar::model::request::{
-    Outcome, Refusal, RequestHead, RequestKind, RequestRecord, RequestSink, UpstreamFault,
+    CutOff, Outcome, Refusal, RequestHead, RequestKind, RequestRecord, RequestSink, UpstreamFault,
 };
 use content_factory_sidecar::proxy;
 use serde_json::{Value, json};
@@ -323,12 +323,23 @@ fn a_drain_ends_every_connection_and_loses_no_request() {
 
 #[test]
 fn the_deadline_of_a_drain_breaks_off_what_is_left() {
-    let room = Room::start(origin(|_, mut client| drop(client.rest())));
+    let (tell, told) = mpsc::channel();
+    let room = Room::start(origin(move |_, mut client| {
+        client.head();
+        tell.send(()).expect("the test waits");
+        client.rest();
+    }));
     let mut client = room.client();
     client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     let ledger = room.ledger.clone();
+    told.recv_timeout(PATIENCE).expect("the application has it");
     room.stop(Duration::from_millis(300));
-    assert_eq!(ledger.ended(1).len(), 1, "reported all the same");
+    let ended = ledger.ended(1);
+    assert_eq!(
+        (ended[0].status, ended[0].outcome),
+        (0, Outcome::CutOff(CutOff::Shutdown)),
+        "the client was still there"
+    );
 }
 
 /// Panics at the end of a request for `/panic`.

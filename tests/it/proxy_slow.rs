@@ -46,9 +46,16 @@ async fn a_body_that_stops_is_given_up_and_the_application_is_told() {
     let sidecar = Sidecar::start(application.address, &[], &SHORT).await;
     let mut client = Client::connect(sidecar.proxy).await.unwrap();
     client.send(b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nhalf").await.unwrap();
-    let answer = client.answer().await;
-    assert!(answer.is_none() || answer == Some((408, false)), "{answer:?}");
+    assert_eq!(client.answer().await, Some((408, false)));
+    assert!(client.closed_by_fin().await);
+    let cut_off = application.broken_off.acquire();
+    timeout(PATIENCE, cut_off)
+        .await
+        .expect("the application waits for the rest of a body that never comes")
+        .unwrap()
+        .forget();
     assert_eq!(application.requests.load(Ordering::Relaxed), 0, "half a body looked complete");
+    sidecar.eventually("/metrics", |_, page| page.contains(r#"error_type="body_timeout""#)).await;
 }
 
 #[tokio::test]

@@ -24,6 +24,8 @@ pub(crate) struct Application {
     pub(crate) held: Semaphore,
     /// One permit for each held request whose connection was then closed.
     pub(crate) abandoned: Semaphore,
+    /// One permit for each request whose body was cut off.
+    pub(crate) broken_off: Semaphore,
     /// Complete requests.
     pub(crate) requests: AtomicUsize,
     /// Connections that brought a request; a check that only connects is none.
@@ -38,6 +40,7 @@ impl Application {
             address: listener.local_addr().expect("bound"),
             held: Semaphore::new(0),
             abandoned: Semaphore::new(0),
+            broken_off: Semaphore::new(0),
             requests: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
         });
@@ -65,7 +68,10 @@ impl Application {
             self.connections.fetch_add(usize::from(!is_counted), Ordering::Relaxed);
             is_counted = true;
             let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-            body(&mut stream, &mut unread, &head).await?;
+            if let Err(error) = body(&mut stream, &mut unread, &head).await {
+                self.broken_off.add_permits(1);
+                return Err(error);
+            }
             self.requests.fetch_add(1, Ordering::Relaxed);
             match path.split('?').next().unwrap_or_default() {
                 "/hold" => return self.hold(&mut stream).await,
