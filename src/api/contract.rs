@@ -6,9 +6,11 @@ use std::borrow::Cow;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::model::application::About;
 use crate::model::health::{CheckReport, HealthStatus, overall};
 use crate::model::traffic::Totals;
 use crate::model::usage::{BusinessRows, SystemUsage};
+use crate::redact::Clean;
 
 /// What all four bodies are made from, taken at one moment.
 #[derive(Clone, Debug)]
@@ -17,6 +19,8 @@ pub struct Moment {
     pub reports: Vec<CheckReport>,
     /// The node's numbers.
     pub system: SystemUsage,
+    /// What the application says of itself.
+    pub about: About,
     /// Rows of the business tables.
     pub rows: BusinessRows,
     /// The traffic since the start.
@@ -45,7 +49,7 @@ pub fn bare_health(moment: &Moment) -> Vec<u8> {
 /// `/status`.
 #[must_use]
 pub fn status(moment: &Moment) -> Vec<u8> {
-    let system = &moment.system;
+    let (system, about) = (&moment.system, &moment.about);
     json(&Status {
         health: Health::of(moment),
         system: System {
@@ -58,14 +62,15 @@ pub fn status(moment: &Moment) -> Vec<u8> {
             disk_used: gigabytes(system.disk_total_bytes.saturating_sub(system.disk_free_bytes)),
             disk_free: gigabytes(system.disk_free_bytes),
             disk_percent: exact_percent(used_ratio(system.disk_total_bytes, system.disk_free_bytes)),
-            platform: &system.platform,
+            platform: about.platform.as_ref().map_or(&system.platform, Clean::as_str),
+            python_version: about.python_version.as_ref().map(Clean::as_str),
         },
         database_stats: Rows {
             products: Count(moment.rows.products),
             videos: Count(moment.rows.videos),
             social_media_posts: Count(moment.rows.social_media_posts),
         },
-        version: env!("CARGO_PKG_VERSION"),
+        version: about.version.as_ref().map_or(env!("CARGO_PKG_VERSION"), Clean::as_str),
     })
 }
 
@@ -141,7 +146,7 @@ struct Status<'a> {
     health: Health<'a>,
     system: System<'a>,
     database_stats: Rows,
-    version: &'static str,
+    version: &'a str,
 }
 
 #[derive(serde::Serialize)]
@@ -156,6 +161,9 @@ struct System<'a> {
     disk_free: String,
     disk_percent: String,
     platform: &'a str,
+    /// Not there when the application does not tell it: the sidecar has none of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    python_version: Option<&'a str>,
 }
 
 #[derive(serde::Serialize)]
@@ -269,6 +277,7 @@ mod tests {
         Moment {
             reports: Vec::new(),
             system: SystemUsage::default(),
+            about: About::default(),
             rows: BusinessRows::default(),
             totals: Totals::default(),
             unix_seconds: 1_640_995_200.5,

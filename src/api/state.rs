@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::api::contract::Moment;
 use crate::lifecycle::{Drain, Latch, Pulse};
+use crate::model::application::About;
 use crate::model::health::CheckReport;
 use crate::model::sample::{Sample, SampleSource};
 use crate::model::telemetry::ExportState;
@@ -26,6 +27,8 @@ pub struct State {
     pub checks: watch::Receiver<Arc<[CheckReport]>>,
     /// The last sample of the node.
     pub system: watch::Receiver<SystemUsage>,
+    /// What the application says of itself.
+    pub about: watch::Receiver<About>,
     /// The last count of the business tables.
     pub rows: watch::Receiver<BusinessRows>,
     /// What the proxy measured.
@@ -69,6 +72,7 @@ impl State {
         Moment {
             reports: self.reports(),
             system: self.system.borrow().clone(),
+            about: self.about.borrow().clone(),
             rows: *self.rows.borrow(),
             totals: (self.traffic.totals)(),
             unix_seconds: unix_seconds(),

@@ -13,9 +13,10 @@ use crate::api;
 use crate::app::data_dir::DataDir;
 use crate::app::supervisor::Supervisor;
 use crate::app::{Addresses, Readers, StartError};
-use crate::checks::{self, Targets};
+use crate::checks::{self, Introduction, Lives, Targets};
 use crate::config::Config;
 use crate::lifecycle::{Drain, Latch, Pulse};
+use crate::model::application::About;
 use crate::model::catalogue::REDACTIONS;
 use crate::model::route::RouteTable;
 use crate::model::sample::{Sample, SampleSource};
@@ -139,7 +140,9 @@ impl Ground {
     fn supervise(&self, telemetry: Telemetry, admin: api::Bound, path: DataPath, readers: &Readers) -> Supervisor {
         let mut rooms = Supervisor::default();
         let control = &self.control;
-        let (checks, reports) = checks::build(&self.config.checks, self.targets(&path, readers), self.redactor.clone());
+        let (refused, refusals) = watch::channel(None);
+        let targets = self.targets(&path, readers, refused);
+        let (checks, reports) = checks::build(&self.config.checks, targets, self.redactor.clone());
         let (system, usage) = system::build(&self.config.system, self.config.data_dir.clone());
         let (database, rows) = database::build(self.config.database.clone(), self.redactor.clone());
         let samples: Vec<SampleSource> = vec![
@@ -150,14 +153,15 @@ impl Ground {
             self.redactions(),
             rooms.restarts(),
         ];
-        let routes =
-            Templates::new(&self.config.traffic.routes, &self.upstream(), self.redactor.clone(), path.table.clone());
+        let (begun, about) = self.acquaint(&mut rooms, &path, refusals);
+        let (config, table) = (&self.config.traffic.routes, path.table.clone());
+        let routes = Templates::new(config, &self.upstream(), begun, self.redactor.clone(), table);
         if path.address.is_some() {
             rooms.add("routes", again(control, routes, |room, drain| (*room).clone().run(drain)));
         }
         let windows = |reader: Arc<_>, drain| traffic::reader::run(Clone::clone(&*reader), drain);
         rooms.add("windows", again(control, readers.traffic.clone(), windows));
-        let shown = Shown { reports, usage, rows, samples: samples.clone(), control_pulse: checks.pulse() };
+        let shown = Shown { reports, about, usage, rows, samples: samples.clone(), control_pulse: checks.pulse() };
         let served = (admin, self.state(shown, path, readers));
         let serve = |served: Arc<(api::Bound, api::State)>, drain| async move {
             served.0.serve(served.1.clone(), drain).await;
@@ -172,13 +176,31 @@ impl Ground {
         rooms
     }
 
+    /// Starts what sees the application come and asks it of itself; gives its lives and its words.
+    fn acquaint(
+        &self,
+        rooms: &mut Supervisor,
+        path: &DataPath,
+        refusals: watch::Receiver<Option<Instant>>,
+    ) -> (watch::Receiver<u64>, watch::Receiver<About>) {
+        let url = self.config.checks.status_url(&self.upstream());
+        let (lives, begun) = Lives::new(self.config.proxy.upstream.text(), refusals);
+        let (introduction, about) = Introduction::new(url, begun.clone(), self.redactor.clone());
+        if path.address.is_some() {
+            rooms.add("lives", again(&self.control, lives, |room, drain| async move { room.run(drain).await }));
+            rooms.add("about", again(&self.control, introduction, |room, drain| async move { room.run(drain).await }));
+        }
+        (begun, about)
+    }
+
     /// What the checks look at.
-    fn targets(&self, path: &DataPath, readers: &Readers) -> Targets {
+    fn targets(&self, path: &DataPath, readers: &Readers, refused: watch::Sender<Option<Instant>>) -> Targets {
         let reader = readers.traffic.clone();
         Targets {
             database: self.config.database.address.clone(),
             application: path.address.map(|_| self.config.proxy.upstream.text()),
             totals: Arc::new(move || reader.totals()),
+            refused,
         }
     }
 
@@ -190,6 +212,7 @@ impl Ground {
         api::State {
             checks: shown.reports,
             system: shown.usage,
+            about: shown.about,
             rows: shown.rows,
             traffic: api::Traffic::from(readers.traffic.clone()),
             samples: shown.samples,
@@ -218,6 +241,7 @@ impl Ground {
 /// What the rooms of the control plane show.
 struct Shown {
     reports: checks::Reader,
+    about: watch::Receiver<About>,
     usage: system::Reader,
     rows: database::Reader,
     samples: Vec<SampleSource>,

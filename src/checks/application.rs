@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::checks::{Check, Failure, Finding};
+use crate::checks::{Check, Class, Failure, Finding};
 use crate::model::health::HealthStatus;
 use crate::model::traffic::Totals;
 use crate::redact::Clean;
@@ -20,12 +22,31 @@ pub(super) struct Application {
     totals: Arc<dyn Fn() -> Totals + Send + Sync>,
     completed: AtomicU64,
     errors: AtomicU64,
+    /// Tells when it was away.
+    refused: watch::Sender<Option<Instant>>,
 }
 
 impl Application {
-    /// Checks this host and port; `totals` tells what the proxy saw.
-    pub(super) fn new(target: String, totals: Arc<dyn Fn() -> Totals + Send + Sync>) -> Self {
-        Self { target, totals, completed: AtomicU64::new(0), errors: AtomicU64::new(0) }
+    /// Checks this host and port; `totals` tells what the proxy saw, and `refused` takes when it was away.
+    pub(super) fn new(
+        target: String,
+        totals: Arc<dyn Fn() -> Totals + Send + Sync>,
+        refused: watch::Sender<Option<Instant>>,
+    ) -> Self {
+        Self { target, totals, completed: AtomicU64::new(0), errors: AtomicU64::new(0), refused }
+    }
+
+    async fn connect(&self) -> Result<(), Failure> {
+        let started = Instant::now();
+        let failure = match TcpStream::connect(&self.target).await {
+            Ok(_) => return Ok(()),
+            Err(error) => Failure::of(&error),
+        };
+        // a busy application lets one wait; only one that is gone turns everybody away
+        if failure.class == Class::Refused {
+            self.refused.send_replace(Some(started));
+        }
+        Err(failure)
     }
 }
 
@@ -36,7 +57,7 @@ impl Check for Application {
         let totals = (self.totals)();
         let completed = totals.completed.saturating_sub(self.completed.swap(totals.completed, Ordering::Relaxed));
         let errors = totals.errors.saturating_sub(self.errors.swap(totals.errors, Ordering::Relaxed));
-        TcpStream::connect(&self.target).await.map_err(|error| Failure::of(&error))?;
+        self.connect().await?;
         if errors > 0 && errors >= completed {
             // degraded only: on a quiet day it may be one broken route
             let words = Clean::literal("Application accepts connections, but every request fails");
@@ -49,7 +70,6 @@ impl Check for Application {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checks::Class;
     use std::sync::Mutex;
 
     #[tokio::test]
@@ -59,16 +79,19 @@ mod tests {
         let reader = seen.clone();
         let totals = Arc::new(move || *reader.lock().expect("no panic while held"));
         let address = listener.local_addr().expect("a bound listener").to_string();
-        let check = Application::new(address, totals);
+        let (refused, refusals) = watch::channel(None);
+        let check = Application::new(address, totals, refused);
         let degraded = |finding| matches!(finding, Ok(Finding::Told(HealthStatus::Degraded, _)));
         for (completed, errors, expected) in [(0, 0, false), (5, 5, true), (5, 5, false), (9, 6, false), (10, 7, true)]
         {
             *seen.lock().expect("no panic while held") = Totals { completed, errors, ..Totals::default() };
             assert_eq!(degraded(check.run().await), expected, "{completed} {errors}");
         }
+        assert_eq!(*refusals.borrow(), None);
         drop(listener);
         *seen.lock().expect("no panic while held") = Totals { completed: 30, errors: 27, ..Totals::default() };
         assert_eq!(check.run().await.map_err(|failure| failure.class), Err(Class::Refused));
+        assert!(refusals.borrow().is_some(), "it was seen away");
         let _again = tokio::net::TcpListener::bind(&check.target).await.expect("the port is free again");
         assert_eq!(check.run().await, Ok(Finding::Works), "what failed in the outage is past");
     }

@@ -25,6 +25,8 @@ pub struct Config {
     pub(super) env_file: Option<PathBuf>,
     /// How each service is checked, in the order in which they are shown.
     pub(super) services: [Service; 5],
+    /// The path of the page on which the application tells of itself; `None` when it is not to be asked.
+    pub(super) status_path: Option<String>,
 }
 
 /// How a service is checked.
@@ -68,7 +70,7 @@ const fn service(name: &'static str, criticality: Criticality, period: u64, time
 const KEYS: [&str; 2] = ["OPENAI_API_KEY", "AI_AVATAR_API_KEY"];
 
 impl Config {
-    /// Reads `redis.*`, `external_api.*`, `ai_services.*` and `checks.*` below the root of the settings.
+    /// Reads `redis.*`, `external_api.*`, `ai_services.*`, `checks.*` and `application.*` below the root of the settings.
     ///
     /// `in_environment` tells whether a variable is set; only names are asked.
     pub fn read(root: &mut Section<'_>, in_environment: &dyn Fn(&str) -> bool) -> Self {
@@ -77,8 +79,27 @@ impl Config {
         let (keys, env_file) = keys(&mut root.section("ai_services"), in_environment);
         let mut checks = root.section("checks");
         let services = DEFAULTS.map(|default| read_service(&mut checks.section(default.name), default));
-        Self { redis, external_api, keys, env_file, services }
+        let status_path = status_path(&mut root.section("application").section("status"));
+        Self { redis, external_api, keys, env_file, services, status_path }
     }
+
+    /// The page on which the application at `upstream`, such as `http://127.0.0.1:8000`, tells of itself.
+    #[must_use]
+    pub fn status_url(&self, upstream: &str) -> Option<String> {
+        self.status_path.as_ref().map(|path| format!("{}{path}", upstream.trim_end_matches('/')))
+    }
+}
+
+fn status_path(section: &mut Section<'_>) -> Option<String> {
+    let about = "Whether the application is asked for its platform and versions, once each time it has started; without \
+                 them /status shows the sidecar's own.";
+    let is_asked = section.flag("enabled", true, about);
+    let about = "The page that tells them. It is never asked on a schedule: an answer may hold the application up for a second.";
+    let path = section.text("path", "/status", about);
+    if !path.starts_with('/') {
+        section.problem("path", &path, "a path that begins with a slash, such as /status");
+    }
+    is_asked.then_some(path)
 }
 
 fn redis(section: &mut Section<'_>) -> Option<Secret<Client>> {
@@ -208,6 +229,7 @@ mod tests {
                 "redis": {"url": "http://:hunter2@redis"},
                 "external_api": {"url": "http://169.254.169.254/latest?key=hunter2"},
                 "checks": {"redis": {"timeout": "10s"}, "database": {"perod": "1s"}},
+                "application": {"status": {"path": "status"}},
             }),
             &[],
         );
@@ -217,6 +239,7 @@ mod tests {
                 "redis.url: ***, expected a URL such as redis://:password@127.0.0.1:6379/0 (set in sidecar.yaml)",
                 "external_api.url: ***, expected a URL such as https://api.example.com/health, not of a link-local address (set in sidecar.yaml)",
                 "checks.redis.timeout: 10s, expected a duration above 0 and below the period (set in sidecar.yaml)",
+                "application.status.path: status, expected a path that begins with a slash, such as /status (set in sidecar.yaml)",
                 "checks.database.perod: unknown key, expected no such key, perhaps checks.database.period (set in sidecar.yaml)",
             ]
         );

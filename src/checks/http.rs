@@ -11,7 +11,7 @@ use tokio::net::lookup_host;
 use crate::checks::{Check, Class, Failure, Finding};
 
 /// How we name ourselves to whom we ask.
-const USER_AGENT: &str = concat!("content-factory-sidecar/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT: &str = concat!("content-factory-sidecar/", env!("CARGO_PKG_VERSION"));
 
 /// Asks one URL, on a new connection each time: it is the way there that is checked.
 pub(super) struct Http {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::checks::Check;
 use crate::checks::application::Application;
@@ -31,6 +32,8 @@ pub struct Targets {
     pub application: Option<String>,
     /// What the proxy saw of the application.
     pub totals: Arc<dyn Fn() -> Totals + Send + Sync>,
+    /// Takes the start of the last attempt that the application turned away.
+    pub refused: watch::Sender<Option<Instant>>,
 }
 
 /// A service, how it is checked, and the words for it.
@@ -45,7 +48,7 @@ pub(super) struct Entry {
 /// Makes the checks. Does no I/O; the runner does, once it runs.
 #[must_use]
 pub fn build(config: &Config, targets: Targets, redactor: Arc<Redactor>) -> (Runner, Reader) {
-    let Targets { database, application, totals } = targets;
+    let Targets { database, application, totals, refused } = targets;
     let redis = config.redis.as_ref().map(|client| client.expose().clone());
     let url = config.external_api.as_ref().map(|url| url.expose().clone());
     let keys = Some(config.keys.clone()).filter(|keys| !keys.is_empty());
@@ -54,7 +57,7 @@ pub fn build(config: &Config, targets: Targets, redactor: Arc<Redactor>) -> (Run
         ("Redis", redis.map(|client| Box::new(Redis::new(client)) as _)),
         ("External API", url.and_then(Http::new).map(|check| Box::new(check) as _)),
         ("AI services", keys.map(|keys| Box::new(Env::new(keys, config.env_file.clone())) as _)),
-        ("Application", application.map(|target| Box::new(Application::new(target, totals)) as _)),
+        ("Application", application.map(|target| Box::new(Application::new(target, totals, refused)) as _)),
     ];
     let entries = config.services.iter().cloned().zip(kinds);
     Runner::new(entries.map(|(service, (subject, check))| Entry { service, subject, check }).collect(), redactor)
@@ -66,7 +69,7 @@ pub fn samples(reader: Reader, redactor: Arc<Redactor>) -> SampleSource {
     const STATUSES: [HealthStatus; 4] =
         [HealthStatus::Unknown, HealthStatus::Healthy, HealthStatus::Degraded, HealthStatus::Unhealthy];
     Arc::new(move |out| {
-        let now = tokio::time::Instant::now();
+        let now = Instant::now();
         for report in reader.borrow().iter().map(|report| report.as_of(now)) {
             let name: Clean<'static> = redactor.text(Outlet::Telemetry, report.name.as_bytes()).into_owned();
             let named = |sample: Sample| sample.with("check", LabelValue::Text(name.clone()));

@@ -2,8 +2,10 @@
 //!
 //! A check is one function of a target to a finding; everything else (when, how long, how often before it counts,
 //! the words) is the runner's. A new kind is one file and one line in `kinds`. Reports are read from memory, always.
+//! What the application says of itself is asked here too, because it is here that its comings and goings are seen.
 //! Never tells raw errors: fixed words and a class, the rest goes, redacted, to our own log.
 
+mod about;
 mod application;
 pub mod config;
 mod damping;
@@ -11,6 +13,7 @@ mod env;
 mod failure;
 mod http;
 mod kinds;
+mod lives;
 mod redis;
 mod runner;
 mod sql;
@@ -20,8 +23,10 @@ use async_trait::async_trait;
 use crate::model::health::HealthStatus;
 use crate::redact::Clean;
 
+pub use about::Introduction;
 pub use failure::{Class, Failure};
 pub use kinds::{Reader, Targets, build, samples};
+pub use lives::Lives;
 pub use runner::Runner;
 
 /// One kind of check.

@@ -25,8 +25,11 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_BODY: usize = 4 * 1024 * 1024;
 /// A longer template is no template; labels are cut at that length elsewhere.
 const MAX_TEMPLATE: usize = 255;
-/// How soon an application that does not answer yet is asked again; doubles up to `LONGEST_WAIT`.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// How soon an application that does not answer yet is asked again; doubles up to one of the two below.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// For one that cannot be reached: trying costs it nothing, and its first requests have no route until it is read.
+const LONGEST_WAIT_AWAY: Duration = Duration::from_millis(500);
+/// For one that takes the question and does not answer it.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const USER_AGENT: &str = concat!("content-factory-sidecar/", env!("CARGO_PKG_VERSION"));
 
@@ -36,6 +39,8 @@ pub struct Templates {
     enabled: bool,
     url: String,
     refresh: Duration,
+    /// How many lives of the application have begun: a new one may have new routes.
+    lives: watch::Receiver<u64>,
     redactor: Arc<Redactor>,
     table: watch::Sender<Arc<RouteTable>>,
 }
@@ -70,15 +75,18 @@ enum Said {
 
 impl Templates {
     /// Of the application at `upstream`, such as `http://127.0.0.1:8000`.
+    ///
+    /// `lives` tells how many lives of it have begun; in each the document is read at once.
     #[must_use]
     pub fn new(
         config: &Routes,
         upstream: &str,
+        lives: watch::Receiver<u64>,
         redactor: Arc<Redactor>,
         table: watch::Sender<Arc<RouteTable>>,
     ) -> Self {
         let url = format!("{}{}", upstream.trim_end_matches('/'), config.path);
-        Self { enabled: config.enabled, url, refresh: config.refresh, redactor, table }
+        Self { enabled: config.enabled, url, refresh: config.refresh, lives, redactor, table }
     }
 
     /// Reads until the process ends, or not at all when the settings say so; may be started again.
@@ -101,14 +109,21 @@ impl Templates {
             }
         };
         let mut said = Said::Nothing;
+        let mut lives = self.lives.clone();
         let mut wait = FIRST_WAIT;
         loop {
+            let begun = *lives.borrow_and_update();
             let result = fetch(&client, &self.url).await.map(|paths| self.publish(&paths));
             self.say(&mut said, &result);
-            let soon = result.as_ref().is_err_and(FetchError::is_passing);
-            let pause = if soon { wait.min(self.refresh) } else { self.refresh };
-            wait = if soon { (wait * 2).min(LONGEST_WAIT) } else { FIRST_WAIT };
-            sleep(pause).await;
+            let longest = result.as_ref().err().and_then(FetchError::longest_wait);
+            let pause = longest.map_or(self.refresh, |longest| wait.min(longest).min(self.refresh));
+            wait = longest.map_or(FIRST_WAIT, |longest| (wait * 2).min(longest));
+            // an answer is a sign of life too: the first one may be told of later
+            let known = if result.is_ok() { begun.max(1) } else { begun };
+            tokio::select! {
+                () = sleep(pause) => {}
+                Ok(_) = lives.wait_for(|begun| *begun > known) => {}
+            }
         }
     }
 
@@ -157,9 +172,13 @@ impl Templates {
 }
 
 impl FetchError {
-    /// Whether the application may merely not be up yet.
-    fn is_passing(&self) -> bool {
-        matches!(self, Self::NoAnswer(_) | Self::Status(500..))
+    /// For an application that may merely not be up yet, how long it may be left alone.
+    fn longest_wait(&self) -> Option<Duration> {
+        match self {
+            Self::NoAnswer(error) if error.is_connect() => Some(LONGEST_WAIT_AWAY),
+            Self::NoAnswer(_) | Self::Status(500..) => Some(LONGEST_WAIT),
+            _ => None,
+        }
     }
 }
 
@@ -284,7 +303,7 @@ mod tests {
             let (sender, table) = watch::channel(Arc::default());
             let config = Routes { enabled: true, path: "/openapi.json".into(), refresh: Duration::from_millis(5) };
             let redactor = Arc::new(Redactor::new(["hunter2-hunter2"]));
-            let templates = Templates::new(&config, &upstream, redactor, sender);
+            let templates = Templates::new(&config, &upstream, watch::channel(0).1, redactor, sender);
             let mut tasks = JoinSet::new();
             tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
             tasks.spawn(async move {

@@ -6,7 +6,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use content_factory_sidecar::api::openapi;
+use content_factory_sidecar::model::application::About;
 use content_factory_sidecar::model::health::HealthStatus;
+use content_factory_sidecar::redact::Clean;
 use serde_json::json;
 
 use crate::api_port::{Port, healthy, report};
@@ -67,6 +69,20 @@ async fn the_four_endpoints_answer_to_the_byte() {
         assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"), "{path}");
         assert_golden(golden, &masked(&answer.body));
     }
+}
+
+#[tokio::test]
+async fn what_the_application_does_not_say_of_itself_is_the_sidecars_or_is_left_out() {
+    let port = Port::start_of(About::default()).await;
+    let answer = port.get("/status").await;
+    // our own version changes with each release
+    let version = format!("\"version\":\"{}\"", env!("CARGO_PKG_VERSION"));
+    assert!(answer.body.ends_with(&format!("{version}}}")), "{}", answer.body);
+    assert_golden("api_status_own.json", &masked(&answer.body.replace(&version, "\"version\":\"0.0.0\"")));
+    let python = About { python_version: Some(Clean::literal("3.11.7")), ..About::default() };
+    let body = Port::start_of(python).await.get("/status").await.json();
+    assert_eq!(body["system"]["python_version"], "3.11.7");
+    assert_eq!(body["system"]["platform"], "Linux-6.1.0-x86_64");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use content_factory_sidecar::api::config::Config;
 use content_factory_sidecar::api::{State, Traffic, bind};
 use content_factory_sidecar::checks::{Reader, samples};
 use content_factory_sidecar::lifecycle::{Conductor, Latch, Pulse, drain};
+use content_factory_sidecar::model::application::About;
 use content_factory_sidecar::model::health::{CheckReport, Criticality, HealthStatus};
 use content_factory_sidecar::model::telemetry::ExportState;
 use content_factory_sidecar::model::traffic::{Failure, RouteTraffic, Totals, Window};
@@ -117,6 +118,14 @@ fn system() -> SystemUsage {
     }
 }
 
+fn about() -> About {
+    About {
+        platform: Some(Clean::literal("Linux-6.1.0-x86_64-with-glibc2.36")),
+        python_version: Some(Clean::literal("3.11.7")),
+        version: Some(Clean::literal("1.0.0")),
+    }
+}
+
 /// The configuration that this document makes.
 pub(crate) fn config(document: Value) -> Config {
     let mut tree = Tree::default();
@@ -142,8 +151,17 @@ impl Port {
         Self::start_reading(watch::channel(Arc::from(reports)).1, document).await
     }
 
+    /// Serves a healthy application that says this of itself.
+    pub(crate) async fn start_of(about: About) -> Self {
+        Self::serve(watch::channel(Arc::from(healthy())).1, json!({}), about).await
+    }
+
     /// Serves what these checks report.
     pub(crate) async fn start_reading(reports: Reader, document: Value) -> Self {
+        Self::serve(reports, document, about()).await
+    }
+
+    async fn serve(reports: Reader, document: Value, about: About) -> Self {
         let bound = bind(config(document)).expect("port 0 is free");
         let (conductor, draining) = drain();
         let (end, ending) = drain();
@@ -153,6 +171,7 @@ impl Port {
             samples: vec![samples(reports.clone(), Arc::new(Redactor::new([])))],
             checks: reports,
             system: watch::channel(system()).1,
+            about: watch::channel(about).1,
             rows: watch::channel(rows).1,
             traffic: traffic(),
             export: Arc::new(ExportState::default),

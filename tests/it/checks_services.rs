@@ -48,6 +48,7 @@ impl Checks {
             database: database.map(|url| DatabaseAddress::parse(url).expect("an address of a database")),
             application: application.map(|address| address.to_string()),
             totals: Arc::new(Totals::default),
+            refused: tokio::sync::watch::channel(None).0,
         };
         let redactor = Arc::new(Redactor::new(secrets.iter().map(String::as_str)));
         let (runner, reader) = checks::build(&config, targets, redactor);

@@ -1,5 +1,6 @@
 //! Black-box tests over real sockets: one binary, a module per concern.
 
+mod about;
 mod api_bodies;
 mod api_port;
 mod api_rules;
