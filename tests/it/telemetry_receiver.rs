@@ -38,6 +38,25 @@ pub(crate) enum Reply {
     Garbage,
 }
 
+/// The transport under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    Grpc,
+    Http,
+}
+
+impl Over {
+    pub(crate) const ALL: [Self; 2] = [Self::Grpc, Self::Http];
+
+    /// Its word in settings.
+    pub(crate) fn protocol(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Http => "http/protobuf",
+        }
+    }
+}
+
 /// The codings that the receiver knows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Codings {
@@ -73,6 +92,13 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
+    pub(crate) async fn over(over: Over, codings: Codings, seen: SharedSeen) -> Self {
+        match over {
+            Over::Grpc => Self::grpc(codings, seen).await,
+            Over::Http => Self::http(codings, seen).await,
+        }
+    }
+
     pub(crate) async fn grpc(codings: Codings, seen: SharedSeen) -> Self {
         Self::grpc_on(free_listener().await, codings, seen).await
     }
