@@ -231,6 +231,22 @@ impl Section<'_> {
         value.map(Secret::new)
     }
 
+    /// Whether a secret or its file is set, be it readable or not.
+    #[must_use]
+    pub fn is_secret_set(&mut self, name: &str) -> bool {
+        let paths = [self.path_of(name), self.path_of(&format!("{name}_file"))];
+        paths.iter().any(|path| self.inner.take(path).is_some())
+    }
+
+    /// Reports a secret that could be read and is still wrong: by the name of its file, never by its text.
+    pub fn wrong_secret(&mut self, name: &str, expected: &str) {
+        let path = self.path_of(&format!("{name}_file"));
+        match self.inner.take(&path) {
+            Some((file, place)) => self.mistake(&path, &file, expected, &place),
+            None => self.problem(name, "***", expected),
+        }
+    }
+
     /// A part of a secret that is a secret by itself, such as one header of several: the redactor will know it.
     pub fn remember_secret(&mut self, part: &str) {
         self.inner.secret(part);

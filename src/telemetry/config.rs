@@ -11,6 +11,7 @@ use crate::redact::Secret;
 use crate::settings::{Described, Section};
 use crate::telemetry::environment;
 use crate::telemetry::sender::http_path;
+use crate::telemetry::tls::TlsConfig;
 
 /// The settings of this room, as used.
 #[derive(Clone, Debug)]
@@ -103,17 +104,6 @@ pub struct DestinationConfig {
     pub tls: TlsConfig,
 }
 
-/// TLS to a receiver, in PEM.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TlsConfig {
-    /// The only certificates to trust; without them those of the system.
-    pub ca: Option<Secret<String>>,
-    /// The client's certificate and its key.
-    pub identity: Option<(Secret<String>, Secret<String>)>,
-    /// The name to expect in the receiver's certificate, when it is not the endpoint's.
-    pub server_name: Option<String>,
-}
-
 const ENDPOINT: &str = "http://127.0.0.1:4317";
 const ENDPOINT_EXPECTED: &str = "a URL with http:// or https://, such as http://127.0.0.1:4317, without user and password (keys belong into headers)";
 
@@ -129,6 +119,7 @@ impl Config {
             let own = DestinationConfig::read(&mut section, Some(&generic), &mut remarks);
             (enabled && is_on).then_some(own)
         });
+        remarks.extend(tls_without_effect(&destinations));
         let mut queue = section.section("queue");
         let queue_bytes = [
             queue.bytes("traces", 8 << 20, "spans that wait in memory: some 20,000, or seconds at full speed"),
@@ -209,13 +200,6 @@ impl DestinationConfig {
         let compression = section.choice("compression", default, &words, about);
         let headers = read_headers(section, generic);
         let tls = TlsConfig::read(&mut section.section("tls"), generic.map(|generic| &generic.tls));
-        if transport == Transport::HttpProtobuf && tls.server_name.is_some() {
-            section.section("tls").problem(
-                "server_name",
-                "set",
-                "no server name over http/protobuf: use protocol grpc, or the certificate's name in the endpoint",
-            );
-        }
         Self { endpoint, urls, transport, headers, timeout, compression, tls }
     }
 
@@ -223,6 +207,12 @@ impl DestinationConfig {
     #[must_use]
     pub fn url(&self, signal: Signal) -> &Url {
         &self.urls[signal as usize]
+    }
+
+    /// The endpoint's host as a resolver takes it: an address of version 6 without its brackets.
+    #[must_use]
+    pub fn host(&self) -> String {
+        self.endpoint.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned()
     }
 
     /// Scheme, host and port, for people.
@@ -290,27 +280,11 @@ fn read_headers(
     Secret::new(headers)
 }
 
-impl TlsConfig {
-    fn read(section: &mut Section<'_>, generic: Option<&Self>) -> Self {
-        let generic = generic.cloned().unwrap_or_default();
-        let ca = section.secret("ca", "certificates to trust, in PEM, instead of the system's");
-        let certificate = section.secret("client_certificate", "the certificate to show to the receiver, in PEM");
-        let key = section.secret("client_key", "its key, in PEM");
-        let server_name = section.optional_text("server_name", "the name to expect in the receiver's certificate");
-        let identity = match (certificate, key) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => generic.identity,
-            (Some(_), None) => {
-                section.problem("client_key", "nothing", "the key of client_certificate");
-                None
-            }
-            (None, Some(_)) => {
-                section.problem("client_certificate", "nothing", "the certificate of client_key");
-                None
-            }
-        };
-        Self { ca: ca.or(generic.ca), identity, server_name: server_name.or(generic.server_name) }
-    }
+/// Said once: the scheme of the endpoint decides about TLS, not its settings.
+fn tls_without_effect(destinations: &[Option<DestinationConfig>]) -> Option<String> {
+    let mut destinations = destinations.iter().flatten();
+    let plain = destinations.find(|to| to.tls.is_set() && to.endpoint.scheme() == "http")?;
+    Some(format!("the settings of TLS have no effect on {}: expected https:// there", plain.address()))
 }
 
 fn parse_endpoint(text: &str) -> Option<Url> {

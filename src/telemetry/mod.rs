@@ -18,6 +18,7 @@ pub mod resource;
 mod sender;
 mod span;
 mod span_writer;
+pub mod tls;
 mod wire;
 
 use std::sync::Arc;

@@ -13,13 +13,16 @@ use tokio::time::{Instant, sleep, timeout};
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The sidecar's standard error, in its folder.
+const LOG: &str = "log";
+
 /// A running sidecar; killed when dropped.
 pub(crate) struct Sidecar {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     pub(crate) proxy: SocketAddr,
     pub(crate) admin: SocketAddr,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// A command with the binary's path, a clean environment and its own folder to stand in.
@@ -45,15 +48,17 @@ impl Sidecar {
         let mut command = command(&folder);
         // nothing listens on port 1: telemetry that is not looked at must not disturb
         command.args(["run", "--upstream", &upstream, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        if !arguments.contains(&"--otlp") {
+        let is_told = environment.iter().any(|(name, _)| *name == "OTEL_EXPORTER_OTLP_ENDPOINT");
+        if !is_told && !arguments.contains(&"--otlp") {
             command.args(["--otlp", "http://127.0.0.1:1"]);
         }
-        command.args(arguments).envs(environment.iter().copied()).stdout(Stdio::piped());
+        let log = std::fs::File::create(folder.path().join(LOG)).expect("a file in a new folder");
+        command.args(arguments).envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().expect("the binary starts");
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let proxy = address(&mut lines, "proxy ").await;
         let admin = address(&mut lines, "admin http://").await;
-        Self { child, lines, proxy, admin, _folder: folder }
+        Self { child, lines, proxy, admin, folder }
     }
 
     /// Sends a signal.
@@ -89,6 +94,11 @@ impl Sidecar {
     /// The page of metrics.
     pub(crate) async fn metrics(&self) -> String {
         self.ask("/metrics").await.1
+    }
+
+    /// What it has logged by now.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join(LOG)).expect("its log can be read")
     }
 
     /// Memory that it holds, in KiB.

@@ -108,7 +108,7 @@ impl Delivery {
             }
             Answer::Later { floor, reason } => {
                 drop(lease); // back to the front
-                destination.failed(floor, &reason);
+                destination.failed(floor, &reason).await;
             }
             Answer::TooLarge(reason) => self.too_large(lease, &reason),
             Answer::Refused(reason) | Answer::UnknownCoding(reason) => {
@@ -118,7 +118,7 @@ impl Delivery {
             Answer::Unreadable(reason) => {
                 lease.dropped(DropReason::BadResponse);
                 // what answers like this takes nothing: slow down, or all would be lost at full speed
-                destination.failed(None, &reason);
+                destination.failed(None, &reason).await;
             }
         }
     }

@@ -17,16 +17,17 @@ use crate::telemetry::sender::answer::Answer;
 use crate::telemetry::sender::breaker::{Breaker, Change, Permit};
 use crate::telemetry::sender::compression::framed;
 use crate::telemetry::sender::grpc::Grpc;
+use crate::telemetry::sender::handshake;
 use crate::telemetry::sender::http::Http;
 
 /// Why a destination cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum DestinationError {
     /// For gRPC.
-    #[error("cannot set up OTLP over gRPC to {0}, expected PEM in the files below telemetry.tls")]
+    #[error("cannot set up OTLP over gRPC to {0}, expected what telemetry.tls or the system trusts")]
     Grpc(String, #[source] tonic::transport::Error),
     /// For HTTP.
-    #[error("cannot set up OTLP over HTTP to {0}, expected PEM in the files below telemetry.tls")]
+    #[error("cannot set up OTLP over HTTP to {0}, expected what telemetry.tls or the system trusts")]
     Http(String, #[source] reqwest::Error),
 }
 
@@ -168,10 +169,14 @@ impl Destination {
     }
 
     /// No answer, none that can be read, or a request to wait.
-    pub(crate) fn failed(&self, floor: Option<Duration>, reason: &str) {
+    pub(crate) async fn failed(&self, floor: Option<Duration>, reason: &str) {
         let change = self.state().breaker.failed(Instant::now(), floor, fastrand::f64());
         self.changed.notify_waiters();
-        self.tell(change, reason);
+        let fault = match change {
+            Some(Change::Opened) => handshake::fault(&self.config).await,
+            _ => None,
+        };
+        self.tell(change, fault.as_deref().unwrap_or(reason));
     }
 
     /// How deliveries fare.

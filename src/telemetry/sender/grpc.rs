@@ -66,6 +66,9 @@ impl Grpc {
             .initial_connection_window_size(WINDOW);
         if config.endpoint.scheme() == "https" {
             endpoint = endpoint.tls_config(tls(config))?;
+            if let Some(origin) = named_origin(config) {
+                endpoint = endpoint.origin(origin);
+            }
         }
         Ok(Self { endpoint, headers, connection: Mutex::default() })
     }
@@ -147,6 +150,13 @@ fn tls(config: &DestinationConfig) -> ClientTlsConfig {
         Some(name) => tls.domain_name(name),
         None => tls,
     }
+}
+
+/// The authority of requests, when the receiver has another name than the endpoint: as over HTTP.
+fn named_origin(config: &DestinationConfig) -> Option<Uri> {
+    let name = config.tls.server_name.as_ref()?;
+    let port = config.endpoint.port_or_known_default()?;
+    format!("https://{name}:{port}").parse().ok()
 }
 
 async fn exchange(mut channel: Channel, request: Request<Body>) -> Result<Answer, Broken> {

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use ::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Client, Identity, Response, Url, redirect};
 
 use crate::model::telemetry::Signal;
@@ -20,6 +21,22 @@ const IDLE: Duration = Duration::from_secs(50);
 pub(crate) struct Http {
     client: Client,
     headers: HeaderMap,
+    /// Stands in for the endpoint's host in each URL, so that TLS asks for this name and expects it.
+    server_name: Option<String>,
+}
+
+/// Resolves the receiver's name to the addresses of the endpoint's host, anew for each connection.
+struct Behind(String);
+
+impl Resolve for Behind {
+    fn resolve(&self, _server_name: Name) -> Resolving {
+        let host = self.0.clone();
+        Box::pin(async move {
+            let addresses: Vec<_> = tokio::net::lookup_host((host, 0)).await?.collect(); // the URL tells the port
+            let addresses: Addrs = Box::new(addresses.into_iter());
+            Ok(addresses)
+        })
+    }
 }
 
 impl Http {
@@ -45,7 +62,19 @@ impl Http {
             let pem = format!("{}\n{}", certificate.expose(), key.expose());
             builder = builder.identity(Identity::from_pem(pem.as_bytes())?);
         }
-        Ok(Self { client: builder.build()?, headers })
+        let server_name = config.tls.server_name.clone().filter(|_| config.endpoint.scheme() == "https");
+        if server_name.is_some() {
+            builder = builder.dns_resolver(Behind(config.host()));
+        }
+        Ok(Self { client: builder.build()?, headers, server_name })
+    }
+
+    fn named(&self, url: &Url) -> Url {
+        let mut url = url.clone();
+        if let Some(name) = &self.server_name {
+            url.set_host(Some(name)).expect("the settings take only DNS names");
+        }
+        url
     }
 
     /// Sends a framed request, without its frame.
@@ -55,7 +84,7 @@ impl Http {
         if let Some(coding) = compression.coding() {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
         }
-        let request = self.client.post(url.clone()).headers(headers).body(framed.slice(FRAME..));
+        let request = self.client.post(self.named(url)).headers(headers).body(framed.slice(FRAME..));
         let mut response = match request.send().await {
             Ok(response) => response,
             Err(error) => return Answer::none(with_causes(&error.without_url())),

@@ -2,7 +2,7 @@
 //!
 //! Everything has a deadline, and nothing is resent that the receiver may have kept. `delivery` is the loop of one
 //! signal, `destination` what signals with the same receiver share, `breaker` when to try, `answer` what an answer
-//! means; `grpc` and `http` only carry bytes.
+//! means; `grpc` and `http` only carry bytes; `handshake` says what is wrong with TLS.
 
 mod answer;
 mod breaker;
@@ -10,6 +10,7 @@ mod compression;
 pub(crate) mod delivery;
 pub(crate) mod destination;
 mod grpc;
+mod handshake;
 mod http;
 
 pub use destination::DestinationError;

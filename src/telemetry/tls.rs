@@ -1,0 +1,134 @@
+//! The settings below `telemetry.tls`: whom to trust, what to show, and which name to expect.
+//!
+//! What cannot be read or does not fit together is a mistake of the configuration, named at start: a handshake could
+//! only say later that it failed. Does not open files or connections.
+
+use rustls::RootCertStore;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{PemObject, SectionKind};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::CertifiedKey;
+
+use crate::redact::Secret;
+use crate::settings::Section;
+
+/// TLS to a receiver, in PEM that was found to be right.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TlsConfig {
+    /// The only certificates to trust; without them those of the system.
+    pub ca: Option<Secret<String>>,
+    /// The client's certificate and its key.
+    pub identity: Option<(Secret<String>, Secret<String>)>,
+    /// The receiver's name, when it is not the endpoint's: in its certificate, and as the authority of requests.
+    pub server_name: Option<String>,
+}
+
+impl TlsConfig {
+    /// Reads the generic settings, or those of one signal, which default to the generic ones.
+    pub(crate) fn read(section: &mut Section<'_>, generic: Option<&Self>) -> Self {
+        let generic = generic.cloned().unwrap_or_default();
+        let ca = section.secret("ca", "certificates to trust, in PEM, instead of the system's");
+        if let Some(mistake) = ca.as_ref().and_then(|ca| trusted(ca.expose()).err()) {
+            section.wrong_secret("ca", &mistake);
+        }
+        let identity = read_identity(section).or(generic.identity);
+        let about = "the receiver's name when the endpoint has another one: in its certificate, and as the authority";
+        let server_name = section.optional_text("server_name", about);
+        if let Some(name) = server_name.as_ref().filter(|name| !is_dns_name(name)) {
+            section.problem("server_name", name, "a DNS name such as collector.example.com");
+        }
+        Self { ca: ca.or(generic.ca), identity, server_name: server_name.or(generic.server_name) }
+    }
+
+    /// Whether anything is set that only TLS uses.
+    pub(crate) fn is_set(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+fn read_identity(section: &mut Section<'_>) -> Option<(Secret<String>, Secret<String>)> {
+    const CERTIFICATE: &str = "client_certificate";
+    const KEY: &str = "client_key";
+    let certificate = section.secret(CERTIFICATE, "the certificate to show to the receiver, in PEM");
+    let key = section.secret(KEY, "its key, in PEM");
+    // one that is set and cannot be read has been named by then
+    match (section.is_secret_set(CERTIFICATE), section.is_secret_set(KEY)) {
+        (true, false) => section.problem(KEY, "nothing", "the key of client_certificate"),
+        (false, true) => section.problem(CERTIFICATE, "nothing", "the certificate of client_key"),
+        _ => {}
+    }
+    let (certificate, key) = certificate.zip(key)?;
+    match (certificates(certificate.expose()), private_key(key.expose())) {
+        (Ok(chain), Ok(private_key)) => {
+            if let Err(error) = CertifiedKey::from_der(chain, private_key, &ring::default_provider()) {
+                let mistake = format!("the private key of the certificate in {CERTIFICATE} (found another: {error})");
+                section.wrong_secret(KEY, &mistake);
+            }
+        }
+        (chain, private_key) => {
+            if let Err(mistake) = chain {
+                section.wrong_secret(CERTIFICATE, &mistake);
+            }
+            if let Err(mistake) = private_key {
+                section.wrong_secret(KEY, &mistake);
+            }
+        }
+    }
+    Some((certificate, key))
+}
+
+/// The mistake completes the sentence "…, expected …".
+fn trusted(pem: &str) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem)? {
+        roots.add(certificate).map_err(|error| format!("certificates in PEM (found one that is none: {error})"))?;
+    }
+    Ok(())
+}
+
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found = sections(pem).map_err(|found| format!("certificates in PEM (found {found})"))?;
+    let certificates: Vec<_> = found
+        .iter()
+        .filter(|(kind, _)| *kind == SectionKind::Certificate)
+        .map(|(_, der)| CertificateDer::from(der.clone()))
+        .collect();
+    if certificates.is_empty() {
+        return Err(format!("certificates in PEM (found only {})", kinds(&found)));
+    }
+    Ok(certificates)
+}
+
+fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, String> {
+    const EXPECTED: &str = "a private key in PEM, not encrypted";
+    let found = sections(pem).map_err(|found| format!("{EXPECTED} (found {found})"))?;
+    let key = found.iter().find_map(|(kind, der)| PrivateKeyDer::from_pem(*kind, der.clone()));
+    key.ok_or_else(|| format!("{EXPECTED} (found only {})", kinds(&found)))
+}
+
+/// The sections that TLS knows; at least one. The error says what was found in their place, never its text.
+fn sections(pem: &str) -> Result<Vec<(SectionKind, Vec<u8>)>, String> {
+    let sections: Result<Vec<_>, _> = <(SectionKind, Vec<u8>)>::pem_slice_iter(pem.as_bytes()).collect();
+    match sections {
+        Ok(sections) if sections.is_empty() => Err(format!("none in its {} bytes", pem.len())),
+        Ok(sections) => Ok(sections),
+        Err(_) => Err(format!("broken PEM in its {} bytes", pem.len())),
+    }
+}
+
+fn kinds(sections: &[(SectionKind, Vec<u8>)]) -> String {
+    let kinds: Vec<_> = sections
+        .iter()
+        .map(|(kind, _)| match kind {
+            SectionKind::Certificate => "a certificate",
+            SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey => "a private key",
+            SectionKind::PublicKey => "a public key",
+            _ => "something else",
+        })
+        .collect();
+    kinds.join(", ")
+}
+
+fn is_dns_name(text: &str) -> bool {
+    matches!(ServerName::try_from(text), Ok(ServerName::DnsName(_)))
+}
