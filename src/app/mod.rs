@@ -81,7 +81,8 @@ pub struct App {
 /// # Errors
 /// When a port is taken or the runtime cannot be made; nothing that fails later ends it.
 pub fn run(loaded: Loaded, out: &mut (dyn Write + Send)) -> Result<(), StartError> {
-    control_runtime()?.block_on(async {
+    let runtime = control_runtime()?;
+    let ended = runtime.block_on(async {
         let mut signals = StopSignals::listen().map_err(StartError::Runtime)?;
         let app = App::start(loaded.config).await?;
         for notice in &loaded.notices {
@@ -90,7 +91,10 @@ pub fn run(loaded: Loaded, out: &mut (dyn Write + Send)) -> Result<(), StartErro
         app.addresses().write_to(out).map_err(StartError::Output)?;
         app.serve_until(async move || signals.next().await).await;
         Ok(())
-    })
+    });
+    // a name that is still being resolved would hold the process for as long as the system likes
+    runtime.shutdown_timeout(LAST_MOMENTS);
+    ended
 }
 
 /// The runtime of everything but the data path.

@@ -132,8 +132,11 @@ impl Config {
             1 << 20,
             "largest request before compression; receivers default to 4 MiB over gRPC",
         );
-        let shutdown =
-            section.duration("shutdown", Duration::from_secs(5), "how long the last deliveries may take at the end");
+        let shutdown = section.duration(
+            "shutdown",
+            Duration::from_secs(3),
+            "how long the last deliveries may take at the end: with what else ends, the process is gone within 5s",
+        );
         let sampling = read_sampling(&mut section.section("sampling"));
         let spans = [
             ("full", SpanModel::Full),

@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
-use tracing::{Subscriber, warn};
+use tracing::{Subscriber, info, warn};
 
 use crate::lifecycle::{Drain, Phase};
 use crate::model::sample::SampleSource;
@@ -179,6 +179,8 @@ impl Telemetry {
             Phase::Running => now + self.config.shutdown,
             Phase::Aborting => now,
         };
+        let limit = deadline.saturating_duration_since(now);
+        info!(limit_seconds = limit.as_secs_f64(), "delivering what is left of telemetry");
         while let Ok(Some(chunk)) = timeout_at(deadline.min(now + LAST_CHUNKS), chunks.recv()).await {
             self.take_over(&chunk);
         }

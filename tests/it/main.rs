@@ -25,6 +25,7 @@ mod telemetry_delivery;
 mod telemetry_metrics;
 mod telemetry_receiver;
 mod telemetry_setup;
+mod telemetry_shutdown;
 mod telemetry_spans;
 mod telemetry_tls;
 mod telemetry_tls_settings;

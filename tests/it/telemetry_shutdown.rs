@@ -1,0 +1,44 @@
+//! The end of the process while nobody takes its telemetry.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::rig::{PATIENCE, Sidecar, echo_application, get};
+use crate::telemetry_receiver::{Over, free_listener};
+
+/// Twice what the sidecar promises: other tests run beside this one.
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn a_black_hole_does_not_hold_the_end_up() {
+    for over in Over::ALL {
+        let silent = free_listener().await; // its backlog accepts, nobody answers
+        let endpoint = format!("http://{}", silent.local_addr().expect("an address"));
+        let environment =
+            [("OTEL_EXPORTER_OTLP_PROTOCOL", over.protocol()), ("SIDECAR_TELEMETRY__QUEUE__TRACES", "8KiB")];
+        let application = echo_application().await;
+        let mut sidecar = Sidecar::start(application, &["--otlp", &endpoint], &environment).await;
+        let full = r#"content_factory_telemetry_dropped_total{signal="traces",reason="queue_full"}"#;
+        let filled_by = Instant::now() + PATIENCE;
+        while !sidecar.metrics().await.lines().any(|line| line.starts_with(full) && !line.ends_with(" 0")) {
+            let (status, _) = get(sidecar.proxy, "/x").await.expect("the proxy answers");
+            assert_eq!(status, 200);
+            assert!(Instant::now() < filled_by, "the queue is never full: {}", sidecar.metrics().await);
+        }
+
+        sidecar.signal("TERM").await;
+        let code = timeout(LIMIT, sidecar.ended()).await.expect("it ends although nobody takes its telemetry");
+        assert_eq!(code, Some(0));
+
+        let log = sidecar.log();
+        let said = log.lines().find(|line| line.contains("delivering what is left of telemetry"));
+        let limit = said.and_then(|line| line.rsplit_once("limit_seconds=")?.1.parse::<f64>().ok());
+        assert!(limit.is_some_and(|seconds| seconds <= 3.0), "{log}");
+        for signal in ["traces", "logs"] {
+            let left = |line: &str| line.contains("telemetry was left at the end") && line.contains(signal);
+            assert!(log.lines().any(left), "{signal}: {log}");
+        }
+        assert!(!log.contains("rooms did not end in time"), "{log}");
+    }
+}
