@@ -3,6 +3,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+/// The peer of the socket, as an extension of each request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) IpAddr);
+
 /// What a peer may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {

@@ -10,11 +10,11 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tokio::time::Instant;
 
-use crate::api::access::{Network, Reach, is_local_host, peer_key, reach};
+use crate::api::access::{Network, Peer, Reach, is_local_host, peer_key, reach};
 use crate::api::config::Config;
 use crate::api::limit::{Limiter, Rate};
-use crate::api::routes::{Access, error, find, text};
-use crate::api::server::Peer;
+use crate::api::reply::error;
+use crate::api::routes::{Access, find};
 
 /// The rules, and the buckets of the rate limit.
 #[derive(Debug)]
@@ -65,7 +65,8 @@ impl Guard {
         }
         self.limiter.admit(peer_key(peer), Instant::now()).map_err(Refused::TooMany)?;
         let reach = reach(peer, &self.allow);
-        if peer.to_canonical().is_loopback() && !text(headers, header::HOST).is_none_or(is_local_host) {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        if peer.to_canonical().is_loopback() && !host.is_none_or(is_local_host) {
             return Err(Refused::ForeignHost);
         }
         match (reach, access) {

@@ -5,6 +5,7 @@
 //! What the admin port answers is never counted as the application's. Owns no state but its rate limit.
 
 mod access;
+mod answers;
 pub mod config;
 pub mod contract;
 mod guard;
@@ -13,6 +14,8 @@ mod openapi;
 mod page;
 mod places;
 mod probes;
+mod reply;
+mod router;
 mod routes;
 mod scrape;
 mod server;

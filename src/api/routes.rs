@@ -1,23 +1,7 @@
-//! The table of routes, and the answer of each.
+//! The table of routes: what each path is, who may read it, and how it is described. Answers nothing itself.
 
-use std::sync::Arc;
-
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Request, State as Shared};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::from_fn_with_state;
-use axum::response::Response;
-use axum::routing::get;
-
-use crate::api::access::Reach;
-use crate::api::config::{Config, Readiness};
-use crate::api::guard::{Guard, guard};
-use crate::api::probes::{self, Ask, Item, Probe};
-use crate::api::state::State;
-use crate::api::{contract, openapi, page, scrape};
+use crate::api::reply::{CSS, HTML, JSON, TEXT};
 use crate::model::exposition::Format;
-use crate::model::health::{HealthStatus, overall};
 
 /// What is answered. One variant per route, so a route without an answer does not compile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,14 +49,8 @@ pub(super) struct Route {
     pub(super) media: &'static [&'static str],
 }
 
-const JSON: &str = "application/json";
-const HTML: &str = "text/html; charset=utf-8";
-const CSS: &str = "text/css; charset=utf-8";
-const TEXT: &str = "text/plain; charset=utf-8";
-
-/// As `exposition::Format` names them; a test compares.
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PROMETHEUS: &str = Format::Prometheus.content_type();
+const OPEN_METRICS: &str = Format::OpenMetrics.content_type();
 
 const PROBE_QUERY: &[(&str, &str)] =
     &[("verbose", "tell every item also when all pass"), ("exclude", "do not mind the item of this name; repeatable")];
@@ -159,137 +137,6 @@ pub(super) fn find(path: &str) -> Option<&'static Route> {
     })
 }
 
-/// The router of all rows, behind the guard.
-pub(super) fn router(state: Arc<State>, config: &Config) -> Router {
-    let readiness = config.readiness;
-    let mut router = Router::new();
-    for route in ROUTES {
-        let endpoint = route.endpoint;
-        let answer = move |Shared(state): Shared<Arc<State>>, request: Request| async move {
-            let asked = Asked { reach: request.extensions().get().copied().unwrap_or(Reach::Bare), readiness, request };
-            answer(endpoint, &state, asked).await
-        };
-        router = router.route(route.path, get(answer));
-    }
-    router
-        .fallback(async || error(StatusCode::NOT_FOUND, "no such path", "one of the paths in /openapi.json"))
-        .method_not_allowed_fallback(async || {
-            error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed", "GET or HEAD")
-        })
-        .layer(from_fn_with_state(Arc::new(Guard::new(config)), guard))
-        .with_state(state)
-}
-
-/// A request, as far as an answer depends on it.
-struct Asked {
-    reach: Reach,
-    readiness: Readiness,
-    request: Request,
-}
-
-async fn answer(endpoint: Endpoint, state: &State, asked: Asked) -> Response {
-    let (query, headers) = (asked.request.uri().query(), asked.request.headers());
-    match endpoint {
-        Endpoint::Root => redirect("/dashboard"),
-        Endpoint::Health => health(state, &asked),
-        Endpoint::Status => respond(JSON, contract::status(&state.moment())),
-        Endpoint::MonitoringDashboard => {
-            (state.traffic.settled)().await;
-            respond(JSON, contract::dashboard(&state.moment()))
-        }
-        Endpoint::MonitoringMetrics => match scrape::asked_for_instead_of_json(headers) {
-            Some(format) => metrics(state, format).await,
-            None => {
-                (state.traffic.settled)().await;
-                respond(JSON, contract::metrics(&state.moment()))
-            }
-        },
-        Endpoint::Metrics => metrics(state, scrape::asked_for(headers).unwrap_or(Format::Prometheus)).await,
-        Endpoint::Livez => {
-            probe_answer(&probes::render("livez", &probes::liveness(&state.pulses, &state.drain), &Ask::parse(query)))
-        }
-        Endpoint::LivezItem => item_answer(&probes::liveness(&state.pulses, &state.drain), &asked.request),
-        Endpoint::Readyz => probe_answer(&probes::render("readyz", &readiness(state, &asked), &Ask::parse(query))),
-        Endpoint::ReadyzItem => item_answer(&readiness(state, &asked), &asked.request),
-        Endpoint::Startupz => {
-            probe_answer(&probes::render("startupz", &probes::startup(&state.latches), &Ask::parse(query)))
-        }
-        Endpoint::StartupzItem => item_answer(&probes::startup(&state.latches), &asked.request),
-        Endpoint::OpenApi => respond(JSON, openapi::openapi()),
-        Endpoint::Dashboard => {
-            (state.traffic.settled)().await;
-            respond(HTML, page::render(&page::View::of(state)))
-        }
-        Endpoint::DashboardStyle => respond(CSS, page::STYLE),
-    }
-}
-
-async fn metrics(state: &State, format: Format) -> Response {
-    (state.traffic.settled)().await;
-    let (media, page) = scrape::render(format, &state.all_samples());
-    respond(media, page)
-}
-
-fn health(state: &State, asked: &Asked) -> Response {
-    let moment = state.moment();
-    let strict = asked.request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "strict=1"));
-    let body = match asked.reach {
-        Reach::Full => contract::health(&moment),
-        Reach::Bare => contract::bare_health(&moment),
-    };
-    let mut response = respond(JSON, body);
-    if strict && overall(&moment.reports) == HealthStatus::Unhealthy {
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    }
-    response
-}
-
-fn readiness(state: &State, asked: &Asked) -> Vec<Item> {
-    let reports = match asked.readiness {
-        Readiness::Own => Vec::new(),
-        Readiness::Critical => state.reports(),
-    };
-    probes::readiness(&state.latches, &state.drain, &reports)
-}
-
-fn probe_answer(probe: &Probe) -> Response {
-    let mut response = respond(TEXT, probe.text.clone());
-    if !probe.passes {
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    }
-    response
-}
-
-fn item_answer(items: &[Item], request: &Request) -> Response {
-    let name = request.uri().path().rsplit('/').next().unwrap_or_default();
-    match probes::render_one(items, name) {
-        Some(probe) => probe_answer(&probe),
-        None => error(StatusCode::NOT_FOUND, "no such item", "one of the items that ?verbose lists"),
-    }
-}
-
-fn respond(media: &'static str, body: impl Into<Body>) -> Response {
-    let builder = Response::builder().header(header::CONTENT_TYPE, media);
-    builder.body(body.into()).expect("builder with a known media type must not fail")
-}
-
-fn redirect(target: &'static str) -> Response {
-    let builder = Response::builder().status(StatusCode::PERMANENT_REDIRECT).header(header::LOCATION, target);
-    builder.body(Body::empty()).expect("builder with a known target must not fail")
-}
-
-/// An answer that is an error, as JSON.
-pub(super) fn error(status: StatusCode, found: &str, expected: &str) -> Response {
-    let mut response = respond(JSON, contract::error(found, expected));
-    *response.status_mut() = status;
-    response
-}
-
-/// The value of a header as text, if there is one.
-pub(super) fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,11 +150,5 @@ mod tests {
         for path in ["/readyz/", "/readyz/a/b", "/nothing", "", "//health", "/health/"] {
             assert!(find(path).is_none(), "{path}");
         }
-    }
-
-    #[test]
-    fn the_media_types_of_metrics_are_those_of_the_pages() {
-        assert_eq!(PROMETHEUS, Format::Prometheus.content_type());
-        assert_eq!(OPEN_METRICS, Format::OpenMetrics.content_type());
     }
 }

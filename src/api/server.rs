@@ -1,7 +1,7 @@
 //! Sockets of the admin port: bound first, served later; every connection and every wait is bounded.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +16,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::api::access::Peer;
 use crate::api::config::Config;
 use crate::api::places::Places;
-use crate::api::routes::router;
+use crate::api::router::router;
 use crate::api::state::State;
 use crate::lifecycle::Drain;
 
@@ -39,10 +40,6 @@ pub struct Bound {
     listeners: Arc<[TcpListener]>,
     config: Config,
 }
-
-/// The peer of the socket, as an extension of each request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) IpAddr);
 
 /// A head comes in one packet; who takes longer, or lets a connection idle, is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,104 @@
+//! The answer of each route, from memory.
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use crate::api::access::Reach;
+use crate::api::config::Readiness;
+use crate::api::probes::{self, Ask, Item, Probe};
+use crate::api::reply::{CSS, HTML, JSON, TEXT, error, redirect, respond};
+use crate::api::routes::Endpoint;
+use crate::api::state::State;
+use crate::api::{contract, openapi, page, scrape};
+use crate::model::exposition::Format;
+use crate::model::health::{HealthStatus, overall};
+
+/// A request, as far as an answer depends on it.
+pub(super) struct Asked {
+    pub(super) reach: Reach,
+    pub(super) readiness: Readiness,
+    pub(super) request: Request,
+}
+
+/// Answers. Waits for nothing but counts that are on their way.
+pub(super) async fn answer(endpoint: Endpoint, state: &State, asked: Asked) -> Response {
+    let (query, headers) = (asked.request.uri().query(), asked.request.headers());
+    match endpoint {
+        Endpoint::Root => redirect("/dashboard"),
+        Endpoint::Health => health(state, &asked),
+        Endpoint::Status => respond(JSON, contract::status(&state.moment())),
+        Endpoint::MonitoringDashboard => {
+            (state.traffic.settled)().await;
+            respond(JSON, contract::dashboard(&state.moment()))
+        }
+        Endpoint::MonitoringMetrics => match scrape::asked_for_instead_of_json(headers) {
+            Some(format) => metrics(state, format).await,
+            None => {
+                (state.traffic.settled)().await;
+                respond(JSON, contract::metrics(&state.moment()))
+            }
+        },
+        Endpoint::Metrics => metrics(state, scrape::asked_for(headers).unwrap_or(Format::Prometheus)).await,
+        Endpoint::Livez => {
+            probe_answer(&probes::render("livez", &probes::liveness(&state.pulses, &state.drain), &Ask::parse(query)))
+        }
+        Endpoint::LivezItem => item_answer(&probes::liveness(&state.pulses, &state.drain), &asked.request),
+        Endpoint::Readyz => probe_answer(&probes::render("readyz", &readiness(state, &asked), &Ask::parse(query))),
+        Endpoint::ReadyzItem => item_answer(&readiness(state, &asked), &asked.request),
+        Endpoint::Startupz => {
+            probe_answer(&probes::render("startupz", &probes::startup(&state.latches), &Ask::parse(query)))
+        }
+        Endpoint::StartupzItem => item_answer(&probes::startup(&state.latches), &asked.request),
+        Endpoint::OpenApi => respond(JSON, openapi::openapi()),
+        Endpoint::Dashboard => {
+            (state.traffic.settled)().await;
+            respond(HTML, page::render(&page::View::of(state)))
+        }
+        Endpoint::DashboardStyle => respond(CSS, page::STYLE),
+    }
+}
+
+async fn metrics(state: &State, format: Format) -> Response {
+    (state.traffic.settled)().await;
+    let (media, page) = scrape::render(format, &state.all_samples());
+    respond(media, page)
+}
+
+fn health(state: &State, asked: &Asked) -> Response {
+    let moment = state.moment();
+    let strict = asked.request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "strict=1"));
+    let body = match asked.reach {
+        Reach::Full => contract::health(&moment),
+        Reach::Bare => contract::bare_health(&moment),
+    };
+    let mut response = respond(JSON, body);
+    if strict && overall(&moment.reports) == HealthStatus::Unhealthy {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
+
+fn readiness(state: &State, asked: &Asked) -> Vec<Item> {
+    let reports = match asked.readiness {
+        Readiness::Own => Vec::new(),
+        Readiness::Critical => state.reports(),
+    };
+    probes::readiness(&state.latches, &state.drain, &reports)
+}
+
+fn probe_answer(probe: &Probe) -> Response {
+    let mut response = respond(TEXT, probe.text.clone());
+    if !probe.passes {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
+
+fn item_answer(items: &[Item], request: &Request) -> Response {
+    let name = request.uri().path().rsplit('/').next().unwrap_or_default();
+    match probes::render_one(items, name) {
+        Some(probe) => probe_answer(&probe),
+        None => error(StatusCode::NOT_FOUND, "no such item", "one of the items that ?verbose lists"),
+    }
+}

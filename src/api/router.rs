@@ -1,0 +1,38 @@
+//! The router: each row of the table leads to its answer, and the guard stands before all of them.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State as Shared};
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+
+use crate::api::access::Reach;
+use crate::api::answers::{Asked, answer};
+use crate::api::config::Config;
+use crate::api::guard::{Guard, guard};
+use crate::api::reply::error;
+use crate::api::routes::ROUTES;
+use crate::api::state::State;
+
+/// The router of all rows, behind the guard.
+pub(super) fn router(state: Arc<State>, config: &Config) -> Router {
+    let readiness = config.readiness;
+    let mut router = Router::new();
+    for route in ROUTES {
+        let endpoint = route.endpoint;
+        let answer = move |Shared(state): Shared<Arc<State>>, request: Request| async move {
+            let asked = Asked { reach: request.extensions().get().copied().unwrap_or(Reach::Bare), readiness, request };
+            answer(endpoint, &state, asked).await
+        };
+        router = router.route(route.path, get(answer));
+    }
+    router
+        .fallback(async || error(StatusCode::NOT_FOUND, "no such path", "one of the paths in /openapi.json"))
+        .method_not_allowed_fallback(async || {
+            error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed", "GET or HEAD")
+        })
+        .layer(from_fn_with_state(Arc::new(Guard::new(config)), guard))
+        .with_state(state)
+}
