@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::checks::{Check, Class, Failure, Finding};
+use crate::checks::check::{Check, Finding};
+use crate::checks::failure::{Class, Failure};
 use crate::model::health::HealthStatus;
 use crate::model::traffic::Totals;
 use crate::redact::Clean;

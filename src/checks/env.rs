@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use tokio::task::spawn_blocking;
 
-use crate::checks::{Check, Class, Failure, Finding};
+use crate::checks::check::{Check, Finding};
+use crate::checks::failure::{Class, Failure};
 use crate::model::health::HealthStatus;
 use crate::redact::Clean;
 
@@ -43,9 +44,9 @@ impl Check for Env {
             Some(file) => {
                 let names = spawn_blocking(move || names_in(&file)).await;
                 names.map_err(|error| Failure::of(&error))?.map_err(|error| {
-                    let general = Failure::of(&error);
-                    let class = if general.class == Class::Auth { Class::Auth } else { Class::NotFound };
-                    Failure { class, ..general }
+                    // whatever else keeps a file from being read, the keys are not there
+                    let is_denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+                    Failure::known(Some(if is_denied { Class::Auth } else { Class::NotFound }), &error)
                 })?
             }
             None => Vec::new(),

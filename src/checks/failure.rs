@@ -78,6 +78,12 @@ impl Failure {
         Self::new(class, "")
     }
 
+    /// A driver's error, of the class that its kind says; where it says none, what it came from decides.
+    pub(super) fn known(class: Option<Class>, error: &(dyn Error + 'static)) -> Self {
+        let general = Self::of(error);
+        Self { class: class.unwrap_or(general.class), ..general }
+    }
+
     /// Classifies any error by what it is or came from; `Protocol` when nothing fits.
     pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
         let mut texts = Vec::new();
@@ -139,6 +145,13 @@ mod tests {
         for (error, expected) in table {
             assert_eq!(Failure::of(&Outer(error)).class, expected);
         }
+    }
+
+    #[test]
+    fn what_the_driver_says_outdoes_the_cause() {
+        let error = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert_eq!(Failure::known(Some(Class::Quota), &error).class, Class::Quota);
+        assert_eq!(Failure::known(None, &error), Failure::of(&error));
     }
 
     #[test]

@@ -8,7 +8,8 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use tokio::net::lookup_host;
 
-use crate::checks::{Check, Class, Failure, Finding};
+use crate::checks::check::{Check, Finding};
+use crate::checks::failure::{Class, Failure};
 
 /// How we name ourselves to whom we ask.
 pub(super) const USER_AGENT: &str = concat!("content-factory-sidecar/", env!("CARGO_PKG_VERSION"));
@@ -56,8 +57,7 @@ fn failure(error: reqwest::Error) -> Failure {
         () => None,
     };
     // the URL may hold a key
-    let general = Failure::of(&error.without_url());
-    Failure { class: class.unwrap_or(general.class), ..general }
+    Failure::known(class, &error.without_url())
 }
 
 /// Whether an address may be asked: link-local ones answer with the machine's own credentials.

@@ -5,23 +5,17 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::checks::Check;
 use crate::checks::application::Application;
-use crate::checks::config::{Config, Service};
+use crate::checks::check::Check;
+use crate::checks::config::Config;
 use crate::checks::env::Env;
 use crate::checks::http::Http;
 use crate::checks::redis::Redis;
-use crate::checks::runner::Runner;
+use crate::checks::runner::{Entry, Reader, Runner};
 use crate::checks::sql::Sql;
-use crate::model::catalogue::{CHECK_DURATION, CHECK_STATUS};
 use crate::model::dsn::DatabaseAddress;
-use crate::model::health::{CheckReport, HealthStatus};
-use crate::model::sample::{LabelValue, Sample, SampleSource};
 use crate::model::traffic::Totals;
-use crate::redact::{Clean, Outlet, Redactor};
-
-/// Reads the last reports, from memory.
-pub type Reader = watch::Receiver<Arc<[CheckReport]>>;
+use crate::redact::Redactor;
 
 /// What other rooms know and a check needs.
 #[derive(Clone)]
@@ -34,15 +28,6 @@ pub struct Targets {
     pub totals: Arc<dyn Fn() -> Totals + Send + Sync>,
     /// Takes the start of the last attempt that the application turned away.
     pub refused: watch::Sender<Option<Instant>>,
-}
-
-/// A service, how it is checked, and the words for it.
-pub(super) struct Entry {
-    pub(super) service: Service,
-    /// As in `Redis check failed: timeout`.
-    pub(super) subject: &'static str,
-    /// `None`: not configured.
-    pub(super) check: Option<Box<dyn Check>>,
 }
 
 /// Makes the checks. Does no I/O; the runner does, once it runs.
@@ -61,23 +46,4 @@ pub fn build(config: &Config, targets: Targets, redactor: Arc<Redactor>) -> (Run
     ];
     let entries = config.services.iter().cloned().zip(kinds);
     Runner::new(entries.map(|(service, (subject, check))| Entry { service, subject, check }).collect(), redactor)
-}
-
-/// The samples of all checks, made from the last reports.
-#[must_use]
-pub fn samples(reader: Reader, redactor: Arc<Redactor>) -> SampleSource {
-    const STATUSES: [HealthStatus; 4] =
-        [HealthStatus::Unknown, HealthStatus::Healthy, HealthStatus::Degraded, HealthStatus::Unhealthy];
-    Arc::new(move |out| {
-        let now = Instant::now();
-        for report in reader.borrow().iter().map(|report| report.as_of(now)) {
-            let name: Clean<'static> = redactor.text(Outlet::Telemetry, report.name.as_bytes()).into_owned();
-            let named = |sample: Sample| sample.with("check", LabelValue::Text(name.clone()));
-            for status in STATUSES {
-                let sample = named(Sample::level(&CHECK_STATUS, f64::from(u8::from(status == report.status))));
-                out.push(sample.with_literal("status", status.label()));
-            }
-            out.extend(report.latency.map(|latency| named(Sample::level(&CHECK_DURATION, latency.as_secs_f64()))));
-        }
-    })
 }

@@ -7,6 +7,7 @@
 
 mod about;
 mod application;
+mod check;
 pub mod config;
 mod damping;
 mod env;
@@ -16,34 +17,13 @@ mod kinds;
 mod lives;
 mod redis;
 mod runner;
+mod samples;
 mod sql;
 
-use async_trait::async_trait;
-
-use crate::model::health::HealthStatus;
-use crate::redact::Clean;
-
 pub use about::Introduction;
+pub use check::{Check, Finding};
 pub use failure::{Class, Failure};
-pub use kinds::{Reader, Targets, build, samples};
+pub use kinds::{Targets, build};
 pub use lives::Lives;
-pub use runner::Runner;
-
-/// One kind of check.
-///
-/// `run` is called again and again, never twice at once, and dropped when its time is over: whatever it holds then,
-/// such as a connection, must end with it.
-#[async_trait]
-pub trait Check: Send + Sync {
-    /// Looks once.
-    async fn run(&self) -> Result<Finding, Failure>;
-}
-
-/// What a check found when it did not fail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// It works: the service's usual words.
-    Works,
-    /// Words of its own.
-    Told(HealthStatus, Clean<'static>),
-}
+pub use runner::{Reader, Runner};
+pub use samples::samples;

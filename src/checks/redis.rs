@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError};
 
-use crate::checks::{Check, Class, Failure, Finding};
+use crate::checks::check::{Check, Finding};
+use crate::checks::failure::{Class, Failure};
 
 /// Keeps its connection between runs; a run that is cut off takes the connection with it.
 pub(super) struct Redis {
@@ -59,6 +60,5 @@ fn failure(error: &RedisError) -> Failure {
         _ if error.to_string().contains("max number of clients") => Some(Class::Quota),
         _ => None,
     };
-    let general = Failure::of(error);
-    Failure { class: class.unwrap_or(general.class), ..general }
+    Failure::known(class, error)
 }

@@ -7,9 +7,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 
+use crate::checks::check::{Check, Finding};
+use crate::checks::config::Service;
 use crate::checks::damping::Damping;
-use crate::checks::kinds::{Entry, Reader};
-use crate::checks::{Class, Failure, Finding};
+use crate::checks::failure::{Class, Failure};
 use crate::lifecycle::{Drain, Pulse};
 use crate::model::health::{CheckReport, HealthStatus};
 use crate::redact::{Clean, Outlet, Redactor};
@@ -22,6 +23,18 @@ const STAGGER: Duration = Duration::from_millis(100);
 const BEAT: Duration = Duration::from_secs(1);
 /// A result is believed for this many periods.
 const FRESH_PERIODS: u32 = 3;
+
+/// Reads the last reports, from memory.
+pub type Reader = watch::Receiver<Arc<[CheckReport]>>;
+
+/// A service, how it is checked, and the words for it.
+pub(super) struct Entry {
+    pub(super) service: Service,
+    /// As in `Redis check failed: timeout`.
+    pub(super) subject: &'static str,
+    /// `None`: not configured.
+    pub(super) check: Option<Box<dyn Check>>,
+}
 
 /// Runs the checks and writes their reports. One owner of all state of this room.
 pub struct Runner {

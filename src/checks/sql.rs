@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 use sqlx::{Connection, PgConnection, SqliteConnection};
 
-use crate::checks::{Check, Class, Failure, Finding};
+use crate::checks::check::{Check, Finding};
+use crate::checks::failure::{Class, Failure};
 use crate::model::dsn::DatabaseAddress;
 use crate::model::health::HealthStatus;
 use crate::redact::Clean;
@@ -78,8 +79,7 @@ fn failure(error: &sqlx::Error) -> Failure {
         sqlx::Error::Database(database) => Some(class_of_code(database.code().as_deref().unwrap_or_default())),
         _ => None,
     };
-    let general = Failure::of(error);
-    Failure { class: class.unwrap_or(general.class), ..general }
+    Failure::known(class, error)
 }
 
 /// PostgreSQL: appendix A of its manual; SQLite: its result codes, which are shorter.
