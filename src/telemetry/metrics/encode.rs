@@ -3,11 +3,33 @@
 use crate::model::catalogue::{Metric, MetricKind};
 use crate::model::sample::{Exponential, Histogram, LabelValue, SampleValue};
 use crate::telemetry::config::{HistogramForm, Temporality};
-use crate::telemetry::metrics::{Interval, Point};
 use crate::telemetry::wire;
 
 /// In `ScopeMetrics`.
 const METRICS: u32 = 2;
+
+/// A value with its labels, ready to be written.
+pub(crate) struct Point {
+    pub(crate) labels: Vec<(&'static str, LabelValue)>,
+    pub(crate) value: SampleValue,
+}
+
+impl Point {
+    /// Some histograms (sizes of bodies) are kept in the explicit form only.
+    pub(crate) fn has_exponential_form(&self) -> bool {
+        match &self.value {
+            SampleValue::Histogram(histogram) => histogram.exponential.is_some(),
+            SampleValue::Count(_) | SampleValue::Sum(_) | SampleValue::Level(_) => true,
+        }
+    }
+}
+
+/// The time that a point is about, in nanoseconds since the Unix epoch.
+#[derive(Clone, Copy)]
+pub(crate) struct Interval {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
 
 /// How the points of a metric are written.
 pub(crate) struct Form {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::model::catalogue::{Metric, MetricKind};
 use crate::model::sample::{LabelValue, Sample, SampleSource, SampleValue};
 use crate::telemetry::config::{HistogramForm, MetricsConfig, Temporality};
+use crate::telemetry::metrics::encode::{Interval, Point};
 use crate::telemetry::otlp::{self, Request};
 
 /// Points of one `Metric` message: requests are cut between messages.
@@ -30,29 +31,6 @@ pub(crate) struct MetricsExporter {
     exported: u64,
     /// What counters and histograms were exported with; bounded by the caps of the rooms on their series.
     last: HashMap<Series, SampleValue>,
-}
-
-/// A value with its labels, ready to be written.
-pub(crate) struct Point {
-    pub(crate) labels: Vec<(&'static str, LabelValue)>,
-    pub(crate) value: SampleValue,
-}
-
-impl Point {
-    /// Some histograms (sizes of bodies) are kept in the explicit form only.
-    fn has_exponential_form(&self) -> bool {
-        match &self.value {
-            SampleValue::Histogram(histogram) => histogram.exponential.is_some(),
-            SampleValue::Count(_) | SampleValue::Sum(_) | SampleValue::Level(_) => true,
-        }
-    }
-}
-
-/// The time that a point is about, in nanoseconds since the Unix epoch.
-#[derive(Clone, Copy)]
-pub(crate) struct Interval {
-    pub(crate) start: u64,
-    pub(crate) end: u64,
 }
 
 impl MetricsExporter {
