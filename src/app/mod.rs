@@ -3,6 +3,7 @@
 //! Holds no logic of its own: everything it knows is who needs what. Two phases end a life: first the proxy
 //! drains, then the rooms behind it, so that the last request's telemetry still leaves.
 
+mod addresses;
 pub mod data_dir;
 pub mod panics;
 mod rooms;
@@ -10,7 +11,6 @@ pub mod signals;
 pub mod supervisor;
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,7 +19,9 @@ use crate::app::rooms::Rooms;
 use crate::app::signals::StopSignals;
 use crate::config::{Config, Loaded};
 use crate::lifecycle::{self, Conductor};
-use crate::{api, proxy, telemetry, traffic};
+
+pub use addresses::Addresses;
+pub use rooms::{Readers, RoomError};
 
 /// Threads of the control runtime: one may wait for a disk while the other answers a probe.
 const CONTROL_THREADS: usize = 2;
@@ -33,36 +35,12 @@ pub enum StartError {
     /// The control runtime could not be made.
     #[error("cannot start the control runtime")]
     Runtime(#[source] io::Error),
-    /// The proxy's port.
+    /// A room.
     #[error(transparent)]
-    Proxy(#[from] proxy::BindError),
-    /// The admin port.
-    #[error(transparent)]
-    Admin(#[from] api::BindError),
-    /// The way out.
-    #[error(transparent)]
-    Telemetry(#[from] telemetry::DestinationError),
+    Room(#[from] RoomError),
     /// The output that names the addresses is closed.
     #[error("cannot write the addresses to standard output")]
     Output(#[source] io::Error),
-}
-
-/// Where it serves.
-#[derive(Clone, Debug)]
-pub struct Addresses {
-    /// The proxy's port and the application behind it; `None` when the proxy is switched off.
-    pub proxy: Option<(SocketAddr, String)>,
-    /// The admin port's addresses.
-    pub admin: Vec<SocketAddr>,
-}
-
-/// Handles for whoever shows what goes on.
-#[derive(Clone)]
-pub struct Readers {
-    /// Counts, windows and failures.
-    pub traffic: traffic::reader::Reader,
-    /// The state of the export.
-    pub telemetry: telemetry::Reader,
 }
 
 /// A sidecar that serves.
@@ -156,21 +134,5 @@ impl App {
         if !cut_off.is_empty() {
             tracing::warn!(rooms = cut_off.join(" "), "rooms did not end in time");
         }
-    }
-}
-
-impl Addresses {
-    /// One line for each address, with the real port where 0 was asked for.
-    ///
-    /// # Errors
-    /// When `out` cannot be written.
-    pub fn write_to(&self, out: &mut (dyn Write + Send)) -> io::Result<()> {
-        if let Some((address, upstream)) = &self.proxy {
-            writeln!(out, "proxy {address} -> {upstream}")?;
-        }
-        for address in &self.admin {
-            writeln!(out, "admin http://{address}")?;
-        }
-        out.flush()
     }
 }

@@ -10,9 +10,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api;
+use crate::app::addresses::Addresses;
 use crate::app::data_dir::DataDir;
 use crate::app::supervisor::Supervisor;
-use crate::app::{Addresses, Readers, StartError};
 use crate::checks::{self, Introduction, Lives, Targets};
 use crate::config::Config;
 use crate::lifecycle::{Drain, Latch, Pulse};
@@ -30,6 +30,29 @@ use crate::{database, system, telemetry, traffic};
 
 /// How long requests under way may take once the proxy drains: below the 30 s that Kubernetes gives a pod.
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
+
+/// Why a room could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum RoomError {
+    /// The proxy's port.
+    #[error(transparent)]
+    Proxy(#[from] proxy::BindError),
+    /// The admin port.
+    #[error(transparent)]
+    Admin(#[from] api::BindError),
+    /// The way out.
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::DestinationError),
+}
+
+/// Handles for whoever shows what goes on.
+#[derive(Clone)]
+pub struct Readers {
+    /// Counts, windows and failures.
+    pub traffic: traffic::reader::Reader,
+    /// The state of the export.
+    pub telemetry: telemetry::Reader,
+}
 
 /// The rooms at work.
 pub(super) struct Rooms {
@@ -65,7 +88,7 @@ impl Rooms {
         config: Config,
         data: Drain,
         control: Drain,
-    ) -> Result<(Self, Addresses, Readers), StartError> {
+    ) -> Result<(Self, Addresses, Readers), RoomError> {
         let port = config.proxy.enabled.then(|| proxy::bind(&config.proxy)).transpose()?;
         let admin = api::bind(config.admin.clone())?;
         let redactor = Arc::new(Redactor::new(config.secrets.expose().iter().map(String::as_str)));
@@ -106,7 +129,7 @@ impl Ground {
     }
 
     /// The way out, and our own log, which takes it too.
-    fn telemetry(&self, workers: usize) -> Result<(Telemetry, Vec<SpanWriter>), StartError> {
+    fn telemetry(&self, workers: usize) -> Result<(Telemetry, Vec<SpanWriter>), RoomError> {
         let Config { proxy, telemetry, service, environment, log, .. } = &self.config;
         let upstream = Upstream { host: proxy.upstream.host.clone(), port: proxy.upstream.port };
         let identity = Resource::new(service, environment);

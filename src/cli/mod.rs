@@ -15,7 +15,7 @@ use clap::Parser;
 use crate::cli::arguments::{Arguments, Command, Page};
 use crate::config::document;
 use crate::config::{self, ConfigError};
-use crate::demo;
+use crate::demo::{self, DemoError};
 use crate::{api, app, model};
 
 /// The exit code of a wrong configuration or command line: `EX_USAGE` of sysexits.
@@ -60,7 +60,10 @@ pub fn run(process: Process<'_>) -> io::Result<ExitCode> {
             Ok(loaded) => report(app::run(loaded, out), err),
             Err(error) => refuse(&error, err),
         },
-        Command::Demo(flags) => report(demo::run(flags.options(environment), out), err),
+        Command::Demo(flags) => match demo::run(flags.options(environment), out) {
+            Err(DemoError::Config(error)) => refuse(&error, err),
+            result => report(result, err),
+        },
         Command::CheckConfig(flags) => match flags.sources(environment).load() {
             Ok(loaded) => {
                 for notice in loaded.notices {

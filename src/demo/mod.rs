@@ -5,14 +5,13 @@
 
 mod factory;
 mod folder;
+mod options;
 mod receiver;
 mod screen;
 mod sidecar;
 mod trickle;
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -20,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::app::signals::StopSignals;
 use crate::app::{self, StartError};
+use crate::config::ConfigError;
 use crate::demo::factory::{Factory, FactoryError};
 use crate::demo::folder::Folder;
 use crate::demo::receiver::{Counter, Receiver};
@@ -27,22 +27,7 @@ use crate::demo::screen::{Reading, Screen, Style, TICK};
 use crate::demo::sidecar::{Sidecar, Site};
 use crate::demo::trickle::Tally;
 
-/// What the command line asks for.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where telemetry goes instead of the built-in receiver.
-    pub collector: Option<String>,
-    /// When to end without being asked.
-    pub duration: Option<Duration>,
-    /// Where the application's clients connect.
-    pub listen: SocketAddr,
-    /// Where the sidecar's endpoints are served.
-    pub admin: SocketAddr,
-    /// Where the built-in application listens.
-    pub app: SocketAddr,
-    /// The environment, of which only the wishes for colour and for a collector are read.
-    pub environment: BTreeMap<String, String>,
-}
+pub use options::Options;
 
 /// Why there is no demo, or no more of it.
 #[derive(Debug, thiserror::Error)]
@@ -56,9 +41,12 @@ pub enum DemoError {
     /// The built-in receiver does not start.
     #[error("cannot open a port on loopback for the built-in receiver")]
     Receiver(#[source] io::Error),
-    /// The sidecar does not start.
+    /// What was asked for makes no configuration of the sidecar.
     #[error(transparent)]
-    Sidecar(#[from] sidecar::SidecarError),
+    Config(#[from] ConfigError),
+    /// The sidecar does not start: a port is taken, most likely.
+    #[error(transparent)]
+    Sidecar(#[from] StartError),
     /// The visitors have no client.
     #[error("cannot make the client of the built-in traffic")]
     Traffic(#[source] reqwest::Error),
@@ -72,14 +60,14 @@ pub enum DemoError {
 /// # Errors
 /// When a port is taken or something else cannot start; and when `out` is closed.
 pub fn run(options: Options, out: &mut (dyn Write + Send)) -> Result<(), DemoError> {
-    let runtime = app::control_runtime().map_err(sidecar::SidecarError::Start)?;
+    let runtime = app::control_runtime()?;
     let screen = Screen::new(out, Style::of_stdout(&options.environment));
     runtime.block_on(play(&options, screen))
 }
 
 /// Opens everything, lets it run, and ends it in the order in which nothing is lost.
 async fn play(options: &Options, mut screen: Screen<'_>) -> Result<(), DemoError> {
-    let signals = StopSignals::listen().map_err(|error| sidecar::SidecarError::Start(StartError::Runtime(error)))?;
+    let signals = StopSignals::listen().map_err(StartError::Runtime)?;
     let folder = Folder::make().map_err(DemoError::Folder)?;
     let factory = Factory::open(options.app, folder.path()).await?;
     let receiver = match options.collector {
@@ -95,7 +83,7 @@ async fn play(options: &Options, mut screen: Screen<'_>) -> Result<(), DemoError
         env_file: factory.env_file(),
         endpoint,
     };
-    let sidecar = Sidecar::start(&site).await?;
+    let sidecar = Sidecar::start(site.config()?, options).await?;
     screen.addresses(&addresses(&sidecar, &site))?;
 
     let counter = receiver.as_ref().map(Receiver::counter);

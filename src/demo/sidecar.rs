@@ -9,22 +9,11 @@ use tokio::sync::oneshot;
 
 use crate::app::{App, Readers, StartError};
 use crate::config::{self, Config, ConfigError};
-use crate::demo::Options;
+use crate::demo::options::Options;
 use crate::model::telemetry::Signal;
 use crate::problem::Problem;
 use crate::settings::{Place, Tree};
 use crate::telemetry;
-
-/// Why the sidecar does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum SidecarError {
-    /// A flag has a wrong value.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A port is taken, most likely.
-    #[error(transparent)]
-    Start(#[from] StartError),
-}
 
 /// What the sidecar finds around it.
 pub(super) struct Site<'a> {
@@ -57,7 +46,10 @@ pub(super) struct View {
 
 impl Site<'_> {
     /// The settings: as one would write them, but for this site.
-    fn config(&self) -> Result<Config, ConfigError> {
+    ///
+    /// # Errors
+    /// What was asked for is no value of its setting.
+    pub(super) fn config(&self) -> Result<Config, ConfigError> {
         let mut tree = Tree::default();
         let application = format!("http://{}", self.application);
         let document = json!({
@@ -98,11 +90,11 @@ impl Site<'_> {
 }
 
 impl Sidecar {
-    pub(super) async fn start(site: &Site<'_>) -> Result<Self, SidecarError> {
-        let app = App::start(site.config()?).await?;
+    pub(super) async fn start(config: Config, options: &Options) -> Result<Self, StartError> {
+        let app = App::start(config).await?;
         let addresses = app.addresses();
-        let proxy = addresses.proxy.as_ref().map_or(site.options.listen, |(address, _)| *address);
-        let admin = addresses.admin.first().copied().unwrap_or(site.options.admin);
+        let proxy = addresses.proxy.as_ref().map_or(options.listen, |(address, _)| *address);
+        let admin = addresses.admin.first().copied().unwrap_or(options.admin);
         let view = View { proxy: reachable(proxy), admin: reachable(admin), readers: app.readers() };
         Ok(Self { app, view })
     }

@@ -163,6 +163,17 @@ async fn a_collector_that_is_away_disturbs_nothing() {
 }
 
 #[tokio::test]
+async fn a_collector_that_is_no_url_is_a_mistake_of_the_command_line() {
+    let ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--app", "127.0.0.1:0"];
+    let ended = rig::output(&[&["demo", "--collector", "nonsense"][..], &ports].concat(), &[]).await;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(64), "{said}");
+    assert!(said.starts_with("the configuration has 1 mistake:"), "{said}");
+    assert!(said.contains("nonsense, expected") && said.contains("(set in --collector)"), "{said}");
+    assert!(ended.stdout.is_empty(), "no address is named that does not serve");
+}
+
+#[tokio::test]
 async fn a_busy_port_is_one_line_with_the_port_and_the_setting() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -1,0 +1,29 @@
+//! Where a sidecar serves, and how that is told.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+
+/// Where it serves.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// The proxy's port and the application behind it; `None` when the proxy is switched off.
+    pub proxy: Option<(SocketAddr, String)>,
+    /// The admin port's addresses.
+    pub admin: Vec<SocketAddr>,
+}
+
+impl Addresses {
+    /// One line for each address, with the real port where 0 was asked for.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn write_to(&self, out: &mut (dyn Write + Send)) -> io::Result<()> {
+        if let Some((address, upstream)) = &self.proxy {
+            writeln!(out, "proxy {address} -> {upstream}")?;
+        }
+        for address in &self.admin {
+            writeln!(out, "admin http://{address}")?;
+        }
+        out.flush()
+    }
+}
