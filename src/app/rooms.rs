@@ -28,9 +28,6 @@ use crate::traffic::routes::Templates;
 use crate::traffic::shard::Shard;
 use crate::{database, system, telemetry, traffic};
 
-/// How long requests under way may take once the proxy drains: below the 30 s that Kubernetes gives a pod.
-const DRAIN_LIMIT: Duration = Duration::from_secs(20);
-
 /// Why a room could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum RoomError {
@@ -104,7 +101,7 @@ impl Rooms {
         let supervisor = ground.supervise(telemetry, admin, path, &readers);
         let rooms = Self {
             supervisor,
-            drain_limit: DRAIN_LIMIT,
+            drain_limit: ground.config.proxy.drain_timeout,
             shutdown_limit: ground.config.telemetry.shutdown,
             proxy: running,
             _data_dir: data_dir,

@@ -45,8 +45,8 @@ impl Answer {
         Self { status: refusal.status(), kind: refusal.label(), message, retry_after }
     }
 
-    /// In place of an application that failed.
-    pub(crate) fn fault(fault: UpstreamFault) -> Self {
+    /// In place of an application that failed over a request with this method.
+    pub(crate) fn fault(fault: UpstreamFault, method: Method) -> Self {
         let message = match fault {
             UpstreamFault::Refused => "nothing listens at proxy.upstream",
             UpstreamFault::ConnectTimeout => "the application took no connection in time",
@@ -55,7 +55,10 @@ impl Answer {
             UpstreamFault::BadAnswer => "the application's answer is not valid HTTP",
             UpstreamFault::Timeout => "the application did not answer in time",
         };
-        let retry_after = (fault.status() == 503).then_some(1);
+        // an application that vanished is most likely being restarted; but who may have had an effect is not told to repeat
+        let is_safe = matches!(method, Method::Get | Method::Head | Method::Options);
+        let helps = fault.status() == 503 || (fault == UpstreamFault::Broken && is_safe);
+        let retry_after = helps.then_some(1);
         Self { status: fault.status(), kind: fault.label(), message, retry_after }
     }
 
@@ -118,7 +121,7 @@ mod tests {
     #[test]
     fn every_answer_is_valid_and_says_why() {
         let refusals = Refusal::ALL.map(Answer::refusal);
-        let faults = UpstreamFault::ALL.map(Answer::fault);
+        let faults = UpstreamFault::ALL.map(|fault| Answer::fault(fault, Method::Get));
         for answer in refusals.iter().chain(&faults) {
             let mut out = Vec::new();
             let sent = answer.write(Method::Get, After::Close, &mut out);
@@ -129,7 +132,24 @@ mod tests {
             assert_eq!(sent, body.len() as u64);
             let json: serde_json::Value = serde_json::from_str(body).unwrap();
             assert_eq!(json["error"]["type"], answer.kind);
-            assert_eq!(answer.status == 503, head.contains("Retry-After: 1"));
+        }
+    }
+
+    #[test]
+    fn to_ask_again_is_advised_where_it_helps_and_harms_nobody() {
+        let broken = |method| Answer::fault(UpstreamFault::Broken, method);
+        let bad = Answer::fault(UpstreamFault::BadAnswer, Method::Get);
+        for (answer, advised) in [
+            (Answer::fault(UpstreamFault::Refused, Method::Post), true), // it has not been sent
+            (Answer::refusal(Refusal::Overload), true),
+            (broken(Method::Get), true),
+            (broken(Method::Post), false),
+            (bad, false),
+            (Answer::refusal(Refusal::Malformed), false),
+        ] {
+            let mut out = Vec::new();
+            answer.write(Method::Get, After::Close, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap().contains("Retry-After: 1\r\n"), advised, "{answer:?}");
         }
     }
 }

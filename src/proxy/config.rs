@@ -23,6 +23,8 @@ pub struct Config {
     pub limits: Limits,
     /// Deadlines.
     pub timeouts: Timeouts,
+    /// How long requests under way may take once the process is to end.
+    pub drain_timeout: Duration,
     /// Whose forwarding headers are believed.
     pub trusted_proxies: Vec<Cidr>,
     /// Whether a client may close its sending side and still wait for the answer.
@@ -108,6 +110,11 @@ impl Config {
             ),
             limits: Limits::read(&mut section.section("limits")),
             timeouts: Timeouts::read(&mut section.section("timeouts")),
+            drain_timeout: section.duration(
+                "drain_timeout",
+                Duration::from_secs(20),
+                "for requests under way at SIGTERM; with telemetry.shutdown below the grace period of the pod (30s)",
+            ),
             trusted_proxies: read_networks(section),
             half_close: section.flag(
                 "half_close",

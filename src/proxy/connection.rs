@@ -263,7 +263,7 @@ impl<S: RequestSink> Connection<S> {
 
     /// Answers in the application's place.
     async fn fail(&mut self, plan: &mut Plan<S>, fault: UpstreamFault) -> Next {
-        self.answer(plan, &Answer::fault(fault), Outcome::Failed(fault)).await
+        self.answer(plan, &Answer::fault(fault, plan.method), Outcome::Failed(fault)).await
     }
 
     async fn refuse_planned(&mut self, plan: &mut Plan<S>, refusal: Refusal) -> Next {

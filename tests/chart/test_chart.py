@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tarfile
 
@@ -142,6 +143,21 @@ def test_the_config_map_holds_the_configuration_that_the_sidecar_is_told_to_read
     assert yaml.safe_load(config_map["data"]["sidecar.yaml"]) == {"external_api": {"url": "https://api.example/ping"}}
 
 
+def setting_s_default(key: str) -> int:
+    """The seconds that the sidecar takes without that setting, as its own documentation has them."""
+    [row] = [line for line in (ROOT / "docs/configuration.md").read_text().splitlines() if line.startswith(f"| `{key}` ")]
+    return int(re.search(r"\| `(\d+)s` \|", row).group(1))
+
+
+def test_the_kubelet_waits_until_the_sidecar_has_drained_and_delivered():
+    needed = setting_s_default("proxy.drain_timeout") + setting_s_default("telemetry.shutdown") + 1
+    for values in CASES:
+        assert web(render(values)).pod["terminationGracePeriodSeconds"] > needed
+    assert f"expected more than {needed}:" in refusal(DEFAULT, f"terminationGracePeriodSeconds={needed}")
+    assert render(DEFAULT, f"terminationGracePeriodSeconds={needed + 1}")
+    assert render(DEFAULT, "terminationGracePeriodSeconds=9", "sidecar.config.proxy.drain_timeout=2s")
+
+
 def test_replicas_are_left_out_when_somebody_else_scales():
     assert "replicas" not in web(render(MINIMAL)).deployment["spec"]
     assert web(render(DEFAULT)).deployment["spec"]["replicas"] == 2
@@ -166,6 +182,10 @@ def test_the_application_waits_before_it_goes_by_what_the_cluster_knows(kubernet
             "collector.vendors.sentry.url: empty, expected https://",
         ),
         (["sidecar.config.proxy.upstream=http://x"], "sidecar.config.proxy.upstream: set, but the chart sets it"),
+        (["terminationGracePeriodSeconds=26"], "terminationGracePeriodSeconds: 26, expected more than 26"),
+        (["sidecar.config.proxy.drain_timeout=1m"], "terminationGracePeriodSeconds: 30, expected more than 66"),
+        (["sidecar.config.telemetry.shutdown=8500ms"], "terminationGracePeriodSeconds: 30, expected more than 30"),
+        (["sidecar.config.proxy.drain_timeout=soon"], "sidecar.config.proxy.drain_timeout: soon, expected a duration"),
     ],
 )
 def test_a_mistake_is_refused_and_named(settings, complaint):

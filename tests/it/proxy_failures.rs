@@ -68,7 +68,9 @@ fn an_application_that_is_down_is_said_to_be_and_found_when_it_is_back() {
     assert_eq!(error_type(&answer.text()), "upstream_refused");
     let listener = TcpListener::bind(address).expect("the port is still free");
     let application = std::thread::spawn(move || listener.accept().map(drop));
-    assert_eq!(client.get("/").status(), 502, "the connection is used again, and the application reached");
+    let answer = client.get("/");
+    assert_eq!(answer.status(), 502, "the connection is used again, and the application reached");
+    assert_eq!((error_type(&answer.text()).as_str(), answer.field("retry-after")), ("upstream_broken", Some("1")));
     application.join().expect("no panic").expect("a connection");
     let outcomes: Vec<Outcome> = room.ledger.ended(2).iter().map(|ended| ended.outcome).collect();
     assert_eq!(outcomes, [Outcome::Failed(UpstreamFault::Refused), Outcome::Failed(UpstreamFault::Broken)]);
@@ -175,6 +177,7 @@ fn a_kept_connection_that_has_closed_costs_a_safe_request_nothing() {
     client.send("POST /3 HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx");
     let post = client.message();
     assert_eq!(post.status(), 502, "what may have had an effect is never repeated");
+    assert_eq!(post.field("retry-after"), None, "nor is it advised");
     let resends: Vec<Option<u8>> = room.ledger.ended(3).iter().map(|ended| ended.resends).collect();
     assert_eq!(resends, [Some(0), Some(1), Some(0)]);
     assert_eq!(room.counters.resends.load(Ordering::Relaxed), 1);

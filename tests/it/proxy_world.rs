@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::rig::PATIENCE;
+use crate::rig::{PATIENCE, Sidecar};
 
 /// What the sidecar asks of the application itself, as its routes, is no traffic.
 const OWN_USER_AGENT: &str = "content-factory-sidecar/";
@@ -28,7 +28,7 @@ pub(crate) struct Application {
     pub(crate) broken_off: Semaphore,
     /// Complete requests.
     pub(crate) requests: AtomicUsize,
-    /// Connections that brought a request; a check that only connects is none.
+    /// Connections that were accepted, those of the sidecar's own checks among them: see `before_anyone_asks`.
     pub(crate) connections: AtomicUsize,
 }
 
@@ -47,6 +47,7 @@ impl Application {
         let serving = Arc::clone(&application);
         spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                serving.connections.fetch_add(1, Ordering::Relaxed);
                 let connection = Arc::clone(&serving);
                 spawn(async move {
                     let _the_peer_may_go_at_any_time = connection.serve(stream).await;
@@ -59,14 +60,11 @@ impl Application {
     async fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
         stream.set_nodelay(true)?;
         let mut unread = Vec::new();
-        let mut is_counted = false;
         while let Some(head) = head(&mut stream, &mut unread).await? {
             if head.contains(OWN_USER_AGENT) {
                 answer(&mut stream, &head).await?;
                 continue;
             }
-            self.connections.fetch_add(usize::from(!is_counted), Ordering::Relaxed);
-            is_counted = true;
             let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
             if let Err(error) = body(&mut stream, &mut unread, &head).await {
                 self.broken_off.add_permits(1);
@@ -228,6 +226,22 @@ impl Client {
     pub(crate) fn reset(self) {
         let socket = socket2::SockRef::from(&self.stream);
         socket.set_linger(Some(Duration::ZERO)).expect("a socket");
+    }
+}
+
+/// Settings by which the sidecar connects to the application once, at its start, and then not of its own accord.
+pub(crate) const QUIET: [(&str, &str); 2] =
+    [("SIDECAR_TRAFFIC__ROUTES__ENABLED", "false"), ("SIDECAR_CHECKS__APPLICATION__PERIOD", "1h")];
+
+impl Application {
+    /// Waits until a sidecar that is `QUIET` has done what it does at its start; gives the connections so far.
+    pub(crate) async fn before_anyone_asks(&self, sidecar: &Sidecar) -> usize {
+        let has_checked = |_, page: &str| {
+            let health: serde_json::Value = serde_json::from_str(page).expect("JSON");
+            health["services"]["application"]["status"] == "healthy"
+        };
+        sidecar.eventually("/health", has_checked).await;
+        self.connections.load(Ordering::Relaxed)
     }
 }
 

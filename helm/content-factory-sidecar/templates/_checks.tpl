@@ -2,6 +2,7 @@
 {{- define "content-factory-sidecar.checks" -}}
 {{- include "content-factory-sidecar.checks.ports" . -}}
 {{- include "content-factory-sidecar.checks.config" . -}}
+{{- include "content-factory-sidecar.checks.grace" . -}}
 {{- if not .Values.web.image.repository -}}
 {{- fail "web.image.repository: empty, expected the image of your application" -}}
 {{- end -}}
@@ -34,6 +35,19 @@
 {{- fail (printf "%s: %s, expected another port than %s: containers of a pod share their ports" $path $port (get $taken $port)) -}}
 {{- end -}}
 {{- $_ := set $taken $port $path -}}
+{{- end -}}
+{{- end }}
+
+{{/* The sidecar drains, then delivers what is left, then its parts have a second to end; later the kubelet kills it.
+     Where sidecar.config says nothing the sidecar's own defaults hold. */}}
+{{- define "content-factory-sidecar.checks.grace" -}}
+{{- $drain := dig "proxy" "drain_timeout" "20s" .Values.sidecar.config -}}
+{{- $deliver := dig "telemetry" "shutdown" "5s" .Values.sidecar.config -}}
+{{- $needed := add 1
+    (include "content-factory-sidecar.seconds" (dict "path" "sidecar.config.proxy.drain_timeout" "value" $drain) | int)
+    (include "content-factory-sidecar.seconds" (dict "path" "sidecar.config.telemetry.shutdown" "value" $deliver) | int) -}}
+{{- if le (int .Values.terminationGracePeriodSeconds) (int $needed) -}}
+{{- fail (printf "terminationGracePeriodSeconds: %d, expected more than %d: proxy.drain_timeout (%s) and telemetry.shutdown (%s) of sidecar.config, and a second" (int .Values.terminationGracePeriodSeconds) (int $needed) $drain $deliver) -}}
 {{- end -}}
 {{- end }}
 

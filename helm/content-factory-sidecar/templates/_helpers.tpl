@@ -52,6 +52,24 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end }}
 
+{{/* Whole seconds of a duration as sidecar.yaml has it, rounded up. Argument: (dict "path" … "value" …) */}}
+{{- define "content-factory-sidecar.seconds" -}}
+{{- $value := toString .value -}}
+{{- if regexMatch "^[0-9.]+ms$" $value -}}
+{{ divf (trimSuffix "ms" $value) 1000 | ceil }}
+{{- else if regexMatch "^[0-9.]+s$" $value -}}
+{{ trimSuffix "s" $value | float64 | ceil }}
+{{- else if regexMatch "^[0-9.]+m$" $value -}}
+{{ mulf (trimSuffix "m" $value) 60 | ceil }}
+{{- else if regexMatch "^[0-9.]+h$" $value -}}
+{{ mulf (trimSuffix "h" $value) 3600 | ceil }}
+{{- else if eq "0" $value -}}
+0
+{{- else -}}
+{{ fail (printf "%s: %s, expected a duration such as 250ms, 2s or 5m" .path $value) }}
+{{- end -}}
+{{- end }}
+
 {{/* Where the sidecars send telemetry. */}}
 {{- define "content-factory-sidecar.otlpEndpoint" -}}
 {{- if .Values.sidecar.otlp.endpoint -}}
