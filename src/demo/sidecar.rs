@@ -15,6 +15,9 @@ use crate::problem::Problem;
 use crate::settings::{Place, Tree};
 use crate::telemetry;
 
+/// The tables are small, and whoever looks at `/status` twice wants to see them grow.
+const ROWS_PERIOD: &str = "2s";
+
 /// What the sidecar finds around it.
 pub(super) struct Site<'a> {
     pub(super) options: &'a Options,
@@ -55,7 +58,7 @@ impl Site<'_> {
         let document = json!({
             "proxy": {"upstream": application},
             "data_dir": self.folder.join("sidecar-data"),
-            "database": {"url": format!("sqlite:///{}", self.database.display())},
+            "database": {"url": format!("sqlite:///{}", self.database.display()), "period": ROWS_PERIOD},
             "external_api": {"url": format!("{application}/health")},
             "ai_services": {"env_file": self.env_file},
             // a demo may last seconds

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::rig::{self, PATIENCE};
 
@@ -132,6 +133,31 @@ async fn ctrl_c_ends_it_cleanly() {
     let (code, seen) = demo.end().await;
     assert_eq!(code, Some(0), "{}", seen.line);
     assert_eq!((seen.requests, seen.spans), (seen.sent, 2 * seen.sent), "{}", seen.line);
+}
+
+#[tokio::test]
+async fn the_rows_of_its_tables_grow_before_ones_eyes() {
+    let mut demo = Demo::start(&[]).await;
+    let addresses = demo.addresses().await;
+    let (_, status) = addresses.iter().find(|(what, _)| what == "status").expect("the address of /status");
+    let rows = async || -> Option<u64> {
+        let body: serde_json::Value = serde_json::from_str(&open(status).await.1).expect("JSON");
+        body["database_stats"]["products"].as_u64()
+    };
+    let mut first = None;
+    let deadline = Instant::now() + PATIENCE;
+    // less than the minute between two counts of a factory at work
+    loop {
+        let now = rows().await;
+        first = first.or(now);
+        if now > first {
+            break;
+        }
+        assert!(Instant::now() < deadline, "still {first:?} products");
+        sleep(Duration::from_millis(100)).await;
+    }
+    demo.interrupt().await;
+    assert_eq!(demo.end().await.0, Some(0));
 }
 
 #[tokio::test]

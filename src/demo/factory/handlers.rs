@@ -82,7 +82,6 @@ pub(super) async fn health() -> Response {
 pub(super) async fn status(State(store): State<Store>) -> Answer {
     let body = json!({
         "health": {"status": "healthy"},
-        "system": {"platform": std::env::consts::OS},
         "database_stats": store.counts().await?,
         "version": env!("CARGO_PKG_VERSION"),
     });
