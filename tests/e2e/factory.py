@@ -82,11 +82,18 @@ class Application(Process):
 
     def lines(self, since: int) -> list[LogLine]:
         """One entry for each request of a client since then, in the order in which they ended."""
+        return [line for line in self._all_lines(since) if not line.agent.startswith(SIDECAR_AGENT)]
+
+    def questions(self, path: str, since: int) -> int:
+        """How often a sidecar itself has asked for this path since then."""
+        lines = self._all_lines(since)
+        return sum(line.path == path and line.agent.startswith(SIDECAR_AGENT) for line in lines)
+
+    def _all_lines(self, since: int) -> list[LogLine]:
         with self.log.open("rb") as log:
             log.seek(since)
             text = log.read().decode(errors="replace")
-        lines = [LogLine(**match.groupdict()) for match in LINE.finditer(text)]
-        return [line for line in lines if not line.agent.startswith(SIDECAR_AGENT)]
+        return [LogLine(**match.groupdict()) for match in LINE.finditer(text)]
 
 
 class CeleryWorker(Process):

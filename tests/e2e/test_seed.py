@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import httpx
 from collecting import FileCollector
 from conftest import QUICK_EXPORT, SidecarMaker, behind
@@ -50,6 +52,23 @@ def test_status_counts_the_applications_rows(
     )
     assert list(stats) == ["products", "videos", "social_media_posts"]
     assert all(isinstance(count, int) for count in stats.values())
+
+
+def test_status_tells_the_applications_own_python_and_asks_for_it_once(
+    start_sidecar: SidecarMaker, application: Application, collector: FileCollector
+):
+    since = application.position()
+    sidecar = start_sidecar(behind(application, collector))
+    for _ in range(20):
+        status = eventually(lambda: (found := sidecar.json("/status")) and "python_version" in found["system"] and found, "a Python")
+    # the tests run in the virtual environment of the application
+    assert status["system"]["python_version"] == platform.python_version()
+    assert status["system"]["platform"] == platform.platform()
+    assert status["version"] == httpx.get(application.url + "/openapi.json").json()["info"]["version"] == "1.0.0"
+    assert list(status) == ["health", "system", "database_stats", "version"]
+    assert list(status["system"])[-2:] == ["platform", "python_version"]
+    assert eventually(lambda: application.questions("/status", since), "the question in the application's log") == 1
+    assert sidecar.request_count() == 0
 
 
 def test_one_request_raises_the_count_by_one_and_at_once(sidecar: Sidecar):

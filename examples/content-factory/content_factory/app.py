@@ -4,12 +4,13 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 
-from content_factory import logs
+from content_factory import logs, status
 from content_factory.routes import router
 
 logs.configure()
 app = FastAPI(title="Content factory", version="1.0.0")
 app.include_router(router)
+app.include_router(status.router)
 app.add_middleware(logs.RequestLog)
 
 
