@@ -2,8 +2,7 @@
 //!
 //! A connection is all that it costs the application; whether it answers is known from real traffic.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::net::TcpStream;
@@ -21,10 +20,16 @@ pub(super) struct Application {
     /// Host and port.
     target: String,
     totals: Arc<dyn Fn() -> Totals + Send + Sync>,
-    completed: AtomicU64,
-    errors: AtomicU64,
+    last: Mutex<Look>,
     /// Tells when it was away.
     refused: watch::Sender<Option<Instant>>,
+}
+
+/// What a run saw of the traffic, and when it began.
+#[derive(Clone, Copy)]
+struct Look {
+    totals: Totals,
+    at: Instant,
 }
 
 impl Application {
@@ -34,11 +39,11 @@ impl Application {
         totals: Arc<dyn Fn() -> Totals + Send + Sync>,
         refused: watch::Sender<Option<Instant>>,
     ) -> Self {
-        Self { target, totals, completed: AtomicU64::new(0), errors: AtomicU64::new(0), refused }
+        let last = Mutex::new(Look { totals: Totals::default(), at: Instant::now() });
+        Self { target, totals, last, refused }
     }
 
-    async fn connect(&self) -> Result<(), Failure> {
-        let started = Instant::now();
+    async fn connect(&self, started: Instant) -> Result<(), Failure> {
         let failure = match TcpStream::connect(&self.target).await {
             Ok(_) => return Ok(()),
             Err(error) => Failure::of(&error),
@@ -55,10 +60,15 @@ impl Application {
 impl Check for Application {
     async fn run(&self) -> Result<Finding, Failure> {
         // first, so that what failed in an outage is not held against the time after it
-        let totals = (self.totals)();
-        let completed = totals.completed.saturating_sub(self.completed.swap(totals.completed, Ordering::Relaxed));
-        let errors = totals.errors.saturating_sub(self.errors.swap(totals.errors, Ordering::Relaxed));
-        self.connect().await?;
+        let now = Look { totals: (self.totals)(), at: Instant::now() };
+        let before = std::mem::replace(&mut *self.last.lock().unwrap_or_else(PoisonError::into_inner), now);
+        let completed = now.totals.completed.saturating_sub(before.totals.completed);
+        let errors = now.totals.errors.saturating_sub(before.totals.errors);
+        if now.totals.upstream_refused > before.totals.upstream_refused {
+            // a request met a restart that was over before this run; it was sent after the last one
+            self.refused.send_replace(Some(before.at));
+        }
+        self.connect(now.at).await?;
         if errors > 0 && errors >= completed {
             // degraded only: on a quiet day it may be one broken route
             let words = Clean::literal("Application accepts connections, but every request fails");
@@ -71,7 +81,6 @@ impl Check for Application {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
 
     #[tokio::test]
     async fn an_application_that_accepts_works_unless_all_of_its_traffic_fails() {
@@ -89,10 +98,17 @@ mod tests {
             assert_eq!(degraded(check.run().await), expected, "{completed} {errors}");
         }
         assert_eq!(*refusals.borrow(), None);
+        let before = Instant::now();
+        assert_eq!(check.run().await, Ok(Finding::Works));
+        let between = Instant::now();
+        seen.lock().expect("no panic while held").upstream_refused = 1;
+        assert!(check.run().await.is_ok(), "it is back already");
+        let at = refusals.borrow().expect("the traffic saw it away");
+        assert!(before <= at && at <= between, "not before the run that the refusal followed");
         drop(listener);
         *seen.lock().expect("no panic while held") = Totals { completed: 30, errors: 27, ..Totals::default() };
         assert_eq!(check.run().await.map_err(|failure| failure.class), Err(Class::Refused));
-        assert!(refusals.borrow().is_some(), "it was seen away");
+        assert!(refusals.borrow().is_some_and(|at| at > between), "it was seen away again");
         let _again = tokio::net::TcpListener::bind(&check.target).await.expect("the port is free again");
         assert_eq!(check.run().await, Ok(Finding::Works), "what failed in the outage is past");
     }

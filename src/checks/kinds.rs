@@ -26,7 +26,7 @@ pub struct Targets {
     pub application: Option<String>,
     /// What the proxy saw of the application.
     pub totals: Arc<dyn Fn() -> Totals + Send + Sync>,
-    /// Takes the start of the last attempt that the application turned away.
+    /// Takes the last moment after which the application turned a connection away.
     pub refused: watch::Sender<Option<Instant>>,
 }
 

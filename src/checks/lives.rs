@@ -1,8 +1,8 @@
 //! The lives of the application: each begins when it accepts, for the first time or after it was away.
 //!
 //! While it is away it is tried often, which costs nobody anything; while it is there it is left alone, and the
-//! check of it tells when it turned a connection away. One that does not accept in time is busy, not gone, and a
-//! restart between two checks that no request met is not seen. Owns the count.
+//! check of it tells when it turned a connection away, its own or a request's. One that does not accept in time is busy,
+//! not gone, and a restart between two checks that no request met is not seen. Owns the count.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 pub struct Lives {
     /// Host and port.
     target: String,
-    /// The start of the last attempt that was turned away, as the check of the application saw it.
+    /// A moment after which a connection was turned away, as the check of the application saw it.
     refused: watch::Receiver<Option<Instant>>,
     begun: watch::Sender<u64>,
 }

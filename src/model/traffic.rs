@@ -15,6 +15,8 @@ pub struct Totals {
     pub completed: u64,
     /// Ended requests that count as errors.
     pub errors: u64,
+    /// Requests for which the application accepted no connection.
+    pub upstream_refused: u64,
     /// Requests in flight.
     pub in_flight: u64,
     /// The sum of the durations of ordinary requests that ended, in seconds.

@@ -113,6 +113,7 @@ impl Reader {
                 let (sum, count) = series.sum_and_count();
                 nanos += sum;
                 totals.duration_count += count;
+                totals.upstream_refused += if series.key.is_upstream_refused() { count } else { 0 };
             }
         }
         totals.in_flight = totals.requests.saturating_sub(totals.completed);

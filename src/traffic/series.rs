@@ -10,7 +10,7 @@ use crate::model::catalogue::{
     BODY_BYTES, HTTP_SERVER_PROBE_DURATION, HTTP_SERVER_REQUEST_DURATION, HTTP_SERVER_STREAM_DURATION, Metric,
     REQUEST_SECONDS, STREAM_SECONDS,
 };
-use crate::model::request::{Outcome, RequestKind, RequestRecord};
+use crate::model::request::{Outcome, RequestKind, RequestRecord, UpstreamFault};
 use crate::model::route::RouteId;
 use crate::model::sample::LabelValue;
 use crate::redact::{Clean, Outlet, Redactor};
@@ -91,6 +91,7 @@ impl SeriesKey {
     const PRESENT: u64 = 1 << 63;
     const OVERFLOW: u64 = 1 << 62;
     const CLASS_SHIFT: u32 = 60;
+    const FAULT: u64 = 32;
 
     pub(super) fn of(record: &RequestRecord<'_>) -> Self {
         let outcome = match record.outcome {
@@ -98,7 +99,7 @@ impl SeriesKey {
             Outcome::ClientGone => 1,
             Outcome::CutOff(reason) => 2 + reason as u64,
             Outcome::Refused(refusal) => 16 + refusal as u64,
-            Outcome::Failed(fault) => 32 + fault as u64,
+            Outcome::Failed(fault) => Self::FAULT | fault as u64,
         };
         let route = record.route.map_or(0, |route| u64::from(route.id.0) + 1);
         let class = Class::of(record.kind) as u64;
@@ -111,6 +112,11 @@ impl SeriesKey {
                 | (record.protocol as u64) << 4
                 | record.method as u64,
         )
+    }
+
+    /// Whether its requests found the application turning connections away; not known of the overflow.
+    pub(super) fn is_upstream_refused(self) -> bool {
+        (self.0 >> 8) & 0xff == Self::FAULT | UpstreamFault::Refused as u64
     }
 
     /// The series of all further requests of a class once there are too many series.

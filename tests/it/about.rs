@@ -2,8 +2,8 @@
 //!
 //! The application here is a socket that answers as it is told, ends, and begins again on the same port.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,9 +58,12 @@ struct Application {
 }
 
 impl Application {
-    /// One that is away; its port is kept free of others by nobody, so it is taken from where few look.
+    /// One that is away, at a loopback address of its own: on the common one somebody else may take its port meanwhile.
     async fn away() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        static LAST: AtomicU8 = AtomicU8::new(1);
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let host = Ipv4Addr::new(127, high | 1, low, LAST.fetch_add(1, Ordering::Relaxed));
+        let listener = TcpListener::bind((host, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         Self { address, seen: Arc::default(), life: JoinSet::new() }
     }
@@ -208,6 +211,22 @@ async fn a_restarted_application_is_asked_once_more_and_its_routes_are_read() {
     until_routed(&sidecar, "/new").await;
     assert_eq!(application.asked(), 2);
     assert_eq!(*application.seen.documents.borrow(), 2);
+}
+
+#[tokio::test]
+async fn a_restart_between_two_checks_that_a_request_met_is_seen() {
+    let slow = [("SIDECAR_CHECKS__APPLICATION__PERIOD", "2500ms"), ("SIDECAR_TRAFFIC__ROUTES__REFRESH", "1h")];
+    let mut application = Application::start(tells("1.0.0")).await;
+    let sidecar = Sidecar::start(application.address, &[], &slow).await;
+    until_version(&sidecar, "1.0.0").await;
+    // until a check has run that began after the application was first met
+    sleep(Duration::from_secs(3)).await;
+    application.life.shutdown().await;
+    assert_eq!(get(sidecar.proxy, "/x").await.expect("an answer").0, 503);
+    application.begin(tells("2.0.0"), "/new").await;
+    until_version(&sidecar, "2.0.0").await;
+    until_routed(&sidecar, "/new").await;
+    assert_eq!(application.asked(), 2);
 }
 
 #[tokio::test]

@@ -73,6 +73,7 @@ fn traffic() -> Traffic {
         requests: 1_250,
         completed: 1_248,
         errors: 3,
+        upstream_refused: 0,
         in_flight: 2,
         duration_sum_seconds: 306.25,
         duration_count: 1_250,
