@@ -77,7 +77,7 @@ impl Telemetry {
     /// Sets the way out up, and makes one span writer for each worker; sends nothing before `run`.
     ///
     /// # Errors
-    /// When a certificate or key of the settings is no PEM.
+    /// When TLS is to be spoken and there is nobody to trust, neither in the settings nor on the system.
     pub fn new(
         config: Config,
         identity: &Resource,

@@ -13,6 +13,10 @@ use crate::telemetry_receiver::{Codings, Over, Receiver, eventually};
 enum Given {
     /// The authority of the receiver's certificate.
     Ca,
+    /// Another authority.
+    ForeignCa,
+    /// The receiver's authority, as one that the system trusts: it trusts the other one otherwise.
+    SystemCa,
     /// A certificate that the receiver's authority signed, and its key.
     Client,
     /// The same of another authority.
@@ -54,6 +58,7 @@ impl World {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (authority, foreign) = (Authority::new(), Authority::new());
         write(folder.path(), "ca.pem", &authority.certificate);
+        write(folder.path(), "foreign-ca.pem", &foreign.certificate);
         for (name, Identity { certificate, key }) in [("client", authority.client()), ("foreign", foreign.client())] {
             write(folder.path(), &format!("{name}.pem"), &certificate);
             write(folder.path(), &format!("{name}.key"), &key);
@@ -65,6 +70,12 @@ impl World {
         self.folder.path().join(name).display().to_string()
     }
 
+    /// The authorities that the system trusts: a variable that stands in for its folder of them.
+    fn system(&self, row: &Row) -> (&'static str, String) {
+        let name = if row.given.contains(&Given::SystemCa) { "ca.pem" } else { "foreign-ca.pem" };
+        ("SSL_CERT_FILE", self.file(name))
+    }
+
     /// Keys below `telemetry.tls` and their values.
     fn keys(&self, row: &Row) -> Vec<(&'static str, String)> {
         let identity = |name: &str| {
@@ -73,6 +84,8 @@ impl World {
         };
         let keys = |given: &Given| match given {
             Given::Ca => vec![("ca_file", self.file("ca.pem"))],
+            Given::ForeignCa => vec![("ca_file", self.file("foreign-ca.pem"))],
+            Given::SystemCa => vec![],
             Given::Client => identity("client"),
             Given::ForeignClient => identity("foreign"),
             Given::ServerName => vec![("server_name", row.name.to_owned())],
@@ -108,10 +121,12 @@ impl Export {
         let clients = (row.clients == Clients::Known).then_some(&world.authority);
         let front = Front::before(&receiver, over, &world.authority.server(row.name), clients).await;
         let (endpoint, keys) = (format!("https://{}", front.address), world.keys(row));
+        let (system, trusted) = world.system(row);
         let application = echo_application().await;
         let sidecar = match by {
             By::Variables => {
                 let mut environment = vec![
+                    (system, trusted.as_str()),
                     ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
                     ("OTEL_EXPORTER_OTLP_PROTOCOL", over.protocol()),
                     ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=hunter2-secret"),
@@ -125,7 +140,12 @@ impl Export {
                 // JSON is YAML
                 let file = serde_json::json!({"telemetry": {"protocol": over.protocol(), "tls": tls}}).to_string();
                 write(world.folder.path(), "sidecar.yaml", &file);
-                Sidecar::start(application, &["--otlp", &endpoint, "--config", &world.file("sidecar.yaml")], &[]).await
+                Sidecar::start(
+                    application,
+                    &["--otlp", &endpoint, "--config", &world.file("sidecar.yaml")],
+                    &[(system, &trusted)],
+                )
+                .await
             }
         };
         let (status, _) = get(sidecar.proxy, "/x").await.expect("the proxy answers");
@@ -174,6 +194,7 @@ fn account(page: &str, name: &str, signal: &str) -> u64 {
 async fn telemetry_is_delivered_to_whom_the_settings_trust() {
     let rows = [
         Row { clients: Clients::Anyone, name: "127.0.0.1", given: &[Given::Ca] },
+        Row { clients: Clients::Anyone, name: "127.0.0.1", given: &[Given::SystemCa] },
         Row { clients: Clients::Known, name: "127.0.0.1", given: &[Given::Ca, Given::Client] },
         Row { clients: Clients::Known, name: "collector.test", given: &[Given::Ca, Given::Client, Given::ServerName] },
     ];
@@ -200,12 +221,12 @@ async fn nothing_is_delivered(row: Row, words: &str) {
 
 #[tokio::test]
 async fn a_receiver_of_another_authority_gets_nothing() {
-    // without a setting the system's authorities are trusted, and ours is none of them
-    nothing_is_delivered(
-        Row { clients: Clients::Anyone, name: "127.0.0.1", given: &[] },
-        "of an unknown authority, expected one of the system, or telemetry.tls.ca set",
-    )
-    .await;
+    for (given, trusted) in
+        [(&[][..], "the system, or telemetry.tls.ca set"), (&[Given::ForeignCa], "telemetry.tls.ca")]
+    {
+        let row = Row { clients: Clients::Anyone, name: "127.0.0.1", given };
+        nothing_is_delivered(row, &format!("is of an unknown authority, expected one of {trusted}")).await;
+    }
 }
 
 #[tokio::test]

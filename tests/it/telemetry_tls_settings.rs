@@ -2,7 +2,7 @@
 
 use crate::rig::{PATIENCE, Sidecar, echo_application, output};
 use crate::telemetry_certificates::Authority;
-use crate::telemetry_receiver::eventually;
+use crate::telemetry_receiver::{Over, eventually};
 
 const CA: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
 const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE";
@@ -112,6 +112,19 @@ async fn a_value_that_is_wrong_is_named_at_start_and_not_shown() {
         assert_eq!(ended.status.code(), Some(64), "{variable}: {text}");
         assert!(text.contains(said), "{said:?} is expected in: {text}");
         assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_system_without_authorities_is_named_at_start() {
+    for over in Over::ALL {
+        let nowhere = [("SSL_CERT_FILE", "/nowhere"), ("SSL_CERT_DIR", "/nowhere")];
+        let environment = [nowhere[0], nowhere[1], ("OTEL_EXPORTER_OTLP_PROTOCOL", over.protocol())];
+        let ended = output(&["run", "--otlp", "https://127.0.0.1:1"], &environment).await;
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        let expected = "expected authorities to trust in telemetry.tls.ca, or on the system (ca-certificates, or a file named by SSL_CERT_FILE)";
+        assert!(said.contains(expected), "{said}");
     }
 }
 

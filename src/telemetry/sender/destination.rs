@@ -24,10 +24,14 @@ use crate::telemetry::sender::http::Http;
 #[derive(Debug, thiserror::Error)]
 pub enum DestinationError {
     /// For gRPC.
-    #[error("cannot set up OTLP over gRPC to {0}, expected what telemetry.tls or the system trusts")]
+    #[error(
+        "cannot set up OTLP over gRPC to {0}, expected authorities to trust in telemetry.tls.ca, or on the system (ca-certificates, or a file named by SSL_CERT_FILE)"
+    )]
     Grpc(String, #[source] tonic::transport::Error),
     /// For HTTP.
-    #[error("cannot set up OTLP over HTTP to {0}, expected what telemetry.tls or the system trusts")]
+    #[error(
+        "cannot set up OTLP over HTTP to {0}, expected authorities to trust in telemetry.tls.ca, or on the system (ca-certificates, or a file named by SSL_CERT_FILE)"
+    )]
     Http(String, #[source] reqwest::Error),
 }
 
@@ -59,7 +63,7 @@ struct State {
 
 impl Destination {
     /// # Errors
-    /// When a certificate or key is no PEM.
+    /// When there is nobody to trust, neither in the settings nor on the system.
     pub(crate) fn new(config: DestinationConfig, redactor: Arc<Redactor>) -> Result<Self, DestinationError> {
         let headers: HeaderMap = config.headers.expose().iter().cloned().collect();
         let name = || config.address();

@@ -55,7 +55,7 @@ struct Broken(String);
 
 impl Grpc {
     /// # Errors
-    /// When a certificate or key cannot be read as PEM.
+    /// When there is nobody to trust, neither in the settings nor on the system.
     pub(crate) fn new(config: &DestinationConfig, headers: HeaderMap) -> Result<Self, tonic::transport::Error> {
         let mut endpoint = Endpoint::from_shared(config.endpoint.to_string())?
             .user_agent(concat!("content-factory-sidecar/", env!("CARGO_PKG_VERSION")))?

@@ -80,7 +80,8 @@ fn named(fault: &Error, tls: &TlsConfig) -> String {
         Error::AlertReceived(alert) if tls.identity.is_some() => format!(
             "the receiver does not accept our client certificate ({alert:?}), expected one that it knows in telemetry.tls.client_certificate"
         ),
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // the signature is what tells two authorities of the same name apart
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             let trusted = if tls.ca.is_some() { "telemetry.tls.ca" } else { "the system, or telemetry.tls.ca set" };
             format!("the receiver's certificate is of an unknown authority, expected one of {trusted}")
         }

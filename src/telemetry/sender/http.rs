@@ -41,7 +41,7 @@ impl Resolve for Behind {
 
 impl Http {
     /// # Errors
-    /// When a certificate or key cannot be read as PEM.
+    /// When there is nobody to trust, neither in the settings nor on the system.
     pub(crate) fn new(config: &DestinationConfig, headers: HeaderMap) -> Result<Self, reqwest::Error> {
         // whoever comes first wins: the one provider of the process
         let _ = rustls::crypto::ring::default_provider().install_default();
