@@ -15,8 +15,9 @@ async fn a_black_hole_does_not_hold_the_end_up() {
     for over in Over::ALL {
         let silent = free_listener().await; // its backlog accepts, nobody answers
         let endpoint = format!("http://{}", silent.local_addr().expect("an address"));
+        // room for several chunks: a smaller queue may be empty after it was full
         let environment =
-            [("OTEL_EXPORTER_OTLP_PROTOCOL", over.protocol()), ("SIDECAR_TELEMETRY__QUEUE__TRACES", "8KiB")];
+            [("OTEL_EXPORTER_OTLP_PROTOCOL", over.protocol()), ("SIDECAR_TELEMETRY__QUEUE__TRACES", "256KiB")];
         let application = echo_application().await;
         let mut sidecar = Sidecar::start(application, &["--otlp", &endpoint], &environment).await;
         let full = r#"content_factory_telemetry_dropped_total{signal="traces",reason="queue_full"}"#;
