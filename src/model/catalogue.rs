@@ -199,6 +199,15 @@ pub static TELEMETRY_QUEUE_BYTES: Metric = metric(
     "Bytes that wait for delivery.",
 );
 
+/// Values and names cut before they were encoded.
+pub static TELEMETRY_TRUNCATED: Metric = metric(
+    "content_factory.telemetry.truncated",
+    "{value}",
+    MetricKind::Counter,
+    &["signal"],
+    "Values and names of attributes that were cut: values at 4,095 bytes, names at 255, lists at 64, as vendors take no more.",
+);
+
 /// CPU time of the sidecar.
 pub static PROCESS_CPU_TIME: Metric =
     sampled("process.cpu.time", "s", MetricKind::Counter, &[semconv::CPU_MODE], "CPU time that the sidecar used.");
@@ -336,6 +345,7 @@ pub static ALL: &[&Metric] = &[
     &TELEMETRY_DROPPED,
     &TELEMETRY_QUEUED,
     &TELEMETRY_QUEUE_BYTES,
+    &TELEMETRY_TRUNCATED,
     &PROCESS_CPU_TIME,
     &PROCESS_MEMORY_USAGE,
     &PROCESS_MEMORY_VIRTUAL,

@@ -22,6 +22,7 @@ pub(crate) const CHUNKS_PER_WORKER: usize = 16;
 pub(crate) struct WorkerCount {
     produced: AtomicU64,
     lost: AtomicU64,
+    truncated: AtomicU64,
 }
 
 impl WorkerCount {
@@ -33,6 +34,16 @@ impl WorkerCount {
     /// Spans that could not be handed over, since the start.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Acquire)
+    }
+
+    /// Values cut, since the start.
+    pub(crate) fn truncated(&self) -> u64 {
+        self.truncated.load(Ordering::Relaxed)
+    }
+
+    /// Counts values that were cut; by the one worker only.
+    pub(crate) fn count_truncated(&self, values: u64) {
+        self.truncated.store(self.truncated.load(Ordering::Relaxed) + values, Ordering::Relaxed);
     }
 
     /// Counts spans; by the one worker only, so a load and a store do.

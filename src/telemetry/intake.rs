@@ -40,6 +40,13 @@ impl Intake {
         Ok(())
     }
 
+    /// Counts values that were cut in what is taken in.
+    pub(crate) fn count_truncated(&self, signal: Signal, values: u64) {
+        if let Some(queue) = self.queues[signal as usize].as_ref().filter(|_| values > 0) {
+            queue.count_truncated(values);
+        }
+    }
+
     /// Takes a request in and tells when the receiver has all of it, or when a part of it was dropped.
     ///
     /// # Errors

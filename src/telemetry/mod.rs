@@ -7,6 +7,7 @@ pub mod config;
 pub mod environment;
 mod hand_off;
 pub mod intake;
+mod limits;
 pub mod logging;
 mod metrics;
 mod otlp;

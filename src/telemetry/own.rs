@@ -21,9 +21,10 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use prost::Message;
 
 use crate::model::telemetry::Signal;
-use crate::redact::{Outlet, Redactor};
+use crate::redact::{Clean, Outlet, Redactor};
 use crate::semconv;
 use crate::telemetry::intake::Intake;
+use crate::telemetry::limits::{LIST_LIMIT, NAME_LIMIT, VALUE_LIMIT};
 use crate::telemetry::resource::Resource;
 
 const SCOPE: &str = "content-factory-sidecar";
@@ -96,67 +97,85 @@ struct InProcess {
 #[async_trait]
 impl HttpClient for InProcess {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let mut cleaner = Cleaner { redactor: &self.redactor, truncated: 0 };
         let body = match self.signal {
-            Signal::Traces => self.clean_spans(ExportTraceServiceRequest::decode(request.into_body())?),
-            Signal::Logs => self.clean_logs(ExportLogsServiceRequest::decode(request.into_body())?),
+            Signal::Traces => cleaner.spans(ExportTraceServiceRequest::decode(request.into_body())?),
+            Signal::Logs => cleaner.logs(ExportLogsServiceRequest::decode(request.into_body())?),
             Signal::Metrics => request.into_body().into(),
         };
+        self.intake.count_truncated(self.signal, cleaner.truncated);
         self.intake.push(self.signal, body)?;
         Ok(Response::new(Bytes::new()))
     }
 }
 
-impl InProcess {
-    fn clean_spans(&self, mut request: ExportTraceServiceRequest) -> Vec<u8> {
+/// Redacts what the SDK made, then cuts what is too long: a secret is never cut in two, and so never recognised.
+struct Cleaner<'r> {
+    redactor: &'r Redactor,
+    /// Values and names that were cut.
+    truncated: u64,
+}
+
+impl Cleaner<'_> {
+    fn spans(&mut self, mut request: ExportTraceServiceRequest) -> Vec<u8> {
         let scopes = request.resource_spans.iter_mut().flat_map(|resource| &mut resource.scope_spans);
         for span in scopes.flat_map(|scope| &mut scope.spans) {
-            self.clean_text(&mut span.name);
-            self.clean_attributes(&mut span.attributes);
+            self.text(&mut span.name, NAME_LIMIT);
+            self.attributes(&mut span.attributes);
             for event in &mut span.events {
-                self.clean_text(&mut event.name);
-                self.clean_attributes(&mut event.attributes);
+                self.text(&mut event.name, NAME_LIMIT);
+                self.attributes(&mut event.attributes);
             }
-            span.links.iter_mut().for_each(|link| self.clean_attributes(&mut link.attributes));
+            span.links.iter_mut().for_each(|link| self.attributes(&mut link.attributes));
             if let Some(status) = &mut span.status {
-                self.clean_text(&mut status.message);
+                self.text(&mut status.message, VALUE_LIMIT);
             }
         }
         request.encode_to_vec()
     }
 
-    fn clean_logs(&self, mut request: ExportLogsServiceRequest) -> Vec<u8> {
+    fn logs(&mut self, mut request: ExportLogsServiceRequest) -> Vec<u8> {
         let scopes = request.resource_logs.iter_mut().flat_map(|resource| &mut resource.scope_logs);
         for record in scopes.flat_map(|scope| &mut scope.log_records) {
             if let Some(body) = &mut record.body {
-                self.clean_value("", body);
+                self.value("", body);
             }
-            self.clean_attributes(&mut record.attributes);
+            self.attributes(&mut record.attributes);
         }
         request.encode_to_vec()
     }
 
-    fn clean_attributes(&self, attributes: &mut [ProtoKeyValue]) {
+    fn attributes(&mut self, attributes: &mut [ProtoKeyValue]) {
         for pair in attributes {
             if let Some(value) = &mut pair.value {
-                self.clean_value(&pair.key, value);
+                self.value(&pair.key, value);
             }
         }
     }
 
-    fn clean_value(&self, key: &str, value: &mut AnyValue) {
+    fn value(&mut self, key: &str, value: &mut AnyValue) {
         match &mut value.value {
             Some(any_value::Value::StringValue(text)) => {
-                *text = self.redactor.field(Outlet::OwnLog, key, text.as_bytes()).as_str().to_owned();
+                let clean = self.redactor.field(Outlet::OwnLog, key, text.as_bytes());
+                *text = self.cut(clean, VALUE_LIMIT);
             }
             Some(any_value::Value::ArrayValue(array)) => {
-                array.values.iter_mut().for_each(|value| self.clean_value(key, value));
+                self.truncated += u64::from(array.values.len() > LIST_LIMIT);
+                array.values.truncate(LIST_LIMIT);
+                array.values.iter_mut().for_each(|value| self.value(key, value));
             }
-            Some(any_value::Value::KvlistValue(list)) => self.clean_attributes(&mut list.values),
+            Some(any_value::Value::KvlistValue(list)) => self.attributes(&mut list.values),
             _ => {}
         }
     }
 
-    fn clean_text(&self, text: &mut String) {
-        *text = self.redactor.text(Outlet::OwnLog, text.as_bytes()).as_str().to_owned();
+    fn text(&mut self, text: &mut String, limit: usize) {
+        let clean = self.redactor.text(Outlet::OwnLog, text.as_bytes());
+        *text = self.cut(clean, limit);
+    }
+
+    fn cut(&mut self, text: Clean<'_>, limit: usize) -> String {
+        self.truncated += u64::from(text.as_str().len() > limit);
+        text.cut(limit).as_str().to_owned()
     }
 }

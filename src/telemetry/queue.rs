@@ -70,6 +70,8 @@ struct State {
     taken: u64,
     /// Put in by others.
     put_in: u64,
+    /// Values that others cut.
+    truncated: u64,
     delivered: u64,
     rejected: u64,
     dropped: [u64; DropReason::ALL.len()],
@@ -196,6 +198,17 @@ impl Queue {
             queued: (produced - lost - state.taken) + state.items,
             queued_bytes: state.bytes as u64,
         }
+    }
+
+    /// Values cut before they came here.
+    pub(crate) fn truncated(&self) -> u64 {
+        let workers = self.workers.lock().expect("no code panics while it holds the list of workers");
+        workers.iter().map(|worker| worker.truncated()).sum::<u64>() + self.state().truncated
+    }
+
+    /// Counts values that were cut elsewhere than on a worker.
+    pub(crate) fn count_truncated(&self, values: u64) {
+        self.state().truncated += values;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

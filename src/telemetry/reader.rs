@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use crate::model::catalogue::{
     TELEMETRY_DELIVERED, TELEMETRY_DROPPED, TELEMETRY_PRODUCED, TELEMETRY_QUEUE_BYTES, TELEMETRY_QUEUED,
-    TELEMETRY_REJECTED,
+    TELEMETRY_REJECTED, TELEMETRY_TRUNCATED,
 };
 use crate::model::sample::Sample;
 use crate::model::telemetry::{DropReason, ExportCondition, ExportState, Signal};
@@ -63,6 +63,8 @@ impl Reader {
             }
             let queued = Sample::level(&TELEMETRY_QUEUED, account.queued as f64);
             out.push(labelled(queued).with_literal("place", "memory"));
+            let truncated = self.queues[signal as usize].truncated();
+            out.push(labelled(Sample::count(&TELEMETRY_TRUNCATED, truncated)));
             let bytes = Sample::level(&TELEMETRY_QUEUE_BYTES, account.queued_bytes as f64);
             out.push(labelled(bytes).with_literal("place", "memory"));
         }

@@ -3,6 +3,7 @@
 //! Pure, and without allocation for ordinary requests. Attributes follow the semantic conventions 1.44 for HTTP;
 //! the query, the client's address and the user agent are left out: they may identify people.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,8 @@ use crate::model::request::{Hop, Method, Outcome, Protocol, RecordTrace, Request
 use crate::model::trace::SpanId;
 use crate::redact::{Outlet, Redactor};
 use crate::semconv;
+use crate::telemetry::limits::{NAME_LIMIT, VALUE_LIMIT};
 use crate::telemetry::wire;
-
-/// Vendors refuse longer values (New Relic's limit is the lowest).
-const VALUE_LIMIT: usize = 4_095;
-/// Vendors refuse longer names.
-const NAME_LIMIT: usize = 255;
 
 /// In `ScopeSpans`.
 const SPANS: u32 = 2;
@@ -47,6 +44,8 @@ pub(crate) struct SpanEncoder {
     scheme: Vec<u8>,
     server: Vec<u8>,
     origin: Vec<u8>,
+    /// Values cut since they were taken; a cell, as the encoder belongs to one thread.
+    truncated: Cell<u64>,
 }
 
 impl SpanEncoder {
@@ -67,6 +66,19 @@ impl SpanEncoder {
             scheme: text(semconv::URL_SCHEME, "http"),
             server,
             origin: format!("http://{host}:{}", upstream.port).into_bytes(),
+            truncated: Cell::default(),
+        }
+    }
+
+    /// How many values and names were cut since this was asked last.
+    pub(crate) fn take_truncated(&self) -> u64 {
+        self.truncated.take()
+    }
+
+    /// Counts one when it is longer than its limit.
+    fn measure(&self, length: usize, limit: usize) {
+        if length > limit {
+            self.truncated.set(self.truncated.get() + 1);
         }
     }
 
@@ -77,7 +89,9 @@ impl SpanEncoder {
         let path = if raw.len() <= VALUE_LIMIT && self.redactor.is_clean_path(raw) {
             raw
         } else {
-            cleaned = self.redactor.target(Outlet::Telemetry, raw).cut(VALUE_LIMIT);
+            let whole = self.redactor.target(Outlet::Telemetry, raw);
+            self.measure(whole.as_str().len(), VALUE_LIMIT);
+            cleaned = whole.cut(VALUE_LIMIT);
             cleaned.as_str().as_bytes()
         };
         wire::message(out, SPANS, |out| self.server_span(out, record, trace, path));
@@ -85,7 +99,7 @@ impl SpanEncoder {
         wire::message(out, SPANS, |out| {
             let start = record.started_unix_nanos.saturating_add(nanos(hop.offset));
             ids(out, trace, span_id, Some(trace.span_id));
-            name(out, record);
+            self.name(out, record);
             wire::varint_field(out, 6, KIND_CLIENT);
             times(out, start, hop.duration);
             self.client_attributes(out, record, hop, path);
@@ -96,7 +110,7 @@ impl SpanEncoder {
 
     fn server_span(&self, out: &mut Vec<u8>, record: &RequestRecord<'_>, trace: &RecordTrace<'_>, path: &[u8]) {
         ids(out, trace, trace.span_id, trace.parent);
-        name(out, record);
+        self.name(out, record);
         wire::varint_field(out, 6, KIND_SERVER);
         times(out, record.started_unix_nanos, record.duration);
         self.method(out, record);
@@ -104,6 +118,7 @@ impl SpanEncoder {
         out.extend_from_slice(&self.scheme);
         out.extend_from_slice(&self.protocols[record.protocol as usize]);
         if let Some(route) = record.route {
+            self.measure(route.template.len(), VALUE_LIMIT);
             let template = &route.template[..route.template.floor_char_boundary(VALUE_LIMIT)];
             wire::text_attribute(out, ATTRIBUTES, semconv::HTTP_ROUTE, template.as_bytes());
         }
@@ -118,6 +133,7 @@ impl SpanEncoder {
     fn client_attributes(&self, out: &mut Vec<u8>, record: &RequestRecord<'_>, hop: &Hop, path: &[u8]) {
         self.method(out, record);
         out.extend_from_slice(&self.server);
+        self.measure(self.origin.len() + path.len(), VALUE_LIMIT);
         let room = VALUE_LIMIT.saturating_sub(self.origin.len()).min(path.len());
         let end = (0..=room).rev().find(|end| path.get(*end).is_none_or(|byte| byte & 0xc0 != 0x80)).unwrap_or(0);
         wire::joined_text_attribute(out, ATTRIBUTES, semconv::URL_FULL, [&self.origin, &path[..end]]);
@@ -138,10 +154,25 @@ impl SpanEncoder {
     fn method(&self, out: &mut Vec<u8>, record: &RequestRecord<'_>) {
         out.extend_from_slice(&self.methods[record.method as usize]);
         if record.method == Method::Other && !record.method_text.is_empty() {
-            let original = self.redactor.text(Outlet::Telemetry, record.method_text).cut(NAME_LIMIT);
-            let key = semconv::HTTP_REQUEST_METHOD_ORIGINAL;
+            let whole = self.redactor.text(Outlet::Telemetry, record.method_text);
+            self.measure(whole.as_str().len(), NAME_LIMIT);
+            let (key, original) = (semconv::HTTP_REQUEST_METHOD_ORIGINAL, whole.cut(NAME_LIMIT));
             wire::text_attribute(out, ATTRIBUTES, key, original.as_str().as_bytes());
         }
+    }
+
+    /// `{method} {route}`, or the method alone: never the path, which has no bound of its own.
+    fn name(&self, out: &mut Vec<u8>, record: &RequestRecord<'_>) {
+        let method = if record.method == Method::Other { "HTTP" } else { record.method.label() };
+        let Some(route) = record.route else { return wire::bytes_field(out, 5, method.as_bytes()) };
+        let room = NAME_LIMIT - method.len() - 1;
+        self.measure(route.template.len(), room);
+        let template = &route.template[..route.template.floor_char_boundary(room)];
+        wire::tag(out, 5, wire::LENGTH);
+        wire::varint(out, (method.len() + 1 + template.len()) as u64);
+        out.extend_from_slice(method.as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(template.as_bytes());
     }
 }
 
@@ -155,19 +186,6 @@ fn ids(out: &mut Vec<u8>, trace: &RecordTrace<'_>, span_id: SpanId, parent: Opti
     if let Some(parent) = parent {
         wire::bytes_field(out, 4, &parent.0);
     }
-}
-
-/// `{method} {route}`, or the method alone: never the path, which has no bound of its own.
-fn name(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
-    let method = if record.method == Method::Other { "HTTP" } else { record.method.label() };
-    let Some(route) = record.route else { return wire::bytes_field(out, 5, method.as_bytes()) };
-    let room = NAME_LIMIT - method.len() - 1;
-    let template = &route.template[..route.template.floor_char_boundary(room)];
-    wire::tag(out, 5, wire::LENGTH);
-    wire::varint(out, (method.len() + 1 + template.len()) as u64);
-    out.extend_from_slice(method.as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(template.as_bytes());
 }
 
 fn times(out: &mut Vec<u8>, start: u64, duration: Duration) {

@@ -51,6 +51,10 @@ impl RequestSink for SpanWriter {
         let spans = self.encoder.append(&mut self.chunk.bytes, record, trace);
         self.chunk.items += spans;
         hand_off.count.count_produced(spans);
+        match self.encoder.take_truncated() {
+            0 => {}
+            values => hand_off.count.count_truncated(values),
+        }
         if self.chunk.bytes.len() >= CHUNK_BYTES {
             self.hand_over();
         }

@@ -22,6 +22,7 @@ mod rig;
 mod start;
 mod telemetry_certificates;
 mod telemetry_delivery;
+mod telemetry_limits;
 mod telemetry_metrics;
 mod telemetry_receiver;
 mod telemetry_setup;
