@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ::redis::Client;
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::checks::damping::Thresholds;
 use crate::checks::{env, http};
 use crate::model::health::Criticality;
-use crate::redact::{Clean, Outlet, Redactor, Secret};
+use crate::redact::{Clean, Outlet, Redactor, Secret, is_secret_key};
 use crate::settings::Section;
 
 /// What is checked, and how.
@@ -115,8 +116,8 @@ fn redis(section: &mut Section<'_>) -> Option<Secret<Client>> {
 }
 
 fn external_api(section: &mut Section<'_>) -> Option<Secret<Url>> {
-    let about = "A URL that the application depends on; a GET of it is checked. May hold a key, so it is a secret.";
-    let text = section.secret("url", about)?;
+    let about = "A URL that the application depends on; a GET of it is checked. May hold a key, so it is never shown.";
+    let text = section.masked("url", about)?;
     let url = Url::parse(text.expose()).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     let outward = |url: &Url| match url.host() {
         Some(url::Host::Ipv4(address)) => http::is_allowed(address.into()),
@@ -128,7 +129,24 @@ fn external_api(section: &mut Section<'_>) -> Option<Secret<Url>> {
     if url.is_none() {
         section.problem("url", &text, "a URL such as https://api.example.com/health, not of a link-local address");
     }
+    url.iter().flat_map(secret_parts).for_each(|part| section.remember_secret(&part));
     url.map(Secret::new)
+}
+
+/// What may be told nowhere: the password, or a user without one, which then is a token; and the values of secret-like
+/// parameters. The rest of a URL is no secret: redacted as a whole it would take every mention of its host out of the log.
+fn secret_parts(url: &Url) -> Vec<String> {
+    let user = Some(url.username()).filter(|user| !user.is_empty());
+    let user_info = url.password().or(user).into_iter();
+    let parameters = url.query().into_iter().flat_map(|query| query.split(['&', ';']));
+    let parameters = parameters.filter_map(|pair| pair.split_once('='));
+    let secret = parameters.filter(|(key, _)| is_secret_key(&decoded(key))).map(|(_, value)| value);
+    // as written here, and as whoever decodes it would write it
+    user_info.chain(secret).flat_map(|part| [part.to_owned(), decoded(part)]).collect()
+}
+
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 fn keys(section: &mut Section<'_>, in_environment: &dyn Fn(&str) -> bool) -> (Vec<env::Key>, Option<PathBuf>) {
@@ -220,6 +238,27 @@ mod tests {
         assert_eq!(found, [true, false]);
         let (config, _) = read(json!({"ai_services": {"keys": ["HEYGEN_KEY"]}}), &[]);
         assert_eq!(config.keys[0].words.as_str(), "HEYGEN_KEY");
+    }
+
+    #[test]
+    fn of_the_external_url_only_what_is_secret_is_kept_out_of_texts() {
+        let url = "https://monitor:hunter%402@api.example.com/health?page=page-4711&api%5Fkey=hunter3&sig=hunter4";
+        let mut tree = Tree::default();
+        tree.merge(json!({"external_api": {"url": url}}), &Place("sidecar.yaml".into()));
+        let mut settings = Settings::new(tree, |_: &str| Err("no file".into()));
+        let _ = Config::read(&mut settings.section(""), &|_| false);
+        let (keys, _, secrets) = settings.finish();
+        let shown = keys.iter().find(|key| key.path == "external_api.url").map(|key| key.value.as_str());
+        assert_eq!(shown, Some("***"), "it may hold a key in its path");
+        let redactor = Redactor::new(secrets.iter().map(String::as_str));
+        let harmless = "https://api.example.com/health?page=page-4711 of monitor";
+        assert_eq!(redactor.text(Outlet::OwnLog, harmless.as_bytes()).as_str(), harmless);
+        for secret in ["hunter%402", "hunter@2", "hunter3", "hunter4"] {
+            let told = format!("said {secret}.");
+            assert!(!redactor.text(Outlet::OwnLog, told.as_bytes()).as_str().contains("hunter"), "{secret}");
+        }
+        let whole = redactor.text(Outlet::OwnLog, url.as_bytes()).into_owned();
+        assert!(whole.as_str().contains("@api.example.com/health") && !whole.as_str().contains("hunter"), "{whole}");
     }
 
     #[test]

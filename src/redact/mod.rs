@@ -11,4 +11,5 @@ mod secret;
 
 pub use clean::Clean;
 pub use engine::{Outlet, Redactor};
+pub use rules::is_secret_key;
 pub use secret::Secret;

@@ -33,7 +33,8 @@ const SECRET_KEYS: &[&str] =
 const HARMLESS_KEYS: &[&str] = &["author", "tokencount", "maxtokens", "tokens", "primarykey", "publickey", "tokentype"];
 
 /// Whether the value behind this key is a secret. Case, dashes and underscores do not matter.
-pub(super) fn is_secret_key(key: &str) -> bool {
+#[must_use]
+pub fn is_secret_key(key: &str) -> bool {
     let plain: String =
         key.chars().filter(char::is_ascii_alphanumeric).map(|character| character.to_ascii_lowercase()).collect();
     if HARMLESS_KEYS.contains(&plain.as_str()) {

@@ -211,6 +211,16 @@ impl Section<'_> {
 
     /// A secret: itself, or a file that holds it under the key with `_file` behind its name.
     pub fn secret(&mut self, name: &'static str, about: &'static str) -> Option<Secret<String>> {
+        let value = self.masked(name, about);
+        if let Some(secret) = &value {
+            self.inner.secret(secret.expose());
+        }
+        value
+    }
+
+    /// A text that is shown as `***` because a part of it may be a secret; which part, `remember_secret` is told. Has
+    /// a `_file` twin.
+    pub fn masked(&mut self, name: &'static str, about: &'static str) -> Option<Secret<String>> {
         let (path, file_path) = (self.path_of(name), self.path_of(&format!("{name}_file")));
         let (direct, file) = (self.inner.take(&path), self.inner.take(&file_path));
         let mut value = direct.and_then(|(value, _)| text_of(&value)).filter(|text| !text.is_empty());
@@ -220,9 +230,6 @@ impl Section<'_> {
                 Ok(content) => value = Some(content.trim_end_matches(['\r', '\n']).to_owned()),
                 Err(error) => self.mistake(&file_path, found, &format!("a readable file ({error})"), place),
             }
-        }
-        if let Some(secret) = &value {
-            self.inner.secret(secret);
         }
         let shown = if value.is_some() { "***" } else { "" };
         self.inner.key(Key { path, default: String::new(), value: shown.into(), about });
