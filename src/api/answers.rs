@@ -61,8 +61,7 @@ pub(super) async fn answer(endpoint: Endpoint, state: &State, asked: Asked) -> R
 
 async fn metrics(state: &State, format: Format) -> Response {
     (state.traffic.settled)().await;
-    let (media, page) = scrape::render(format, &state.all_samples());
-    respond(media, page)
+    scrape::answer(format, state.all_samples())
 }
 
 fn health(state: &State, asked: &Asked) -> Response {

@@ -1,8 +1,10 @@
 //! The metrics as text, in the form that a scraper asks for.
 
 use axum::http::{HeaderMap, header};
+use axum::response::Response;
 
-use crate::model::exposition::{self, Format};
+use crate::api::reply::respond_in_pieces;
+use crate::model::exposition::{Format, Pieces};
 use crate::model::sample::Sample;
 
 /// The form that this request names; `None` when it names none, as a browser.
@@ -20,7 +22,7 @@ fn accept(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::ACCEPT).and_then(|value| value.to_str().ok())
 }
 
-/// The media type and the page.
-pub(super) fn render(format: Format, samples: &[Sample]) -> (&'static str, String) {
-    (format.content_type(), exposition::render(samples, format))
+/// The page, of the media type of its form.
+pub(super) fn answer(format: Format, samples: Vec<Sample>) -> Response {
+    respond_in_pieces(format.content_type(), Pieces::new(samples, format))
 }

@@ -51,22 +51,68 @@ impl Format {
     }
 }
 
-/// Writes a page: the metrics in the order of the catalogue, each with its series in the order of `samples`.
+/// A page, piece by piece: the metrics in the order of the catalogue, each with its series in the order given.
 ///
-/// A second sample of the same series is left out, because one makes a scraper refuse the whole page.
-#[must_use]
-pub fn render(samples: &[Sample], format: Format) -> String {
-    let mut page = Page { text: String::with_capacity(samples.len() * 256), format };
-    for metric in ALL {
-        let mut of_metric = samples.iter().filter(|sample| std::ptr::eq(sample.metric, *metric)).peekable();
-        if of_metric.peek().is_some() {
-            page.family(metric, of_metric);
+/// A page of thousands of series is many megabytes, and is never held as a whole: each piece is made when it is asked
+/// for, ends with a whole line, and its samples go with it. A second sample of the same series is left out, because one
+/// makes a scraper refuse the whole page.
+#[derive(Debug)]
+pub struct Pieces {
+    format: Format,
+    samples: std::vec::IntoIter<Sample>,
+    /// The metric that is being written, and its family's name.
+    family: Option<(&'static Metric, String)>,
+    /// The labels of its series.
+    seen: HashSet<String>,
+    ended: bool,
+}
+
+/// A piece ends with the series that makes it this long.
+const PIECE_BYTES: usize = 32 << 10;
+
+impl Pieces {
+    /// The page of these samples.
+    #[must_use]
+    pub fn new(mut samples: Vec<Sample>, format: Format) -> Self {
+        let place = |sample: &Sample| ALL.iter().position(|metric| std::ptr::eq(*metric, sample.metric));
+        samples.retain(|sample| place(sample).is_some());
+        samples.sort_by_cached_key(place);
+        Self { format, samples: samples.into_iter(), family: None, seen: HashSet::new(), ended: false }
+    }
+
+    fn sample(&mut self, page: &mut Page, sample: &Sample) {
+        let current = self.family.take().filter(|(metric, _)| std::ptr::eq(*metric, sample.metric));
+        let (metric, family) = current.unwrap_or_else(|| {
+            let family = family_name(sample.metric);
+            page.head(sample.metric, &family);
+            self.seen.clear();
+            (sample.metric, family)
+        });
+        let labels = label_text(sample);
+        if !self.seen.contains(&labels) {
+            page.series(&family, &labels, sample);
+            self.seen.insert(labels);
         }
+        self.family = Some((metric, family));
     }
-    if format == Format::OpenMetrics {
-        page.text.push_str("# EOF\n");
+}
+
+impl Iterator for Pieces {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        let mut page = Page { text: String::new(), format: self.format };
+        while page.text.len() < PIECE_BYTES && !self.ended {
+            match self.samples.next() {
+                Some(sample) => self.sample(&mut page, &sample),
+                None => {
+                    self.ended = true;
+                    page.text.push_str(if self.format == Format::OpenMetrics { "# EOF\n" } else { "" });
+                }
+            }
+        }
+        (!page.text.is_empty()).then_some(page.text)
     }
-    page.text
 }
 
 /// The name in Prometheus; of a histogram the one before `_bucket`, `_sum` and `_count`.
@@ -148,25 +194,13 @@ fn family_name(metric: &Metric) -> String {
     name
 }
 
-/// A page that is being written.
+/// A piece of a page that is being written.
 struct Page {
     text: String,
     format: Format,
 }
 
 impl Page {
-    fn family<'s>(&mut self, metric: &Metric, samples: impl Iterator<Item = &'s Sample>) {
-        let family = family_name(metric);
-        self.head(metric, &family);
-        let mut seen = HashSet::new();
-        for sample in samples {
-            let labels = label_text(sample);
-            if seen.insert(labels.clone()) {
-                self.series(&family, &labels, sample);
-            }
-        }
-    }
-
     fn head(&mut self, metric: &Metric, family: &str) {
         let kind = match metric.kind {
             MetricKind::Counter => "counter",
@@ -323,9 +357,31 @@ mod tests {
     #[test]
     fn the_pages_are_as_agreed() {
         let golden = include_str!("../../tests/golden/metrics.prometheus.txt");
-        assert_eq!(render(&samples(), Format::Prometheus), golden);
+        assert_eq!(Pieces::new(samples(), Format::Prometheus).collect::<String>(), golden);
         let golden = include_str!("../../tests/golden/metrics.openmetrics.txt");
-        assert_eq!(render(&samples(), Format::OpenMetrics), golden);
+        assert_eq!(Pieces::new(samples(), Format::OpenMetrics).collect::<String>(), golden);
+    }
+
+    #[test]
+    fn a_page_of_many_series_is_never_held_as_a_whole() {
+        const SERIES: i64 = 2_000;
+        let series = |status| {
+            let histogram = Histogram { explicit: vec![1; 15], sum: 1.0, count: 15, ..Histogram::default() };
+            let sample = Sample::histogram(&HTTP_SERVER_REQUEST_DURATION, histogram);
+            sample.with(semconv::HTTP_RESPONSE_STATUS_CODE, LabelValue::Number(status))
+        };
+        // each series twice, the second time in another piece
+        let samples = (0..SERIES).chain(0..SERIES).map(series).collect();
+        let pieces: Vec<String> = Pieces::new(samples, Format::OpenMetrics).collect();
+        let whole: usize = pieces.iter().map(String::len).sum();
+        assert!(whole > 2 << 20, "{whole} bytes prove nothing");
+        for piece in &pieces {
+            assert!(piece.len() < PIECE_BYTES + (8 << 10), "{} bytes at once", piece.len());
+            assert!(piece.ends_with('\n'), "a line is cut");
+        }
+        let count = |part: &str| pieces.iter().map(|piece| piece.matches(part).count()).sum::<usize>();
+        assert_eq!(count("_count{"), SERIES as usize);
+        assert_eq!((count("# TYPE"), count("# EOF")), (1, 1));
     }
 
     #[test]

@@ -146,3 +146,29 @@ async fn the_description_is_served_and_every_path_in_it_answers() {
         assert!([200, 308].contains(&answer.status), "{path}: {}", answer.status);
     }
 }
+
+#[tokio::test]
+async fn a_page_of_metrics_that_is_large_arrives_whole_and_in_bounded_pieces() {
+    const CHECKS: usize = 2_000;
+    let named = |number| report(&format!("check-{number:04}"), HealthStatus::Healthy, "fine");
+    let port = Port::start((0..CHECKS).map(named).collect()).await;
+    let streamed = port.get("/metrics").await;
+    assert_eq!((streamed.status, streamed.header("transfer-encoding")), (200, "chunked"));
+    let mut page = String::new();
+    let mut rest = streamed.body.as_str();
+    while let Some((size, chunk)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("the size of a chunk");
+        assert!(size < 64 << 10, "{size} bytes at once");
+        page.push_str(&chunk[..size]);
+        rest = chunk[size..].strip_prefix("\r\n").expect("the end of a chunk");
+    }
+    assert!(page.len() > 512 << 10, "{} bytes prove nothing", page.len());
+    for number in 0..CHECKS {
+        assert_eq!(page.matches(&format!("check-{number:04}\"")).count(), 5, "four statuses and a duration");
+    }
+    // HTTP/1.0 knows no chunks: the page ends with the connection
+    let plain = port.ask("GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!((plain.header("transfer-encoding"), plain.body.len()), ("", page.len()));
+    let small = Port::start(healthy()).await.get("/metrics").await;
+    assert_eq!(small.header("content-length"), small.body.len().to_string());
+}
