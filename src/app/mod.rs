@@ -5,6 +5,7 @@
 
 mod addresses;
 pub mod data_dir;
+mod descriptors;
 pub mod panics;
 mod rooms;
 pub mod signals;

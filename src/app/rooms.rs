@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::api;
 use crate::app::addresses::Addresses;
 use crate::app::data_dir::DataDir;
+use crate::app::descriptors;
 use crate::app::supervisor::Supervisor;
 use crate::checks::{self, Introduction, Lives, Targets};
 use crate::config::Config;
@@ -77,6 +78,8 @@ struct DataPath {
     address: Option<SocketAddr>,
     table: watch::Sender<Arc<RouteTable>>,
     pulses: Vec<Pulse>,
+    /// `None` when the proxy is switched off.
+    counters: Option<Arc<proxy::Counters>>,
 }
 
 impl Rooms {
@@ -93,6 +96,7 @@ impl Rooms {
         let workers = if port.is_some() { ground.config.proxy.workers } else { 0 };
         let (telemetry, writers) = ground.telemetry(workers)?;
         let (shards, reader) = traffic::open(&ground.config.traffic, workers, &ground.redactor);
+        descriptors::raise_limit();
         let (running, path) = ground.serve(port, shards.into_iter().zip(writers).collect());
         let addresses =
             Addresses { proxy: path.address.map(|address| (address, ground.upstream())), admin: admin.addresses() };
@@ -153,7 +157,8 @@ impl Ground {
         let deps = Deps { routes, tracing, drain: self.data.clone(), pulses: pulses.clone() };
         let address = port.as_ref().map(proxy::Bound::address);
         let running = port.map(|port| port.serve(deps, sinks));
-        (running, DataPath { address, table, pulses })
+        let counters = running.as_ref().map(proxy::Running::counters);
+        (running, DataPath { address, table, pulses, counters })
     }
 
     /// Makes the rooms behind the data path, and starts them.
@@ -165,7 +170,7 @@ impl Ground {
         let (checks, reports) = checks::build(&self.config.checks, targets, self.redactor.clone());
         let (system, usage) = system::build(&self.config.system, self.config.data_dir.clone());
         let (database, rows) = database::build(self.config.database.clone(), self.redactor.clone());
-        let samples: Vec<SampleSource> = vec![
+        let mut samples: Vec<SampleSource> = vec![
             source(&readers.traffic, traffic::reader::Reader::samples),
             source(&readers.telemetry, telemetry::Reader::samples),
             system::samples(usage.clone()),
@@ -173,6 +178,7 @@ impl Ground {
             self.redactions(),
             rooms.restarts(),
         ];
+        samples.extend(path.counters.iter().map(|counters| source(counters, |counters, out| counters.samples(out))));
         let (begun, about) = self.acquaint(&mut rooms, &path, refusals);
         let (config, table) = (&self.config.traffic.routes, path.table.clone());
         let routes = Templates::new(config, &self.upstream(), begun, self.redactor.clone(), table);

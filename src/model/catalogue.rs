@@ -145,6 +145,69 @@ pub static HTTP_SERVER_PROBE_DURATION: Metric = metric(
     "Duration of requests to probe paths (`proxy.probe_paths`), which are no users' requests and therefore counted apart.",
 );
 
+/// Client connections.
+pub static PROXY_CONNECTIONS: Metric = metric(
+    "content_factory.proxy.connections",
+    "{connection}",
+    MetricKind::Counter,
+    &[],
+    "Client connections that the proxy took.",
+);
+
+/// Client connections that are open.
+pub static PROXY_ACTIVE_CONNECTIONS: Metric = metric(
+    "content_factory.proxy.connections.active",
+    "{connection}",
+    MetricKind::UpDownCounter,
+    &[],
+    "Client connections that are open, idle ones among them.",
+);
+
+/// Connections that were not accepted.
+pub static PROXY_ACCEPT_ERRORS: Metric = metric(
+    "content_factory.proxy.accept.errors",
+    "{error}",
+    MetricKind::Counter,
+    &[],
+    "Failures to accept a client connection, as without file descriptors.",
+);
+
+/// Requests refused.
+pub static PROXY_REFUSALS: Metric = metric(
+    "content_factory.proxy.refusals",
+    "{request}",
+    MetricKind::Counter,
+    &[semconv::ERROR_TYPE],
+    "Requests and connections that the proxy refused with an answer of its own, by reason.",
+);
+
+/// Connections to the application.
+pub static PROXY_UPSTREAM_CONNECTIONS: Metric = metric(
+    "content_factory.proxy.upstream.connections",
+    "{connection}",
+    MetricKind::Counter,
+    &[],
+    "Connections that the proxy opened to the application; all other requests used one again.",
+);
+
+/// Requests sent again.
+pub static PROXY_UPSTREAM_RESENDS: Metric = metric(
+    "content_factory.proxy.upstream.resends",
+    "{request}",
+    MetricKind::Counter,
+    &[],
+    "Requests that were sent again, because the application had just closed the kept connection that they went out on.",
+);
+
+/// Panics of the data path.
+pub static PROXY_PANICS: Metric = metric(
+    "content_factory.proxy.panics",
+    "{panic}",
+    MetricKind::Counter,
+    &["place"],
+    "Panics on the data path, by what each ended: a connection, a worker with its connections, or a report (sink).",
+);
+
 /// Items produced for export.
 pub static TELEMETRY_PRODUCED: Metric = metric(
     "content_factory.telemetry.produced",
@@ -339,6 +402,13 @@ pub static ALL: &[&Metric] = &[
     &HTTP_SERVER_RESPONSE_BODY_SIZE,
     &HTTP_SERVER_STREAM_DURATION,
     &HTTP_SERVER_PROBE_DURATION,
+    &PROXY_CONNECTIONS,
+    &PROXY_ACTIVE_CONNECTIONS,
+    &PROXY_ACCEPT_ERRORS,
+    &PROXY_REFUSALS,
+    &PROXY_UPSTREAM_CONNECTIONS,
+    &PROXY_UPSTREAM_RESENDS,
+    &PROXY_PANICS,
     &TELEMETRY_PRODUCED,
     &TELEMETRY_DELIVERED,
     &TELEMETRY_REJECTED,

@@ -268,6 +268,7 @@ impl<S: RequestSink> Connection<S> {
 
     async fn refuse_planned(&mut self, plan: &mut Plan<S>, refusal: Refusal) -> Next {
         plan.keeps_alive = false;
+        self.worker.counters.refuse(refusal);
         self.answer(plan, &Answer::refusal(refusal), Outcome::Refused(refusal)).await
     }
 
@@ -284,6 +285,7 @@ impl<S: RequestSink> Connection<S> {
 
     /// Refuses what never became a request of the application.
     async fn refuse(&mut self, refusal: Refusal) -> Next {
+        self.worker.counters.refuse(refusal);
         let address = self.peer.address;
         let facts = Facts::unknown(Client { peer: address, address: address.ip() });
         let in_flight = InFlight::begin(&self.worker, facts, Counting::Counted);

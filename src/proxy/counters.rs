@@ -1,6 +1,14 @@
 //! What the data path tells of itself: relaxed atomics, written by the workers, read by anyone.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::model::catalogue::{
+    PROXY_ACCEPT_ERRORS, PROXY_ACTIVE_CONNECTIONS, PROXY_CONNECTIONS, PROXY_PANICS, PROXY_REFUSALS,
+    PROXY_UPSTREAM_CONNECTIONS, PROXY_UPSTREAM_RESENDS, ROOM_RESTARTS,
+};
+use crate::model::request::Refusal;
+use crate::model::sample::Sample;
+use crate::semconv;
 
 /// Totals since the start, over all workers.
 #[derive(Debug, Default)]
@@ -9,18 +17,70 @@ pub struct Counters {
     pub connections: AtomicU64,
     /// Client connections closed again: the difference is open.
     pub connections_closed: AtomicU64,
-    /// Client connections refused because there were too many.
-    pub connections_refused: AtomicU64,
     /// Errors of the accept call, such as no file descriptors left.
     pub accept_errors: AtomicU64,
     /// Connections to the application opened.
     pub upstream_connections: AtomicU64,
     /// Requests sent again because a kept connection had just closed.
     pub resends: AtomicU64,
-    /// Panics in a connection's task or in a worker: each ended what it was in, and nothing else.
-    pub panics: AtomicU64,
+    /// Panics in a connection's task: each ended that connection, and nothing else.
+    pub connection_panics: AtomicU64,
+    /// Panics in a worker: each ended its connections.
+    pub worker_panics: AtomicU64,
     /// Times that a worker began again, after a panic or because it could not start.
     pub worker_restarts: AtomicU64,
     /// Panics in the sink: the request went on, its report may be missing.
     pub sink_panics: AtomicU64,
+    /// Requests refused, by the number of their `Refusal`.
+    refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+impl Counters {
+    /// Counts a request that is refused.
+    pub(crate) fn refuse(&self, refusal: Refusal) {
+        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests refused for this reason.
+    #[must_use]
+    pub fn refused(&self, refusal: Refusal) -> u64 {
+        self.refused[refusal as usize].load(Ordering::Relaxed)
+    }
+
+    /// The metrics of the data path itself; those of the requests come from who is told of their ends.
+    pub fn samples(&self, out: &mut Vec<Sample>) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        // read first: a connection that closes meanwhile must not make the difference negative
+        let closed = read(&self.connections_closed);
+        let opened = read(&self.connections);
+        out.push(Sample::count(&PROXY_CONNECTIONS, opened));
+        out.push(Sample::level(&PROXY_ACTIVE_CONNECTIONS, opened.saturating_sub(closed) as f64));
+        out.push(Sample::count(&PROXY_ACCEPT_ERRORS, read(&self.accept_errors)));
+        for refusal in Refusal::ALL {
+            let count = Sample::count(&PROXY_REFUSALS, self.refused(refusal));
+            out.push(count.with_literal(semconv::ERROR_TYPE, refusal.label()));
+        }
+        out.push(Sample::count(&PROXY_UPSTREAM_CONNECTIONS, read(&self.upstream_connections)));
+        out.push(Sample::count(&PROXY_UPSTREAM_RESENDS, read(&self.resends)));
+        let panics =
+            [("connection", &self.connection_panics), ("worker", &self.worker_panics), ("sink", &self.sink_panics)];
+        for (place, count) in panics {
+            out.push(Sample::count(&PROXY_PANICS, read(count)).with_literal("place", place));
+        }
+        out.push(Sample::count(&ROOM_RESTARTS, read(&self.worker_restarts)).with_literal("room", "proxy"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_a_place_of_its_own() {
+        let counters = Counters::default();
+        for refusal in Refusal::ALL {
+            counters.refuse(refusal);
+        }
+        assert!(Refusal::ALL.into_iter().all(|refusal| counters.refused(refusal) == 1));
+    }
 }

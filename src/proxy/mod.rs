@@ -99,12 +99,13 @@ impl Bound {
     #[must_use]
     pub fn serve<S: RequestSink + Send + 'static>(self, deps: Deps, sinks: Vec<S>) -> Running {
         let counters = Arc::new(Counters::default());
+        let limit = connection_limit(&self.config);
         let mut ends = Vec::new();
         let mut pulses = deps.pulses.into_iter();
         for (index, (listener, sink)) in self.listeners.into_iter().zip(sinks).enumerate() {
             let (end, ended) = oneshot::channel();
             let sources = Sources { routes: deps.routes.clone(), policy: deps.tracing.clone(), pulse: pulses.next() };
-            let seat = Seat { config: Arc::clone(&self.config), counters: Arc::clone(&counters), sources };
+            let seat = Seat { config: Arc::clone(&self.config), counters: Arc::clone(&counters), sources, limit };
             let drain = deps.drain.clone();
             let work = move || {
                 seat.work(sink, &listener, &drain);
@@ -124,16 +125,32 @@ struct Seat {
     config: Arc<Config>,
     counters: Arc<Counters>,
     sources: Sources,
+    /// Client connections that it may hold.
+    limit: usize,
+}
+
+/// How many client connections each worker may hold; says so if that is fewer than configured.
+fn connection_limit(config: &Config) -> usize {
+    let (configured, workers) = (config.limits.connections, config.workers);
+    let limit = run::connection_limit(configured, workers);
+    if limit < configured.div_ceil(workers) {
+        tracing::warn!(
+            found = limit * workers,
+            expected = configured,
+            "open files allow fewer client connections than proxy.limits.connections; raise their hard limit \
+             (ulimit -n, LimitNOFILE=) to twice as many and some more, or lower the setting"
+        );
+    }
+    limit
 }
 
 impl Seat {
     fn work<S: RequestSink + 'static>(self, sink: S, listener: &TcpListener, drain: &Drain) {
-        let limit = run::connection_limit(self.config.limits.connections, self.config.workers);
         // shared, because a worker that panicked begins again with the same sink
         let sink = Rc::new(RefCell::new(sink));
         let make = || {
             let (config, counters) = (Arc::clone(&self.config), Arc::clone(&self.counters));
-            (Worker::new(config, counters, self.sources.clone(), Rc::clone(&sink)), limit)
+            (Worker::new(config, counters, self.sources.clone(), Rc::clone(&sink)), self.limit)
         };
         run::thread(make, listener, drain, &self.counters);
     }

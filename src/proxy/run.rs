@@ -145,7 +145,7 @@ impl Port {
         worker.counters.connections.fetch_add(1, Ordering::Relaxed);
         let guard = OpenConnection::new(worker, cx);
         if worker.connections.get() > self.limit {
-            worker.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+            worker.counters.refuse(Refusal::Overload);
             refuse(worker, &mut stream, &peer, cx);
             return;
         }
@@ -194,7 +194,7 @@ impl<S> Drop for OpenConnection<S> {
         self.worker.connections.set(self.worker.connections.get() - 1);
         self.worker.counters.connections_closed.fetch_add(1, Ordering::Relaxed);
         if std::thread::panicking() {
-            self.worker.counters.panics.fetch_add(1, Ordering::Relaxed);
+            self.worker.counters.connection_panics.fetch_add(1, Ordering::Relaxed);
             self.worker.has_panicked.set(true);
         }
         if self.worker.draining.get() {
@@ -259,7 +259,7 @@ where
         let Err(failure) = attempt(&make, listener, drain, pause) else { return };
         pause = backoff.after(begun.elapsed());
         if matches!(failure, Failure::Panic) {
-            counters.panics.fetch_add(1, Ordering::Relaxed);
+            counters.worker_panics.fetch_add(1, Ordering::Relaxed);
         }
         counters.worker_restarts.fetch_add(1, Ordering::Relaxed);
         // the log itself may be what panics: it shall not take the thread with it

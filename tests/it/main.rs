@@ -13,6 +13,7 @@ mod documents;
 mod proxy_counting;
 mod proxy_drain;
 mod proxy_failures;
+mod proxy_metrics;
 mod proxy_panics;
 mod proxy_requests;
 mod proxy_room;

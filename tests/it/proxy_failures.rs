@@ -243,7 +243,7 @@ fn a_connection_too_many_is_refused_before_it_says_anything() {
     let mut second = room.client();
     assert_eq!(second.message().status(), 503);
     assert_eq!(first.get("/").status(), 200, "who is in stays in");
-    assert_eq!(room.counters.connections_refused.load(Ordering::Relaxed), 1);
+    assert_eq!(room.counters.refused(Refusal::Overload), 1);
     assert_eq!(room.ledger.ended(3)[1].outcome, Outcome::Refused(Refusal::Overload));
 }
 

@@ -100,7 +100,10 @@ fn a_panic_in_the_task_of_a_connection_harms_no_other() {
     let answered = ended.iter().filter(|ended| ended.outcome == Outcome::Answered).count();
     assert_eq!((panicked, answered, room.ledger.in_flight()), (4, 4, 0));
     let counters = &room.counters;
-    assert_eq!((counters.panics.load(Ordering::Relaxed), counters.sink_panics.load(Ordering::Relaxed)), (4, 4));
+    assert_eq!(
+        (counters.connection_panics.load(Ordering::Relaxed), counters.sink_panics.load(Ordering::Relaxed)),
+        (4, 4)
+    );
     assert_eq!(counters.worker_restarts.load(Ordering::Relaxed), 0);
     drop((idle, half));
     eventually("every connection is told to have ended, those that panicked too", || {
@@ -140,7 +143,8 @@ fn a_worker_that_panics_begins_again_and_each_request_is_counted_once() {
         assert_eq!(room.ledger.in_flight(), 0);
         let counters = &room.counters;
         // once each: not once more for every connection that the worker took with it
-        assert_eq!(counters.panics.load(Ordering::Relaxed), round);
+        assert_eq!(counters.worker_panics.load(Ordering::Relaxed), round);
+        assert_eq!(counters.connection_panics.load(Ordering::Relaxed), 0);
         assert_eq!(counters.worker_restarts.load(Ordering::Relaxed), round);
         let open =
             || counters.connections.load(Ordering::Relaxed) - counters.connections_closed.load(Ordering::Relaxed);

@@ -44,8 +44,26 @@ impl Sidecar {
     /// Starts it in front of `upstream`, with further arguments, and waits until it serves.
     pub(crate) async fn start(upstream: SocketAddr, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let command = command(&folder);
+        Self::start_by((command, folder), upstream, arguments, environment).await
+    }
+
+    /// The same behind a word to the shell, such as `ulimit`.
+    pub(crate) async fn start_after(word: &str, upstream: SocketAddr) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!(r#"{word} && exec "$0" "$@""#), env!("CARGO_BIN_EXE_content-factory-sidecar")]);
+        command.env_clear().current_dir(folder.path()).stdin(Stdio::null()).kill_on_drop(true);
+        Self::start_by((command, folder), upstream, &[], &[]).await
+    }
+
+    async fn start_by(
+        (mut command, folder): (Command, TempDir),
+        upstream: SocketAddr,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let upstream = format!("http://{upstream}");
-        let mut command = command(&folder);
         // nothing listens on port 1: telemetry that is not looked at must not disturb
         command.args(["run", "--upstream", &upstream, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         let is_told = environment.iter().any(|(name, _)| *name == "OTEL_EXPORTER_OTLP_ENDPOINT");

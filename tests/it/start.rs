@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
+use crate::proxy_world::Client;
 use crate::rig::{Sidecar, echo_application, get};
 
 /// An address where connections are accepted and nothing is ever said.
@@ -115,4 +116,39 @@ async fn without_the_proxy_only_the_endpoints_are_served() {
     let line = timeout(crate::rig::PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
     let admin = line.strip_prefix("admin http://").expect("the first line is the admin port").parse().unwrap();
     assert_eq!(get(admin, "/readyz").await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn a_low_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+    let application = echo_application().await;
+    let sidecar = Sidecar::start_after("ulimit -Sn 256", application).await;
+    let mut clients = Vec::new();
+    for _ in 0..400 {
+        clients.push(Client::connect(sidecar.proxy).await.unwrap());
+    }
+    // all at once: those that were there first are still there, and none was refused
+    for _ in 0..2 {
+        for client in &mut clients {
+            client.get("/x").await.unwrap();
+            assert_eq!(client.answer().await, Some((200, true)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_low_hard_limit_of_open_files_is_said_and_kept() {
+    let application = echo_application().await;
+    let sidecar = Sidecar::start_after("ulimit -n 256", application).await;
+    let log = sidecar.log();
+    assert!(log.contains("proxy.limits.connections") && log.contains("found=96 expected=8192"), "{log}");
+    let mut clients = Vec::new();
+    for _ in 0..96 {
+        let mut client = Client::connect(sidecar.proxy).await.unwrap();
+        client.get("/x").await.unwrap();
+        assert_eq!(client.answer().await, Some((200, true)));
+        clients.push(client);
+    }
+    let mut late = Client::connect(sidecar.proxy).await.unwrap();
+    assert_eq!(late.answer().await, Some((503, false)));
+    assert_eq!(sidecar.ask("/livez").await.0, 200, "descriptors are left for everything else");
 }
