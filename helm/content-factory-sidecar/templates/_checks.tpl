@@ -42,7 +42,7 @@
      Where sidecar.config says nothing the sidecar's own defaults hold. */}}
 {{- define "content-factory-sidecar.checks.grace" -}}
 {{- $drain := dig "proxy" "drain_timeout" "20s" .Values.sidecar.config -}}
-{{- $deliver := dig "telemetry" "shutdown" "5s" .Values.sidecar.config -}}
+{{- $deliver := dig "telemetry" "shutdown" "3s" .Values.sidecar.config -}}
 {{- $needed := add 1
     (include "content-factory-sidecar.seconds" (dict "path" "sidecar.config.proxy.drain_timeout" "value" $drain) | int)
     (include "content-factory-sidecar.seconds" (dict "path" "sidecar.config.telemetry.shutdown" "value" $deliver) | int) -}}
