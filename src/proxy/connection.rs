@@ -11,26 +11,16 @@ use tokio::net::TcpStream;
 
 use crate::model::request::{Client, Method, Outcome, Protocol, Refusal, RequestSink, UpstreamFault};
 use crate::proxy::answer::{After, Answer};
-use crate::proxy::buffers::{Inbox, Outbox};
+use crate::proxy::client::ClientSide;
 use crate::proxy::exchange::{Ended, Exchange, Hop};
 use crate::proxy::forwarded::Peer;
 use crate::proxy::head::fields::is_token;
 use crate::proxy::head::scan::{Scan, ScanFault, ScanLimits};
 use crate::proxy::in_flight::{Counting, Facts, HopFacts, InFlight};
 use crate::proxy::plan::{Plan, plan};
-use crate::proxy::timers::{Deadline, Tick};
+use crate::proxy::timers::Tick;
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::worker::Worker;
-
-/// The client's side.
-pub(crate) struct Connection<S: RequestSink> {
-    pub(crate) worker: Rc<Worker<S>>,
-    pub(crate) stream: TcpStream,
-    pub(crate) inbox: Inbox,
-    pub(crate) outbox: Outbox,
-    pub(crate) deadline: Deadline,
-    peer: Peer,
-}
 
 /// What follows a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +42,7 @@ const DRAIN_LINGER: Duration = Duration::from_secs(1);
 /// Serves a connection to its end.
 pub(crate) async fn serve<S: RequestSink>(worker: Rc<Worker<S>>, stream: TcpStream, peer: Peer) {
     let _ = stream.set_nodelay(true); // a socket that refuses it is slower, not wrong
-    let deadline = Deadline::new(&worker.timers);
-    let (inbox, outbox) = (Inbox::default(), Outbox::default());
-    let mut connection = Connection { worker, stream, inbox, outbox, deadline, peer };
+    let mut connection = ClientSide::new(worker, stream, peer);
     loop {
         let next = match connection.next_head().await {
             Ok(Some(length)) => connection.request(length).await,
@@ -83,7 +71,7 @@ struct HeadWait {
     skipped_blank: bool,
 }
 
-impl<S: RequestSink> Connection<S> {
+impl<S: RequestSink> ClientSide<S> {
     /// The length of the next head; `None` when the client is done.
     async fn next_head(&mut self) -> Result<Option<usize>, Refusal> {
         let mut wait = HeadWait::default();
@@ -355,12 +343,5 @@ impl<S: RequestSink> Connection<S> {
             Poll::Ready(())
         })
         .await;
-    }
-}
-
-impl<S: RequestSink> Drop for Connection<S> {
-    fn drop(&mut self) {
-        self.worker.buffers.take_inbox(&mut self.inbox);
-        self.worker.buffers.take_outbox(&mut self.outbox);
     }
 }

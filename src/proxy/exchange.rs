@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::model::request::{Outcome, Protocol, Refusal, RequestKind, RequestSink, UpstreamFault};
 use crate::proxy::buffers::Inbox;
-use crate::proxy::connection::Connection;
+use crate::proxy::client::ClientSide;
 use crate::proxy::framing::{Coding, Framing, Transfer};
 use crate::proxy::head::request::storage;
 use crate::proxy::head::response::{self, Response};
@@ -79,7 +79,7 @@ enum Stage {
 
 /// A request on its way, and its answer back.
 pub(crate) struct Exchange<'c, S: RequestSink> {
-    client: &'c mut Connection<S>,
+    client: &'c mut ClientSide<S>,
     plan: &'c mut Plan<S>,
     hop: Option<Hop>,
     stage: Stage,
@@ -100,7 +100,7 @@ pub(crate) struct Exchange<'c, S: RequestSink> {
 
 impl<'c, S: RequestSink> Exchange<'c, S> {
     /// Ready to send what the plan holds.
-    pub(crate) fn new(client: &'c mut Connection<S>, plan: &'c mut Plan<S>, hop: Hop) -> Self {
+    pub(crate) fn new(client: &'c mut ClientSide<S>, plan: &'c mut Plan<S>, hop: Hop) -> Self {
         Self {
             client,
             plan,

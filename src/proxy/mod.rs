@@ -10,6 +10,7 @@ mod answer;
 mod buffers;
 mod chunked;
 mod cidr;
+mod client;
 mod clock;
 mod config;
 mod connection;

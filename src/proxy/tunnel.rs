@@ -10,13 +10,13 @@ use tokio::net::TcpStream;
 
 use crate::model::request::RequestSink;
 use crate::proxy::buffers::{Buffers, Inbox};
-use crate::proxy::connection::Connection;
+use crate::proxy::client::ClientSide;
 use crate::proxy::exchange::Hop;
 use crate::proxy::timers::{NEVER, Tick};
 
 /// Two streams of bytes.
 pub(crate) struct Tunnel<'c, S: RequestSink> {
-    client: &'c mut Connection<S>,
+    client: &'c mut ClientSide<S>,
     hop: Hop,
     up: Flow,
     down: Flow,
@@ -42,7 +42,7 @@ enum FlowState {
 
 impl<'c, S: RequestSink> Tunnel<'c, S> {
     /// A tunnel; bytes that have already come are part of it.
-    pub(crate) fn new(client: &'c mut Connection<S>, hop: Hop) -> Self {
+    pub(crate) fn new(client: &'c mut ClientSide<S>, hop: Hop) -> Self {
         Self { client, hop, up: Flow::default(), down: Flow::default(), half_closed_until: NEVER }
     }
 

@@ -1,0 +1,39 @@
+//! The client's side of a connection: what whoever serves it works on, be it an exchange or a tunnel.
+//!
+//! How a connection is served stands in `connection`. Its owner is the connection's task; others borrow it.
+
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+
+use crate::model::request::RequestSink;
+use crate::proxy::buffers::{Inbox, Outbox};
+use crate::proxy::forwarded::Peer;
+use crate::proxy::timers::Deadline;
+use crate::proxy::worker::Worker;
+
+/// The client's side.
+pub(crate) struct ClientSide<S: RequestSink> {
+    pub(crate) worker: Rc<Worker<S>>,
+    pub(crate) stream: TcpStream,
+    pub(crate) inbox: Inbox,
+    pub(crate) outbox: Outbox,
+    pub(crate) deadline: Deadline,
+    pub(crate) peer: Peer,
+}
+
+impl<S: RequestSink> ClientSide<S> {
+    /// A client that has just come, without buffers until it sends.
+    pub(crate) fn new(worker: Rc<Worker<S>>, stream: TcpStream, peer: Peer) -> Self {
+        let deadline = Deadline::new(&worker.timers);
+        Self { worker, stream, inbox: Inbox::default(), outbox: Outbox::default(), deadline, peer }
+    }
+}
+
+/// Its buffers go back to the worker, however it ends.
+impl<S: RequestSink> Drop for ClientSide<S> {
+    fn drop(&mut self) {
+        self.worker.buffers.take_inbox(&mut self.inbox);
+        self.worker.buffers.take_outbox(&mut self.outbox);
+    }
+}
