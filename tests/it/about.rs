@@ -46,6 +46,8 @@ struct Seen {
     strays: AtomicU64,
     /// Bytes of an endless body that were taken.
     taken: AtomicU64,
+    /// Endless bodies that the sidecar would hear no more of.
+    cut_off: watch::Sender<u64>,
     agent: Mutex<String>,
 }
 
@@ -139,6 +141,7 @@ async fn answer_status(stream: &mut TcpStream, seen: &Seen, answer: Answer) {
             while let Ok(written) = stream.write(&[b'x'; 16_384]).await {
                 seen.taken.fetch_add(written as u64, Ordering::Relaxed);
             }
+            seen.cut_off.send_modify(|bodies| *bodies += 1);
         }
     }
 }
@@ -256,7 +259,6 @@ async fn whatever_the_page_answers_harms_nothing() {
         ("an error's body", Answer::Bytes(ok(r#"{"error": "psycopg2: connection refused"}"#))),
         ("a long text in a short body", Answer::Bytes(ok(&json!({"version": "x".repeat(201)}).to_string()))),
         ("ten million bytes", Answer::Bytes(ok(&long))),
-        ("a body without end", Answer::Endless),
         ("no answer", Answer::Silence),
         ("no HTTP", Answer::Bytes(b"\0\x1b[31m\r\n\r\n".to_vec())),
     ];
@@ -271,12 +273,23 @@ async fn whatever_the_page_answers_harms_nothing() {
         application.end(&sidecar).await;
         application.begin(tells("1.0.0"), "/x").await;
         until_version(&sidecar, "1.0.0").await;
-        let taken = application.seen.taken.load(Ordering::Relaxed);
-        assert!(taken < 8 << 20, "{what}: {taken} bytes, expected no more than sockets hold");
         let grown = sidecar.resident_kib().saturating_sub(before);
         assert!(grown < 8 << 10, "{what}: grown by {grown} KiB");
         assert_eq!(application.seen.strays.load(Ordering::Relaxed), 0, "{what}: a redirect was followed");
     }
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_cut_off_early() {
+    let application = Application::start(Answer::Endless).await;
+    let sidecar = Sidecar::start(application.address, &[], &QUICK).await;
+    let mut cut_off = application.seen.cut_off.subscribe();
+    timeout(PATIENCE, cut_off.wait_for(|bodies| *bodies == 1)).await.expect("an end in time").expect("it lives");
+    let taken = application.seen.taken.load(Ordering::Relaxed);
+    assert!(taken < 16 << 20, "{taken} bytes, expected no more than sockets hold");
+    assert!(sidecar.resident_kib() < 64 << 10, "{} KiB", sidecar.resident_kib());
+    until_own(&sidecar).await;
+    assert_eq!((application.asked(), get(sidecar.proxy, "/x").await.expect("an answer").0), (1, 200));
 }
 
 #[tokio::test]
@@ -329,9 +342,9 @@ async fn until_routed(sidecar: &Sidecar, path: &str) -> u32 {
 async fn the_routes_of_an_application_that_came_late_are_known_at_once() {
     let mut application = Application::away().await;
     let sidecar = Sidecar::start(application.address, &[], &[]).await;
-    // long enough for the pauses between the tries to have grown
+    // long enough for pauses that double without a limit to have grown to seconds
     let since = Instant::now();
-    while since.elapsed() < Duration::from_secs(3) {
+    while since.elapsed() < Duration::from_millis(3_500) {
         assert_eq!(get(sidecar.proxy, "/x").await.expect("an answer").0, 503);
         sleep(Duration::from_millis(50)).await;
     }
