@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use tracing::Subscriber;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{Layer, Registry};
 
 use crate::redact::{Outlet, Redactor};
 use crate::settings::{Described, Section};
@@ -48,7 +49,7 @@ impl LogConfig {
         let about = "what is logged: error, warn, info, debug, trace, or directives such as info,content_factory_sidecar::proxy=debug";
         let key = Described { name: "level", default: "info".to_owned(), default_text: "info".to_owned(), about };
         let level = section.parsed(key, "a level or directives of tracing", |text| {
-            EnvFilter::try_new(text).is_ok().then(|| text.to_owned())
+            text.parse::<Targets>().is_ok().then(|| text.to_owned())
         });
         let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
         let about = "form of the lines on standard error: text for people, json for programs";
@@ -84,7 +85,7 @@ fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::new(format!("{LIBRARIES},{}", config.level));
+    let filter = directives(&format!("{LIBRARIES},{}", config.level));
     let lines = lines(config.format, writer, colours).with_filter(filter);
     let spans = own.map(|own| {
         tracing_opentelemetry::layer()
@@ -93,11 +94,16 @@ where
             .with_threads(false)
             .with_tracked_inactivity(false)
             .with_target(false)
-            .with_filter(EnvFilter::new(EXPORTED))
+            .with_filter(directives(EXPORTED))
     });
     let records =
-        own.map(|own| OpenTelemetryTracingBridge::new(own.logger_provider()).with_filter(EnvFilter::new(EXPORTED)));
+        own.map(|own| OpenTelemetryTracingBridge::new(own.logger_provider()).with_filter(directives(EXPORTED)));
     Registry::default().with(lines).with(spans).with(records)
+}
+
+/// Levels by target alone: directives about the fields of spans would bring a regex engine with them.
+fn directives(text: &str) -> Targets {
+    text.parse().expect("directives are read before they are used")
 }
 
 fn lines<S, W>(format: LogFormat, writer: W, colours: Colours) -> Box<dyn Layer<S> + Send + Sync>
