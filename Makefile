@@ -18,7 +18,7 @@ help: ## List the targets
 
 .PHONY: demo
 demo: ## Application, sidecar, receiver and traffic in one process; more flags by ARGS='--collector URL --duration 10s'
-	cargo run --release --quiet -- demo $(ARGS)
+	cargo run --release -- demo $(ARGS)
 
 .PHONY: test
 test: tools release ## Install what is missing, run every test, end with counts
@@ -66,6 +66,12 @@ bench: ## What a request costs in the shipped profile: instructions, system call
 .PHONY: bench-instructions
 bench-instructions: release ## The instructions of a request, which have a limit; as `make test` counts them
 	SIDECAR_BIN="$(abspath $(SIDECAR))" cargo bench --quiet --profile dev --bench cost -- instructions
+
+.PHONY: text-order
+text-order: ## Lay the binary out anew by what runs in it: rewrites build/text.ld (needs valgrind; minutes)
+	TEXT_ORDER=off cargo build --profile dist --quiet
+	SIDECAR_BIN="$(abspath $(TARGET)/dist/content-factory-sidecar)" cargo bench --quiet --profile dev --bench cost -- order > $(TARGET)/text.ld
+	mv $(TARGET)/text.ld build/text.ld
 
 .PHONY: image
 image: ## Build the container image, IMAGE=name:tag

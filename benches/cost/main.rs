@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --profile dist --bench cost` prints all of it as the tables of `docs/performance.md`;
 //! `-- instructions` measures one figure, and fails when it is above its limit (so do `syscalls`, `memory`, `start`
-//! and `cpu`). Everything is on: metrics, and a SERVER and a CLIENT span for each request, sent to a small receiver.
+//! and `cpu`); `-- order` prints the linker script of `build/text.ld` instead. Everything is on: metrics, and a SERVER and a CLIENT span for each request, sent to a small receiver.
 //! Needs `valgrind` and `strace`; `nginx`, when installed, is measured beside it.
 
 #![expect(clippy::print_stdout, reason = "the tables are the result")]
@@ -11,6 +11,7 @@
 mod application;
 mod load;
 mod measure;
+mod order;
 mod process;
 mod receiver;
 
@@ -24,6 +25,10 @@ type Measure = (&'static str, fn() -> Vec<Figure>);
 fn main() -> ExitCode {
     // `cargo bench` passes `--bench` along.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    if wanted == ["order"] {
+        print!("{}", order::script());
+        return ExitCode::SUCCESS;
+    }
     let measures: [Measure; 5] = [
         ("instructions", measure::instructions),
         ("syscalls", measure::system_calls),
@@ -32,7 +37,7 @@ fn main() -> ExitCode {
         ("cpu", measure::cpu),
     ];
     if let Some(unknown) = wanted.iter().find(|name| measures.iter().all(|(known, _)| known != name)) {
-        println!("{unknown}: expected instructions, syscalls, memory, start or cpu");
+        println!("{unknown}: expected instructions, syscalls, memory, start, cpu or order");
         return ExitCode::from(64);
     }
     println!("{}\n", machine());

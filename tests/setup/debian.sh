@@ -17,6 +17,7 @@ cc             build-essential
 curl           curl
 git            git
 flock          util-linux
+kill           procps
 python3-venv   python3-venv
 "
 

@@ -1,0 +1,110 @@
+//! Which functions run in an idle sidecar and in a request: the order in which the linker lays them out.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use crate::application;
+use crate::load;
+use crate::process::Proxy;
+
+/// Long enough under valgrind for each thing that runs by the clock to run once.
+const IDLE: Duration = Duration::from_secs(40);
+
+/// What is asked of the admin port now and then.
+const PAGES: [&str; 5] = ["/livez", "/readyz", "/startupz", "/health", "/metrics"];
+
+/// Runs the sidecar under callgrind and returns a linker script that names the functions that ran, one glob a line.
+///
+/// # Panics
+/// Without `valgrind`, or if nothing of the binary was seen.
+pub(crate) fn script() -> String {
+    let arguments = ["valgrind", "--tool=callgrind", "--demangle=no", "--callgrind-out-file=profile"];
+    let mut running = Proxy::Sidecar.start(application::start(), &arguments.map(str::to_owned));
+    load::ask(running.address, 8, 25);
+    let admin = admin(&running.folder);
+    PAGES.iter().for_each(|page| ask(&admin, page));
+    thread::park_timeout(IDLE);
+    running.stop();
+    let profile = fs::read_to_string(running.folder.join("profile")).expect("callgrind wrote its profile");
+    let globs: BTreeSet<String> = executed(&profile).into_iter().filter(|name| is_symbol(name)).map(glob).collect();
+    assert!(globs.len() > 500, "only {} functions of the binary were seen: has it symbols?", globs.len());
+    let lines: String = globs.iter().map(|glob| format!("    *(.text*.{glob})\n")).collect();
+    format!("/* Made by `make text-order`. */\nSECTIONS {{\n  .text.run : {{\n{lines}  }}\n}}\nINSERT BEFORE .text;\n")
+}
+
+fn admin(folder: &Path) -> String {
+    let said = fs::read_to_string(folder.join("stdout")).expect("it says where it listens");
+    let line = said.lines().find_map(|line| line.strip_prefix("admin http://")).expect("it has an admin port");
+    line.to_owned()
+}
+
+fn ask(admin: &str, page: &str) {
+    let mut stream = TcpStream::connect(admin).expect("the admin port answers");
+    write!(stream, "GET {page} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n").expect("it is open");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{page}: {}", String::from_utf8_lossy(&answer));
+}
+
+/// The functions of the binary itself that have run, mangled.
+///
+/// callgrind gives a name once, with a number, and only the number from then on; `cfn` and `cob` define numbers too.
+fn executed(profile: &str) -> BTreeSet<&str> {
+    let (mut functions, mut objects) = (HashMap::new(), HashMap::new());
+    let mut object = "";
+    let mut ran = BTreeSet::new();
+    for line in profile.lines() {
+        let Some((key, value)) = line.split_once('=') else { continue };
+        match key {
+            "ob" => object = named(&mut objects, value),
+            "cob" => drop(named(&mut objects, value)),
+            "cfn" => drop(named(&mut functions, value)),
+            "fn" => {
+                let function = named(&mut functions, value);
+                if object.ends_with("content-factory-sidecar") {
+                    ran.insert(function);
+                }
+            }
+            _ => {}
+        }
+    }
+    ran
+}
+
+/// The name behind `(number) name` or, from the second time on, `(number)`.
+fn named<'a>(names: &mut HashMap<&'a str, &'a str>, value: &'a str) -> &'a str {
+    let (number, name) = value.split_once(' ').unwrap_or((value, ""));
+    if !name.is_empty() {
+        names.insert(number, name);
+    }
+    names.get(number).copied().unwrap_or_default()
+}
+
+/// Not `(below main)` or an address: what callgrind writes where it knows no name.
+fn is_symbol(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+}
+
+/// The name without what changes from build to build: hashes, clone numbers, callgrind's mark of recursion.
+fn glob(name: &str) -> String {
+    let name = name.split_once('\'').map_or(name, |(name, _)| name);
+    let name = name.split_once(".llvm.").map_or(name, |(name, _)| name);
+    if let Some((path, _)) = name.strip_prefix("_ZN").and_then(|rest| rest.rsplit_once("17h")) {
+        return format!("_ZN{path}17h*");
+    }
+    if !name.starts_with("_R") {
+        return name.to_owned();
+    }
+    // the newer mangling: a crate's hash stands between `Cs` and `_`
+    let mut parts = name.split("Cs");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |glob, part| match part.split_once('_') {
+        Some((hash, rest)) if hash.chars().all(|letter| letter.is_ascii_alphanumeric()) => format!("{glob}Cs*_{rest}"),
+        _ => format!("{glob}Cs{part}"),
+    })
+}
