@@ -36,6 +36,10 @@ e2e: tools release ## Only the end-to-end tests; choose some by ARGS='-k redis'
 oracle: ## The byte oracle: raw messages through the proxy, judged by a strict reader
 	cargo test --test oracle -- --nocapture
 
+.PHONY: soak
+soak: release ## The behaviour contract in its long form, about an hour; `make test` runs the short one. ARGS='idle' chooses
+	CONTRACT=full SIDECAR_BIN="$(abspath $(SIDECAR))" cargo test --test contract -- --test-threads 1 --nocapture $(ARGS)
+
 .PHONY: chart
 chart: ## Lint, render and validate the Helm chart
 	$(PYTHON) -m pytest tests/chart $(ARGS)

@@ -31,3 +31,8 @@ mod telemetry_shutdown;
 mod telemetry_spans;
 mod telemetry_tls;
 mod telemetry_tls_settings;
+
+/// The program that is tried.
+fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_content-factory-sidecar")
+}

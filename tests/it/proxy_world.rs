@@ -76,7 +76,16 @@ impl Application {
                 "/cut" => return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this").await,
                 "/garbage" => return stream.write_all(b"this is not HTTP\r\n\r\n").await,
                 "/vanish" => return Ok(()),
+                "/cut/chunked" => {
+                    let part = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+                    return stream.write_all(part).await;
+                }
+                // says nothing, until the other side has had enough
+                "/never" => return stream.read(&mut [0; 16]).await.map(|_| ()),
+                "/missing" => stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await?,
+                "/error" => stream.write_all(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n").await?,
                 "/endless" => return endless(&mut stream).await,
+                "/events/endless" => return endless_events(&mut stream).await,
                 "/events" => events(&mut stream).await?,
                 "/socket" => return echo(&mut stream).await,
                 "/late" => {
@@ -118,6 +127,15 @@ async fn events(stream: &mut TcpStream) -> std::io::Result<()> {
         tokio::task::yield_now().await;
     }
     Ok(())
+}
+
+async fn endless_events(stream: &mut TcpStream) -> std::io::Result<()> {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head).await?;
+    loop {
+        stream.write_all(b"8\r\ndata: 1\n\r\n").await?;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 async fn echo(stream: &mut TcpStream) -> std::io::Result<()> {

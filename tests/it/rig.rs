@@ -27,7 +27,7 @@ pub(crate) struct Sidecar {
 
 /// A command with the binary's path, a clean environment and its own folder to stand in.
 pub(crate) fn command(folder: &TempDir) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_content-factory-sidecar"));
+    let mut command = Command::new(crate::binary());
     command.env_clear().current_dir(folder.path()).stdin(Stdio::null()).kill_on_drop(true);
     command
 }
@@ -52,7 +52,7 @@ impl Sidecar {
     pub(crate) async fn start_after(word: &str, upstream: SocketAddr) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", &format!(r#"{word} && exec "$0" "$@""#), env!("CARGO_BIN_EXE_content-factory-sidecar")]);
+        command.args(["-c", &format!(r#"{word} && exec "$0" "$@""#)]).arg(crate::binary());
         command.env_clear().current_dir(folder.path()).stdin(Stdio::null()).kill_on_drop(true);
         Self::start_by((command, folder), upstream, &[], &[]).await
     }
@@ -65,7 +65,10 @@ impl Sidecar {
     ) -> Self {
         let upstream = format!("http://{upstream}");
         // nothing listens on port 1: telemetry that is not looked at must not disturb
-        command.args(["run", "--upstream", &upstream, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["run", "--upstream", &upstream, "--admin", "127.0.0.1:0"]);
+        if !arguments.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         let is_told = environment.iter().any(|(name, _)| *name == "OTEL_EXPORTER_OTLP_ENDPOINT");
         if !is_told && !arguments.contains(&"--otlp") {
             command.args(["--otlp", "http://127.0.0.1:1"]);
@@ -119,9 +122,14 @@ impl Sidecar {
         std::fs::read_to_string(self.folder.path().join(LOG)).expect("its log can be read")
     }
 
+    /// Its number among the processes.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Memory that it holds, in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
-        let pid = self.child.id().expect("it runs");
+        let pid = self.pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel tells it");
         line.trim().trim_end_matches(" kB").parse().expect("a number")

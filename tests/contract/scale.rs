@@ -1,0 +1,20 @@
+//! How much is done: a short form for every day, a long one on demand.
+
+/// The first number in the short form, the second with `CONTRACT=full`.
+pub(crate) fn scaled<T>(short: T, full: T) -> T {
+    match std::env::var("CONTRACT").as_deref() {
+        Ok("full") => full,
+        Ok("short") | Err(_) => short,
+        Ok(other) => panic!("CONTRACT is {other:?}, expected `short` or `full`"),
+    }
+}
+
+/// The seed of this run, which is printed: `CONTRACT_SEED` repeats another one.
+pub(crate) fn seed() -> u64 {
+    let seed = std::env::var("CONTRACT_SEED").map_or_else(
+        |_| fastrand::u64(..),
+        |text| text.parse().unwrap_or_else(|_| panic!("CONTRACT_SEED is {text:?}, expected a number")),
+    );
+    println!("CONTRACT_SEED={seed}");
+    seed
+}
