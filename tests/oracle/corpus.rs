@@ -214,6 +214,8 @@ fn repeated(bytes: &mut Vec<u8>, escape: &str, place: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
 
     #[test]
@@ -232,14 +234,21 @@ mod tests {
     }
 
     #[test]
-    fn the_corpus_is_as_large_as_promised_and_names_each_entry_once() {
-        for (folder, least) in [("requests", 200), ("responses", 60)] {
+    fn the_corpus_is_as_large_as_promised_and_says_nothing_twice() {
+        for (folder, least, lawful) in [("requests", 600, 250), ("responses", 150, 80)] {
             let entries = load(folder);
             assert!(entries.len() >= least, "{folder}: {}, expected at least {least}", entries.len());
-            let mut names: Vec<_> = entries.iter().map(|entry| (&entry.class, &entry.name)).collect();
-            names.sort();
-            names.dedup();
-            assert_eq!(names.len(), entries.len(), "{folder}: a name is given twice within a class");
+            let forwarded = entries.iter().filter(|entry| entry.kind == Kind::Lawful).count();
+            assert!(forwarded >= lawful, "{folder}: {forwarded} lawful, expected at least {lawful}");
+            let mut names = BTreeSet::new();
+            let mut exchanges = BTreeMap::new();
+            for entry in &entries {
+                assert!(!entry.rfc.is_empty(), "{folder}: {} has no section", entry.name);
+                assert!(names.insert((&entry.class, &entry.name)), "{folder}: {} twice in its class", entry.name);
+                let bytes = format!("{:?} {:?} {}", entry.steps, entry.end, entry.ask);
+                let other = exchanges.insert(bytes, &entry.name);
+                assert!(other.is_none(), "{folder}: {} is {} again", entry.name, other.unwrap_or(&entry.name));
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::requests::Request;
 use crate::responses::Response;
 
 /// Fields of one hop (9110 §7.6.1, §11.7), and framing, which each hop writes anew.
-const HOP: [&str; 9] = [
+const HOP: [&str; 10] = [
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -13,6 +13,7 @@ const HOP: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
     "trailer",
+    "proxy-authenticate",
     "proxy-authorization",
     "content-length",
 ];

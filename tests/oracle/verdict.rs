@@ -235,9 +235,13 @@ impl View<'_> {
 
     /// How many requests stand before the one that must be refused.
     fn offending(&self) -> usize {
+        let no_method = |request: &Request| request.method == b"CONNECT" || request.method == b"TRACE";
+        if let Some(at) = self.sent.requests.iter().position(no_method) {
+            return at;
+        }
         match &self.sent.stop {
             Stop::Bad(_) => self.sent.requests.len(),
-            // It parses, and is refused for what it means (CONNECT, an expectation): the last of the entry.
+            // It parses, and is refused for what it means (an expectation, a limit): the last of the entry.
             _ => self.sent.requests.iter().filter(|request| request.target != FOLLOWER).count().saturating_sub(1),
         }
     }
