@@ -32,6 +32,10 @@ test-fast: ## Unit tests and the architecture, in seconds
 e2e: tools release ## Only the end-to-end tests; choose some by ARGS='-k redis'
 	SIDECAR_BIN="$(abspath $(SIDECAR))" $(PYTHON) -m pytest tests/e2e $(ARGS)
 
+.PHONY: checklist
+checklist: ## The 34 points of a correct proxy, over raw sockets; choose one by ARGS=point_08
+	cargo test --test checklist -- $(ARGS)
+
 .PHONY: oracle
 oracle: ## The byte oracle: raw messages through the proxy, judged by a strict reader
 	cargo test --test oracle -- --nocapture

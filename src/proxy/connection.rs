@@ -109,9 +109,6 @@ impl<S: RequestSink> ClientSide<S> {
     }
 
     fn look_for_head(&mut self, wait: &mut HeadWait) -> Option<Result<Option<usize>, Refusal>> {
-        if !wait.begun {
-            (wait.begun, wait.until) = (true, None);
-        }
         if !wait.skipped_blank {
             match self.inbox.filled() {
                 [b'\r'] => return None,
@@ -119,6 +116,12 @@ impl<S: RequestSink> ClientSide<S> {
                 _ => {}
             }
             wait.skipped_blank = true;
+            if self.inbox.is_empty() {
+                return None; // behind a body some clients send an empty line: it begins no head
+            }
+        }
+        if !wait.begun {
+            (wait.begun, wait.until) = (true, None);
         }
         let limits = &self.worker.config.limits;
         let limits = ScanLimits { line: limits.request_line_bytes, head: limits.head_bytes };

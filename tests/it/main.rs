@@ -19,6 +19,7 @@ mod proxy_requests;
 mod proxy_room;
 mod proxy_slow;
 mod proxy_world;
+mod raw;
 mod rig;
 mod start;
 mod telemetry_certificates;

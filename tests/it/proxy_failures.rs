@@ -11,7 +11,8 @@ use content_factory_sidecar::model::request::{
 use content_factory_sidecar::proxy;
 use serde_json::{Value, json};
 
-use crate::proxy_room::{Ledger, PATIENCE, Room, config, echo, origin};
+use crate::proxy_room::{Ledger, Room, config, echo};
+use crate::raw::{PATIENCE, origin};
 
 /// An address where nothing listens.
 fn nowhere() -> SocketAddr {
@@ -114,7 +115,7 @@ fn a_broken_answer_never_looks_whole() {
     for head in ["Content-Length: 100\r\n", "Transfer-Encoding: chunked\r\n"] {
         let room = Room::start(origin(move |_, mut client| {
             client.try_message();
-            client.send(&format!("HTTP/1.1 200 OK\r\n{head}\r\n5\r\nhello\r\n"));
+            client.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n5\r\nhello\r\n"));
         }));
         let mut client = room.client();
         client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -154,12 +155,15 @@ fn with_half_close_a_client_that_only_stops_sending_is_answered() {
 fn a_body_that_is_cut_off_is_cut_off_at_the_application_too() {
     let (tell, told) = mpsc::channel();
     let room = Room::start(origin(move |_, mut client| {
-        tell.send(client.try_message().is_none()).expect("the test waits");
+        let record = client.record();
+        assert!(client.try_message().is_none(), "half a body");
+        tell.send(record).expect("the test waits");
     }));
     let mut client = room.client();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel");
     client.stream.shutdown(Shutdown::Write).expect("still connected");
-    assert!(told.recv_timeout(Duration::from_secs(5)).expect("cut off"), "no final chunk");
+    let record = told.recv_timeout(Duration::from_secs(5)).expect("cut off");
+    assert!(record.lock().expect("nobody panicked").ends_with(b"\r\n\r\n3\r\nhel\r\n"), "no final chunk");
     assert_eq!(room.ledger.ended(1)[0].outcome, Outcome::ClientGone);
 }
 
@@ -276,7 +280,7 @@ fn a_tunnel_to_another_protocol_than_asked_for_is_none() {
     for fields in ["Upgrade: h2c", "Upgrade:: websocket", "Upgrade: websocket\r\nUpgrade: h2c", "Server: none"] {
         let room = Room::start(origin(move |_, mut client| {
             client.head();
-            client.send(&format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{fields}\r\n\r\nPOISON"));
+            client.send(format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{fields}\r\n\r\nPOISON"));
             client.rest();
         }));
         let mut client = room.client();

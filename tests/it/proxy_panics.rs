@@ -13,7 +13,8 @@ use content_factory_sidecar::model::request::{CutOff, Method, Outcome, RequestHe
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::proxy_room::{Ledger, PATIENCE, Room, config, echo, origin};
+use crate::proxy_room::{Ledger, Room, config, echo};
+use crate::raw::{PATIENCE, origin};
 
 /// Gets through `catch_unwind`.
 struct Bomb;
@@ -88,7 +89,7 @@ fn a_panic_in_the_task_of_a_connection_harms_no_other() {
     half.send("POST /2 HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhe");
     for method in ["DELETE", "PATCH", "DELETE", "PATCH"] {
         let mut hit = room.client();
-        hit.send(&format!("{method} /3 HTTP/1.1\r\nHost: h\r\n\r\n"));
+        hit.send(format!("{method} /3 HTTP/1.1\r\nHost: h\r\n\r\n"));
         assert!(hit.try_message().is_none(), "{method}: the connection ends without an answer");
     }
     half.send("llo");

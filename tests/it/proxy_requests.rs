@@ -3,7 +3,8 @@
 use content_factory_sidecar::model::request::{Outcome, RequestKind};
 use serde_json::json;
 
-use crate::proxy_room::{Room, echo, origin};
+use crate::proxy_room::{Room, echo};
+use crate::raw::origin;
 
 #[test]
 fn a_get_is_forwarded_answered_and_counted() {
@@ -36,10 +37,10 @@ fn bodies_pass_by_length_and_by_chunks() {
     let room = Room::start(echo());
     let mut client = room.client();
     let long = "x".repeat(200_000);
-    client.send(&format!("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{long}", long.len()));
+    client.send(format!("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{long}", long.len()));
     assert!(client.message().text().ends_with(&long));
     client.send("POST /b HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n");
-    client.send(&format!("{:x}\r\n{long}\r\n0\r\nEvil: 1\r\n\r\n", long.len()));
+    client.send(format!("{:x}\r\n{long}\r\n0\r\nEvil: 1\r\n\r\n", long.len()));
     let answer = client.message();
     assert!(answer.text().contains("Transfer-Encoding: chunked\r\n") && answer.text().ends_with(&format!("abc{long}")));
     let ended = room.ledger.ended(2);
@@ -65,7 +66,7 @@ fn a_caller_s_trace_goes_on() {
 fn pipelined_requests_are_answered_in_turn() {
     let room = Room::start(echo());
     let mut client = room.client();
-    client.send(&(0..20).map(|i| format!("GET /{i} HTTP/1.1\r\nHost: h\r\n\r\n")).collect::<String>());
+    client.send((0..20).map(|i| format!("GET /{i} HTTP/1.1\r\nHost: h\r\n\r\n")).collect::<String>());
     for i in 0..20 {
         assert!(client.message().text().starts_with(&format!("GET /{i} ")));
     }
