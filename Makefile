@@ -58,6 +58,10 @@ lint: ## Formatting and clippy
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
 
+.PHONY: deny
+deny: ## Licences, bans, sources and advisories of every crate; ARGS=advisories chooses
+	tests/deny.sh $(ARGS)
+
 .PHONY: docs
 docs: ## Rewrite the generated pages of docs/, and build the documentation of the code
 	cargo build --quiet
@@ -96,6 +100,7 @@ tools: ## Install what the tests need, outside the tree
 	tests/setup/python.sh > /dev/null
 	tests/setup/helm.sh > /dev/null
 	tests/setup/collector.sh > /dev/null
+	tests/setup/deny.sh > /dev/null
 
 .PHONY: requirements
 requirements: ## Resolve tests/e2e/requirements.in anew, with hashes
