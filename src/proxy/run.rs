@@ -149,10 +149,11 @@ impl Port {
             refuse(worker, &mut stream, &peer, cx);
             return;
         }
-        let connection = serve(Rc::clone(worker), stream, peer);
+        let worker = Rc::clone(worker);
         spawn(async move {
             let _guard = guard;
-            connection.await;
+            // made in here: a future that is moved into its task is kept there twice, and each idle connection pays
+            serve(worker, stream, peer).await;
         });
     }
 }

@@ -15,7 +15,13 @@ mod proxy_world;
 #[path = "../it/rig.rs"]
 mod rig;
 
+mod attack;
+mod bodies;
+mod body;
 mod counting;
+mod crowd;
+mod memory;
+mod origin;
 mod page;
 mod scale;
 

@@ -1,0 +1,193 @@
+//! Many connections that do little: idle ones cost next to nothing, slow ones hold up the application and nobody else.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::body;
+use crate::memory::{Memory, descriptors};
+use crate::origin::{Head, Origin, Site, Stream, connect, exporting, say};
+use crate::page;
+use crate::rig::{PATIENCE, Sidecar};
+use crate::scale::scaled;
+
+/// Of a body that a slow reader asks for.
+const BIG: u64 = 32_000_000;
+/// What the kernel's buffers between the application and one client may hold, by far.
+const BETWEEN: u64 = 16_000_000;
+
+/// Answers little at once, and much as fast as it is taken.
+#[derive(Default)]
+struct Library {
+    written: AtomicU64,
+    cut_off: AtomicU64,
+}
+
+impl Site for Library {
+    async fn answer(&self, head: &Head, stream: &mut Stream) -> std::io::Result<()> {
+        if head.path() != "/big" {
+            return say(stream, 200, "{}").await;
+        }
+        stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {BIG}\r\n\r\n").as_bytes()).await?;
+        let mut at = 0;
+        while at < BIG {
+            let piece = body::piece(at, BIG - at);
+            if let Err(error) = stream.write_all(piece).await {
+                self.cut_off.fetch_add(1, Ordering::Relaxed);
+                return Err(error);
+            }
+            at += piece.len() as u64;
+            self.written.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// One small request and its answer.
+async fn ask(stream: &mut Stream) -> std::io::Result<u16> {
+    stream.write_all(b"GET /small HTTP/1.1\r\nHost: h\r\n\r\n").await?;
+    let head = timeout(PATIENCE, Head::read(stream)).await.expect("an answer in time")?;
+    let head = head.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    stream.read_exact(&mut [0; 2]).await?;
+    Ok(head.status())
+}
+
+/// As many connections as both processes may have, up to 8,000; the sidecar takes no more than half of its descriptors.
+fn connections() -> usize {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard }).expect("up to the hard limit");
+    let most = usize::try_from(hard.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let connections = 8_000.min(most / 2 - 256);
+    assert!(connections >= 2_000, "{most} file descriptors allow for {connections} connections, expected 2,000");
+    connections
+}
+
+async fn active(sidecar: &Sidecar, wanted: usize) {
+    let is_reached = |_, page: &str| page::sum(page, "content_factory_proxy_connections_active", "") as usize == wanted;
+    sidecar.eventually("/metrics", is_reached).await;
+}
+
+/// Row 15: an idle connection holds at most 4 KiB, whether it was used before or not; the next one is served at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_idle_connections_cost_next_to_nothing() {
+    let count = connections();
+    let application = Origin::start(Arc::new(Library::default())).await;
+    let sidecar = exporting(&application).await;
+    for _ in 0..100 {
+        ask(&mut connect(sidecar.proxy).await.unwrap()).await.unwrap();
+    }
+    active(&sidecar, 0).await;
+    let (memory, before) = (Memory::watch(&sidecar), descriptors(&sidecar));
+    let mut idle = Vec::with_capacity(count);
+    for number in 0..count {
+        let stream = connect(sidecar.proxy).await.unwrap();
+        let mut stream = BufReader::with_capacity(512, stream.into_inner());
+        if number % 2 == 0 {
+            assert_eq!(ask(&mut stream).await.unwrap(), 200);
+        }
+        idle.push(stream);
+    }
+    active(&sidecar, count).await;
+    let bytes = memory.growth_kib() * 1024 / count as u64;
+    println!("{count} idle connections: {bytes} bytes each, {} KiB more at the highest", memory.peak_growth_kib());
+    assert!(bytes <= 4 << 10, "{bytes} bytes for each of {count} connections");
+    let started = Instant::now();
+    assert_eq!(ask(&mut connect(sidecar.proxy).await.unwrap()).await.unwrap(), 200);
+    println!("the next one was served after {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(1), "the next one had to wait for {:?}", started.elapsed());
+    for stream in idle.iter_mut().step_by(97) {
+        assert_eq!(ask(stream).await.unwrap(), 200, "an idle connection is as good as a new one");
+    }
+    drop(idle);
+    active(&sidecar, 0).await;
+    // kept connections to the application age out
+    let deadline = Instant::now() + PATIENCE;
+    while descriptors(&sidecar) > before + 4 {
+        assert!(Instant::now() < deadline, "{} descriptors, {before} before", descriptors(&sidecar));
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A client whose kernel takes little, so that what it does not read waits further up.
+async fn narrow(proxy: SocketAddr) -> std::io::Result<Stream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(4 << 10)?;
+    let mut stream = BufReader::with_capacity(1 << 10, socket.connect(proxy).await?);
+    stream.write_all(b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n").await?;
+    let head = timeout(PATIENCE, Head::read(&mut stream)).await.expect("an answer in time")?.expect("an answer");
+    assert_eq!(head.status(), 200);
+    Ok(stream)
+}
+
+/// Reads a KiB now and then; gives the bytes read.
+async fn dawdle(mut stream: Stream, until: Instant) -> std::io::Result<(Stream, u64)> {
+    let (mut read, mut bytes) = (0, [0; 1 << 10]);
+    while Instant::now() < until {
+        let count = stream.read_exact(&mut bytes).await?;
+        assert!(bytes[..] == *body::piece(read, count as u64), "other bytes than were sent");
+        read += count as u64;
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok((stream, read))
+}
+
+/// Row 16: memory grows by at most 128 KiB for each slow reader, the application has to wait, nobody else does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_readers_slow_the_application_and_nobody_else() {
+    let (count, seconds) = (scaled(50, 200), scaled(3, 30));
+    let library = Arc::new(Library::default());
+    let application = Origin::start(Arc::clone(&library)).await;
+    let sidecar = Sidecar::start(application.address, &[], &[]).await;
+    let mut other = connect(sidecar.proxy).await.unwrap();
+    assert_eq!(ask(&mut other).await.unwrap(), 200);
+    let memory = Memory::watch(&sidecar);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let mut readers = JoinSet::new();
+    for _ in 0..count {
+        readers.spawn(dawdle(narrow(sidecar.proxy).await.unwrap(), until));
+    }
+    let (mut served, mut slowest) = (0, Duration::ZERO);
+    while Instant::now() < until {
+        let started = Instant::now();
+        assert_eq!(ask(&mut other).await.unwrap(), 200);
+        (served, slowest) = (served + 1, slowest.max(started.elapsed()));
+        sleep(Duration::from_millis(5)).await;
+    }
+    let mut halfway = Vec::new();
+    while let Some(reader) = readers.join_next().await {
+        halfway.push(reader.unwrap().unwrap());
+    }
+    let (written, grown) = (library.written.load(Ordering::Relaxed), memory.peak_growth_kib());
+    println!("{count} slow readers: {grown} KiB more, {written} bytes taken; {served} others, the slowest {slowest:?}");
+    assert!(grown <= count * 128, "{grown} KiB more for {count} slow readers");
+    assert!(written < count * BETWEEN, "the application wrote {written} bytes for readers that do not read");
+    assert!(served >= 20 && slowest < Duration::from_secs(2), "{served} others, the slowest {slowest:?}");
+    let whole = halfway.pop().expect("readers");
+    assert_eq!(the_rest(whole).await.unwrap(), BIG, "who reads on gets all of it");
+    drop(halfway);
+    let left = count - 1;
+    let page = page::settled(&sidecar, served + 1 + count).await;
+    let gone = page::tally(&page).into_iter().find(|((_, _, reason), _)| reason == "client_gone");
+    assert_eq!(gone.map(|(_, count)| count), Some(left));
+    assert_eq!(library.cut_off.load(Ordering::Relaxed), left, "the application is told of each that left");
+}
+
+/// Reads a body on from where it was; gives its length.
+async fn the_rest((mut stream, read): (Stream, u64)) -> std::io::Result<u64> {
+    let mut at = read;
+    let mut bytes = vec![0; 32 << 10];
+    while at < BIG {
+        let count = stream.read(&mut bytes).await?;
+        assert!(count > 0, "the body ends after {at} bytes");
+        assert!(bytes[..count] == *body::piece(at, count as u64), "other bytes than were sent, at {at}");
+        at += count as u64;
+    }
+    Ok(at)
+}

@@ -1,0 +1,40 @@
+//! What the sidecar holds: memory and file descriptors, as the kernel counts them.
+
+use crate::rig::Sidecar;
+
+/// Memory of a sidecar since a moment.
+pub(crate) struct Memory {
+    pid: u32,
+    before_kib: u64,
+}
+
+impl Memory {
+    /// From now on.
+    pub(crate) fn watch(sidecar: &Sidecar) -> Self {
+        let pid = sidecar.pid();
+        // 5 forgets the highest value so far: proc(5)
+        std::fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("a child of ours");
+        Self { pid, before_kib: line(pid, "VmRSS:") }
+    }
+
+    /// KiB by which the highest value since then is above the first.
+    pub(crate) fn peak_growth_kib(&self) -> u64 {
+        line(self.pid, "VmHWM:").saturating_sub(self.before_kib)
+    }
+
+    /// KiB by which it is above the first now.
+    pub(crate) fn growth_kib(&self) -> u64 {
+        line(self.pid, "VmRSS:").saturating_sub(self.before_kib)
+    }
+}
+
+fn line(pid: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let value = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel tells it");
+    value.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Open file descriptors.
+pub(crate) fn descriptors(sidecar: &Sidecar) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", sidecar.pid())).expect("it runs").count()
+}
