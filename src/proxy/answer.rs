@@ -26,7 +26,7 @@ impl Answer {
     /// To a request that the application never sees.
     pub(crate) fn refusal(refusal: Refusal) -> Self {
         let message = match refusal {
-            Refusal::Malformed => "the request is not valid HTTP/1.1",
+            Refusal::Malformed => "the request is not valid HTTP",
             Refusal::MethodNotAllowed => "CONNECT and TRACE are not served here",
             Refusal::HeaderTimeout => "the head of the request did not arrive in time",
             Refusal::BodyTimeout => "the body of the request stopped for longer than proxy.timeouts.body_idle",
@@ -39,7 +39,7 @@ impl Answer {
             Refusal::UnknownCoding => "no transfer coding is known but chunked",
             Refusal::Loop => "the request has come through this proxy before",
             Refusal::Overload => "too many connections or requests at once",
-            Refusal::VersionNotSupported => "this port speaks HTTP/1.0 and HTTP/1.1",
+            Refusal::VersionNotSupported => "this port speaks HTTP/1.0, HTTP/1.1, and HTTP/2 by prior knowledge",
         };
         let retry_after = (refusal == Refusal::Overload).then_some(1);
         Self { status: refusal.status(), kind: refusal.label(), message, retry_after }

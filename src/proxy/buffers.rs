@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// The size of a buffer; a head that does not fit makes its own one larger.
 pub(crate) const BUFFER_BYTES: usize = 16 << 10;
@@ -131,7 +130,10 @@ impl Inbox {
     }
 
     /// Reads once what the socket has; 0 at its end. There must be room.
-    pub(crate) fn poll_fill(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_fill<R>(&mut self, stream: &mut R, cx: &mut Context<'_>) -> Poll<io::Result<usize>>
+    where
+        R: AsyncRead + Unpin,
+    {
         if self.end == self.bytes.len() && self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
@@ -173,7 +175,10 @@ impl Outbox {
     }
 
     /// Writes as much as the socket takes; ready when all is written. See `written` for its progress.
-    pub(crate) fn poll_flush(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush<W>(&mut self, stream: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        W: AsyncWrite + Unpin,
+    {
         while self.written < self.bytes.len() {
             let count = ready!(Pin::new(&mut *stream).poll_write(cx, &self.bytes[self.written..]))?;
             if count == 0 {

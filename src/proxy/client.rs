@@ -13,25 +13,25 @@ use crate::proxy::timers::Deadline;
 use crate::proxy::worker::Worker;
 
 /// The client's side.
-pub(crate) struct ClientSide<S: RequestSink> {
+pub(crate) struct ClientSide<S: RequestSink, W = TcpStream> {
     pub(crate) worker: Rc<Worker<S>>,
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: W,
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Outbox,
     pub(crate) deadline: Deadline,
     pub(crate) peer: Peer,
 }
 
-impl<S: RequestSink> ClientSide<S> {
+impl<S: RequestSink, W> ClientSide<S, W> {
     /// A client that has just come, without buffers until it sends.
-    pub(crate) fn new(worker: Rc<Worker<S>>, stream: TcpStream, peer: Peer) -> Self {
+    pub(crate) fn new(worker: Rc<Worker<S>>, stream: W, peer: Peer) -> Self {
         let deadline = Deadline::new(&worker.timers);
         Self { worker, stream, inbox: Inbox::default(), outbox: Outbox::default(), deadline, peer }
     }
 }
 
 /// Its buffers go back to the worker, however it ends.
-impl<S: RequestSink> Drop for ClientSide<S> {
+impl<S: RequestSink, W> Drop for ClientSide<S, W> {
     fn drop(&mut self) {
         self.worker.buffers.take_inbox(&mut self.inbox);
         self.worker.buffers.take_outbox(&mut self.outbox);

@@ -19,6 +19,8 @@ pub struct Config {
     pub workers: usize,
     /// Whether it joins other listeners on the port.
     pub reuse_port: bool,
+    /// Whether clients may speak HTTP/2 at once, without an upgrade.
+    pub http2: bool,
     /// Sizes and numbers.
     pub limits: Limits,
     /// Deadlines.
@@ -107,6 +109,11 @@ impl Config {
                 "reuse_port",
                 false,
                 "joins a listener that is on the port already, for a handover; else it is an error",
+            ),
+            http2: section.section("http2").flag(
+                "enabled",
+                true,
+                "HTTP/2 in clear text by prior knowledge (h2c), translated for the application; `false` refuses it by 505",
             ),
             limits: Limits::read(&mut section.section("limits")),
             timeouts: Timeouts::read(&mut section.section("timeouts")),

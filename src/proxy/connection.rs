@@ -1,31 +1,32 @@
-//! A client's connection: one task that reads a head, serves the request, and begins again.
+//! Requests of a client's connection, one after the other: a head is waited for, the request is served.
+//!
+//! What carries the connection is no concern of it: a socket, or one stream of HTTP/2.
 
 use std::future::poll_fn;
-use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use crate::model::request::{Client, Method, Outcome, Protocol, Refusal, RequestSink, UpstreamFault};
 use crate::proxy::answer::{After, Answer};
 use crate::proxy::client::ClientSide;
 use crate::proxy::exchange::{Ended, Exchange, Hop};
-use crate::proxy::forwarded::Peer;
 use crate::proxy::head::fields::is_token;
 use crate::proxy::head::scan::{Scan, ScanFault, ScanLimits};
 use crate::proxy::in_flight::{Counting, Facts, HopFacts, InFlight};
 use crate::proxy::plan::{Plan, plan};
 use crate::proxy::timers::Tick;
 use crate::proxy::tunnel::Tunnel;
-use crate::proxy::worker::Worker;
+use crate::proxy::wire::Wire;
 
 /// What follows a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+pub(crate) enum Next {
+    /// Another request may come.
     Request,
+    /// The end.
     Close,
     /// Closed in two steps: bytes that still come in must not make the kernel throw our answer away.
     Linger,
@@ -37,29 +38,7 @@ enum Next {
 const LINGER: (Duration, usize) = (Duration::from_secs(1), 256 << 10);
 
 /// How long an idle connection may bring one more request when the process drains.
-const DRAIN_LINGER: Duration = Duration::from_secs(1);
-
-/// Serves a connection to its end.
-pub(crate) async fn serve<S: RequestSink>(worker: Rc<Worker<S>>, stream: TcpStream, peer: Peer) {
-    let _ = stream.set_nodelay(true); // a socket that refuses it is slower, not wrong
-    let mut connection = ClientSide::new(worker, stream, peer);
-    loop {
-        let next = match connection.next_head().await {
-            Ok(Some(length)) => connection.request(length).await,
-            Ok(None) => return,
-            Err(refusal) => connection.refuse(refusal).await,
-        };
-        match next {
-            Next::Request => {}
-            Next::Close => return,
-            Next::Linger => return connection.linger().await,
-            Next::Break => {
-                let _ = connection.stream.set_zero_linger(); // without it the client still sees an end
-                return;
-            }
-        }
-    }
-}
+pub(crate) const DRAIN_LINGER: Duration = Duration::from_secs(1);
 
 /// A head that is being waited for.
 #[derive(Debug, Default)]
@@ -71,9 +50,9 @@ struct HeadWait {
     skipped_blank: bool,
 }
 
-impl<S: RequestSink> ClientSide<S> {
+impl<S: RequestSink, W: Wire> ClientSide<S, W> {
     /// The length of the next head; `None` when the client is done.
-    async fn next_head(&mut self) -> Result<Option<usize>, Refusal> {
+    pub(crate) async fn next_head(&mut self) -> Result<Option<usize>, Refusal> {
         let mut wait = HeadWait::default();
         poll_fn(|cx| self.poll_head(&mut wait, cx)).await
     }
@@ -155,8 +134,9 @@ impl<S: RequestSink> ClientSide<S> {
         Poll::Pending
     }
 
-    async fn request(&mut self, length: usize) -> Next {
-        let mut plan = match plan(&self.worker, &self.peer, &mut self.inbox, length) {
+    /// Serves the request whose head has this length.
+    pub(crate) async fn request(&mut self, length: usize) -> Next {
+        let mut plan = match plan(&self.worker, &self.peer, (&mut self.inbox, length), W::CARRIES) {
             Ok(plan) => plan,
             Err(refusal) => return self.refuse(refusal).await,
         };
@@ -275,10 +255,11 @@ impl<S: RequestSink> ClientSide<S> {
     }
 
     /// Refuses what never became a request of the application.
-    async fn refuse(&mut self, refusal: Refusal) -> Next {
+    pub(crate) async fn refuse(&mut self, refusal: Refusal) -> Next {
         self.worker.counters.refuse(refusal);
         let address = self.peer.address;
-        let facts = Facts::unknown(Client { peer: address, address: address.ip() });
+        let mut facts = Facts::unknown(Client { peer: address, address: address.ip() });
+        facts.protocol = W::CARRIES.unwrap_or(facts.protocol);
         let in_flight = InFlight::begin(&self.worker, facts, Counting::Counted);
         let answer = Answer::refusal(refusal);
         // not understood, but no answer to HEAD has a body (RFC 9110, section 9.3.2)
@@ -320,7 +301,7 @@ impl<S: RequestSink> ClientSide<S> {
     }
 
     /// Ends our side and reads on for a moment, so that the client gets to read the answer.
-    async fn linger(mut self) {
+    pub(crate) async fn linger(mut self) {
         if self.stream.shutdown().await.is_err() {
             return;
         }

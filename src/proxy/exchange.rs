@@ -19,6 +19,7 @@ use crate::proxy::head::write::{self, ConnectionWord, Reply};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::plan::Plan;
 use crate::proxy::waits::{Wait, Waits};
+use crate::proxy::wire::Wire;
 
 /// The application's side.
 #[derive(Debug)]
@@ -78,8 +79,8 @@ enum Stage {
 }
 
 /// A request on its way, and its answer back.
-pub(crate) struct Exchange<'c, S: RequestSink> {
-    client: &'c mut ClientSide<S>,
+pub(crate) struct Exchange<'c, S: RequestSink, W: Wire> {
+    client: &'c mut ClientSide<S, W>,
     plan: &'c mut Plan<S>,
     hop: Option<Hop>,
     stage: Stage,
@@ -98,9 +99,9 @@ pub(crate) struct Exchange<'c, S: RequestSink> {
     moved: bool,
 }
 
-impl<'c, S: RequestSink> Exchange<'c, S> {
+impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
     /// Ready to send what the plan holds.
-    pub(crate) fn new(client: &'c mut ClientSide<S>, plan: &'c mut Plan<S>, hop: Hop) -> Self {
+    pub(crate) fn new(client: &'c mut ClientSide<S, W>, plan: &'c mut Plan<S>, hop: Hop) -> Self {
         Self {
             client,
             plan,
@@ -534,7 +535,7 @@ impl<'c, S: RequestSink> Exchange<'c, S> {
 /// How long a client waits for 100 (Continue) from the application before it gets ours.
 const CONTINUE_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
 
-impl<S: RequestSink> Drop for Exchange<'_, S> {
+impl<S: RequestSink, W: Wire> Drop for Exchange<'_, S, W> {
     fn drop(&mut self) {
         self.note_bytes();
         if let Some(mut hop) = self.hop.take() {

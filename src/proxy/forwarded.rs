@@ -9,7 +9,7 @@ use crate::proxy::head::fields::Field;
 use crate::proxy::head::request::Request;
 
 /// The other end of a client's connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// Whether its forwarding fields and its sampled flag are believed.

@@ -1,7 +1,8 @@
 //! The data path: listeners, connections to the application, timers, admission.
 //!
 //! HTTP/1.1 by an engine of our own: a head is validated and written anew, bodies pass by their validated framing,
-//! so what was not understood is never passed on. Deliberately absent: buffering of bodies, retries of anything
+//! so what was not understood is never passed on. A client that speaks HTTP/2 is translated for the same engine, stream by
+//! stream. Deliberately absent: buffering of bodies, retries of anything
 //! that may have had an effect, locks shared between workers, and any knowledge of what is done with a record.
 //!
 //! Each worker is one thread with its own listener, pool, timers and sink; nothing on it needs `Send`.
@@ -19,16 +20,19 @@ mod exchange;
 mod forwarded;
 mod framing;
 mod head;
+mod http2;
 mod ids;
 mod in_flight;
 mod listener;
 mod plan;
 mod pool;
 mod run;
+mod serve;
 mod timers;
 mod tunnel;
 mod upstream;
 mod waits;
+mod wire;
 mod worker;
 
 use std::cell::RefCell;

@@ -53,16 +53,21 @@ impl<S: RequestSink> Plan<S> {
 
 /// Judges the head of this length at the front of the inbox, and consumes it.
 ///
+/// `carried` is the client's protocol where the head only translates it.
+///
 /// # Errors
 /// The reason to refuse it; nothing is consumed then, and nothing counted.
 pub(crate) fn plan<S: RequestSink>(
     worker: &Rc<Worker<S>>,
     peer: &Peer,
-    inbox: &mut Inbox,
-    length: usize,
+    (inbox, length): (&mut Inbox, usize),
+    carried: Option<Protocol>,
 ) -> Result<Plan<S>, Refusal> {
     let mut room = storage();
-    let request = parse(&inbox.filled()[..length], &mut room)?;
+    let mut request = parse(&inbox.filled()[..length], &mut room)?;
+    if let Some(protocol) = carried {
+        request.protocol = protocol;
+    }
     check(worker, &request)?;
     let mut out = Outbox::default();
     worker.buffers.lend_outbox(&mut out);

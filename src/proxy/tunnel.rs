@@ -5,18 +5,16 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
-
 use crate::model::request::RequestSink;
 use crate::proxy::buffers::{Buffers, Inbox};
 use crate::proxy::client::ClientSide;
 use crate::proxy::exchange::Hop;
 use crate::proxy::timers::{NEVER, Tick};
+use crate::proxy::wire::Wire;
 
 /// Two streams of bytes.
-pub(crate) struct Tunnel<'c, S: RequestSink> {
-    client: &'c mut ClientSide<S>,
+pub(crate) struct Tunnel<'c, S: RequestSink, W: Wire> {
+    client: &'c mut ClientSide<S, W>,
     hop: Hop,
     up: Flow,
     down: Flow,
@@ -40,9 +38,9 @@ enum FlowState {
     Closed,
 }
 
-impl<'c, S: RequestSink> Tunnel<'c, S> {
+impl<'c, S: RequestSink, W: Wire> Tunnel<'c, S, W> {
     /// A tunnel; bytes that have already come are part of it.
-    pub(crate) fn new(client: &'c mut ClientSide<S>, hop: Hop) -> Self {
+    pub(crate) fn new(client: &'c mut ClientSide<S, W>, hop: Hop) -> Self {
         Self { client, hop, up: Flow::default(), down: Flow::default(), half_closed_until: NEVER }
     }
 
@@ -84,8 +82,8 @@ impl Flow {
     fn poll(
         &mut self,
         buffers: &Buffers,
-        (from, inbox): (&mut TcpStream, &mut Inbox),
-        to: &mut TcpStream,
+        (from, inbox): (&mut impl Wire, &mut Inbox),
+        to: &mut impl Wire,
         cx: &mut Context<'_>,
     ) -> Result<FlowState, Broken> {
         while self.state != FlowState::Closed {
@@ -115,7 +113,7 @@ impl Flow {
     fn poll_read(
         &mut self,
         buffers: &Buffers,
-        (from, inbox): (&mut TcpStream, &mut Inbox),
+        (from, inbox): (&mut impl Wire, &mut Inbox),
         cx: &mut Context<'_>,
     ) -> Result<bool, Broken> {
         if !inbox.is_lent() {

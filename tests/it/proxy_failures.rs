@@ -42,7 +42,7 @@ fn malformed_requests_are_refused_closed_and_counted_without_reaching_the_applic
         ("CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n", Refusal::MethodNotAllowed),
         ("GET / HTTP/1.1\r\nHost: h\r\nExpect: x\r\n\r\n", Refusal::ExpectationFailed),
         ("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Refusal::UnknownCoding),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Refusal::VersionNotSupported),
+        ("PRI * HTTP/2.0\r\n\r\nSX\r\n\r\n", Refusal::VersionNotSupported),
         (&long, Refusal::TargetTooLong),
         (&large, Refusal::HeadTooLarge),
     ];

@@ -55,8 +55,12 @@ pub(crate) fn request(request: &Request<'_, '_>, add: &Additions<'_>, out: &mut 
         }
     }
     if let Some(via) = &add.config.via {
-        let version = if request.protocol == Protocol::Http10 { &b"1.0 "[..] } else { b"1.1 " };
-        for part in [b"Via: ", version, via.as_bytes(), b"\r\n"] {
+        let version = match request.protocol {
+            Protocol::Http10 => "1.0",
+            Protocol::Http11 => "1.1",
+            Protocol::Http2 => "2.0",
+        };
+        for part in ["Via: ", version, " ", via, "\r\n"].map(str::as_bytes) {
             out.extend_from_slice(part);
         }
     }

@@ -1,0 +1,35 @@
+//! What carries a client's bytes: its socket, or one stream of an HTTP/2 connection that behaves like one.
+//!
+//! Behind this seam both are HTTP/1.1, so that both are judged, forwarded, timed and counted by the same code.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::model::request::Protocol;
+
+/// A client's bytes, both ways.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin {
+    /// What the client speaks, where the bytes are a translation; `None` where they tell it themselves.
+    const CARRIES: Option<Protocol>;
+
+    /// Ready when a read would not wait; needs no buffer.
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ends it in a way that shows the client that its answer is not whole.
+    fn break_off(&mut self);
+}
+
+impl Wire for TcpStream {
+    const CARRIES: Option<Protocol> = None;
+
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_read_ready(self, cx)
+    }
+
+    fn break_off(&mut self) {
+        let _ = self.set_zero_linger(); // without it the client still sees an end
+    }
+}
