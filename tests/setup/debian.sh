@@ -27,7 +27,7 @@ has() {
     initdb) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null ;;
     nginx) command -v nginx >/dev/null || test -x /usr/sbin/nginx ;;
     python3-venv) python3 -c 'import venv, ensurepip' 2>/dev/null ;;
-    *) command -v "$1" >/dev/null ;;
+    *) type -P "$1" >/dev/null ;; # a file: the shell has a `kill` of its own, programs need one to run
     esac
 }
 
