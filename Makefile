@@ -37,12 +37,16 @@ checklist: ## The 34 points of a correct proxy, over raw sockets; choose one by 
 	cargo test --test checklist -- $(ARGS)
 
 .PHONY: oracle
-oracle: ## The byte oracle: raw messages through the proxy, judged by a strict reader
+oracle: ## The byte oracle: raw messages through the proxy, judged by a strict reader; nginx and HAProxy beside it
 	cargo test --test oracle -- --nocapture
 
 .PHONY: soak
 soak: release ## The behaviour contract in its long form, about an hour; `make test` runs the short one. ARGS='idle' chooses
 	CONTRACT=full SIDECAR_BIN="$(abspath $(SIDECAR))" cargo test --test contract -- --test-threads 1 --nocapture $(ARGS)
+
+.PHONY: fuzz-oracle
+fuzz-oracle: ## Mutated messages through the proxy as long as asked, SECONDS=600 SEED=1; what fails is printed as a corpus entry
+	ORACLE_FUZZ_SECONDS=$(or $(SECONDS),600) ORACLE_SEED=$(or $(SEED),1) cargo test --test oracle -- --nocapture nothing_dirty
 
 .PHONY: chart
 chart: ## Lint, render and validate the Helm chart

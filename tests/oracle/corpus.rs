@@ -79,6 +79,58 @@ impl Entry {
         });
         sent.flatten().copied().collect()
     }
+
+    /// The entry as a file of the corpus has it, to be read, kept and run again.
+    pub(crate) fn text(&self) -> String {
+        let kind = match self.kind {
+            Kind::Lawful => "lawful",
+            Kind::MustRefuse => "must-refuse",
+            Kind::May => "may",
+        };
+        let end = match self.end {
+            End::Follow => "",
+            End::Close => " | end=close",
+            End::Wait => " | end=wait",
+        };
+        let mut text = format!("== {kind} | {} | {} | ask={}{end}\n", self.rfc, self.name, self.ask);
+        for step in &self.steps {
+            match step {
+                Step::Send(bytes) => lines(&mut text, bytes),
+                Step::Wait => text += "~ wait\n",
+            }
+        }
+        text
+    }
+}
+
+/// One line of text for each line of the message, so that it can be read.
+fn lines(text: &mut String, bytes: &[u8]) {
+    let mut rest = bytes;
+    while let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") {
+        *text += format!("> {}", escape(&rest[..end])).trim_end();
+        text.push('\n');
+        rest = &rest[end + 2..];
+    }
+    if !rest.is_empty() || bytes.is_empty() {
+        *text += &format!("| {}\n", escape(rest));
+    }
+}
+
+fn escape(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for (at, &byte) in bytes.iter().enumerate() {
+        match byte {
+            b'\r' => text += "\\r",
+            b'\n' => text += "\\n",
+            b'\t' => text += "\\t",
+            b'\\' => text += "\\\\",
+            // editors take blanks off the ends of lines
+            b' ' if at + 1 == bytes.len() => text += "\\s",
+            0x20..0x7f => text.push(char::from(byte)),
+            _ => text += &format!("\\x{byte:02x}"),
+        }
+    }
+    text
 }
 
 /// Reads every `.txt` of a folder under `tests/oracle/corpus`, in order of names.
@@ -231,6 +283,21 @@ mod tests {
         let expected = [Step::Send(b"A\tb\x01b\x01\r\n\r\n".to_vec()), Step::Wait, Step::Send(b"c ".to_vec())];
         assert_eq!(entry.steps, expected);
         assert_eq!(entry.bytes(), b"A\tb\x01b\x01\r\n\r\nc ");
+    }
+
+    #[test]
+    fn an_entry_is_written_as_it_is_read() {
+        for folder in ["requests", "responses"] {
+            for entry in load(folder) {
+                let again = &parse(&entry.text())[0];
+                assert_eq!(
+                    (&again.steps, again.end, &again.ask),
+                    (&entry.steps, entry.end, &entry.ask),
+                    "{}",
+                    entry.text()
+                );
+            }
+        }
     }
 
     #[test]

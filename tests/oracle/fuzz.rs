@@ -59,13 +59,13 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// From `ORACLE_FUZZ_SECONDS` and `ORACLE_SEED`, else ten seconds of seed 1.
+    /// From `ORACLE_FUZZ_SECONDS` and `ORACLE_SEED`, else half a minute of seed 1.
     pub(crate) fn from_environment() -> Self {
         let number = |name: &str, otherwise: u64| match std::env::var(name) {
             Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text}, expected a whole number")),
             Err(_) => otherwise,
         };
-        let time = Duration::from_secs(number("ORACLE_FUZZ_SECONDS", 10));
+        let time = Duration::from_secs(number("ORACLE_FUZZ_SECONDS", 30));
         Self { seed: number("ORACLE_SEED", 1), time, cases: u64::MAX }
     }
 
@@ -75,14 +75,15 @@ impl Budget {
     }
 }
 
-/// Runs mutated entries until the budget is used up; one text for each finding.
+/// Runs mutated entries until the budget is used up; for each finding what is wrong, and an entry for the corpus.
 pub(crate) fn run<J>(peer: PeerKind, corpus: &[Entry], budget: Budget, judge: J) -> Vec<String>
 where
     J: Fn(&Lane, &Entry) -> Judgement + Sync,
 {
     let small: Vec<&Entry> = corpus.iter().filter(|entry| entry.bytes().len() <= LARGEST).collect();
     let (next, findings) = (AtomicU64::new(0), Mutex::new(Vec::new()));
-    let until = Instant::now() + budget.time;
+    let started = Instant::now();
+    let until = started + budget.time;
     thread::scope(|scope| {
         for _ in 0..LANES {
             scope.spawn(|| {
@@ -96,18 +97,15 @@ where
                     let entry = mutated(&small, budget.seed, number);
                     let judgement = judge(&lane, &entry);
                     if !judgement.holds() {
-                        let bytes = entry.bytes().escape_ascii().to_string();
                         let faults = judgement.faults.join("; ");
-                        let text =
-                            format!("seed {} case {number} from {:?}: {faults}\n    {bytes}", budget.seed, entry.name);
-                        findings.lock().expect("not poisoned").push(text);
+                        findings.lock().expect("not poisoned").push(format!("# {faults}\n{}", entry.text()));
                     }
                 }
                 lane.assert_well();
             });
         }
     });
-    println!("seed {}: {} cases, {:?} s", budget.seed, next.into_inner(), budget.time.as_secs());
+    println!("seed {}: {} cases in {} s", budget.seed, next.into_inner(), started.elapsed().as_secs());
     findings.into_inner().expect("not poisoned")
 }
 
@@ -134,8 +132,13 @@ fn mutated(corpus: &[&Entry], seed: u64, number: u64) -> Entry {
     let mut entry = corpus[random.below(corpus.len())].clone();
     let mut bytes = entry.bytes();
     for _ in 0..=random.below(3) {
-        mutate(&mut bytes, &mut random);
+        if random.below(10) == 0 {
+            cross(&mut bytes, &corpus[random.below(corpus.len())].bytes(), &mut random);
+        } else {
+            mutate(&mut bytes, &mut random);
+        }
     }
+    entry.name = format!("seed {seed}, case {number}, from: {}", entry.name);
     entry.kind = Kind::May;
     entry.requests = None;
     entry.steps = vec![Step::Send(bytes)];
@@ -176,6 +179,15 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
         }
         _ => pad(bytes, at, random),
     }
+}
+
+/// Puts a line of another entry in.
+fn cross(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
+    if bytes.is_empty() || other.is_empty() {
+        return;
+    }
+    let target = line_at(bytes, random.below(bytes.len())).start;
+    insert(bytes, target, &other[line_at(other, random.below(other.len()))]);
 }
 
 /// Repeats one byte, as padding of numbers and names does.

@@ -1,4 +1,4 @@
-//! What is judged: the sidecar, nginx for comparison, or a relay that forwards blindly (to see the oracle fail).
+//! What is judged: the sidecar, nginx or HAProxy for comparison, or a relay that forwards blindly (to see the oracle fail).
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Sidecar,
     /// nginx as a reverse proxy, to check the harness and to compare.
     Nginx,
+    /// HAProxy as a reverse proxy, to compare.
+    HaProxy,
     /// Copies bytes: everything that is not clean comes out dirty.
     Relay,
 }
@@ -30,8 +32,9 @@ impl Kind {
         match std::env::var("ORACLE_PEER").as_deref() {
             Err(_) | Ok("" | "sidecar") => Self::Sidecar,
             Ok("nginx") => Self::Nginx,
+            Ok("haproxy") => Self::HaProxy,
             Ok("relay") => Self::Relay,
-            Ok(other) => panic!("ORACLE_PEER={other}, expected sidecar, nginx or relay"),
+            Ok(other) => panic!("ORACLE_PEER={other}, expected sidecar, nginx, haproxy or relay"),
         }
     }
 
@@ -41,6 +44,7 @@ impl Kind {
         match self {
             Self::Sidecar => sidecar(origin, folder),
             Self::Nginx => nginx(origin, folder),
+            Self::HaProxy => haproxy(origin, folder),
             Self::Relay => Peer { address: relay(origin), process: None, folder },
         }
     }
@@ -124,7 +128,7 @@ fn sidecar(origin: SocketAddr, folder: Folder) -> Peer {
 }
 
 fn nginx(origin: SocketAddr, folder: Folder) -> Peer {
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let address = free_port();
     let root = folder.0.display();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("{name}_temp_path {root}/{name};\n"))
@@ -135,23 +139,49 @@ fn nginx(origin: SocketAddr, folder: Folder) -> Peer {
          http {{ access_log off; {temporary}\
          upstream origin {{ server {origin}; keepalive 16; }}\n\
          map $http_upgrade $hop {{ default upgrade; '' ''; }}\n\
-         server {{ listen {address}; client_max_body_size 0; large_client_header_buffers 8 32k; location / {{\n\
-         proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Host $http_host;\n\
+         server {{ listen {address}; server_name nginx.example; client_max_body_size 0; large_client_header_buffers 8 32k; location / {{\n\
+         proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Host $host;\n\
          proxy_set_header Connection $hop; proxy_set_header Upgrade $http_upgrade;\n\
          proxy_request_buffering off; proxy_buffering off; }} }} }}\n"
     );
     let file = folder.0.join("nginx.conf");
     fs::write(&file, config).expect("a writable folder");
-    let process = Command::new("nginx")
-        .args(["-e", "stderr", "-c"])
-        .arg(&file)
-        .stderr(fs::File::create(folder.0.join("stderr")).expect("a writable folder"))
-        .spawn()
-        .expect("nginx is installed (apt-get install nginx-light)");
+    listening(address, Command::new("nginx").args(["-e", "stderr", "-c"]).arg(&file), folder)
+}
+
+fn haproxy(origin: SocketAddr, folder: Folder) -> Peer {
+    let address = free_port();
+    // A buffer that takes the corpus's large heads; all else as HAProxy has it.
+    let config = format!(
+        "global\n maxconn 256\n tune.bufsize 65536\n\
+         defaults\n mode http\n timeout connect 5s\n timeout client 20s\n timeout server 20s\n\
+         frontend proxy\n bind {address}\n default_backend application\n\
+         backend application\n server origin {origin}\n"
+    );
+    let file = folder.0.join("haproxy.cfg");
+    fs::write(&file, config).expect("a writable folder");
+    listening(address, Command::new("haproxy").args(["-db", "-f"]).arg(&file), folder)
+}
+
+/// Where programs are, those included that Debian keeps out of a user's PATH.
+pub(crate) fn path() -> String {
+    format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default())
+}
+
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port")
+}
+
+/// Starts somebody else's proxy and waits until it listens.
+fn listening(address: SocketAddr, command: &mut Command, folder: Folder) -> Peer {
+    let log = fs::File::create(folder.0.join("stderr")).expect("a writable folder");
+    let process = command.env("PATH", path()).stdout(Stdio::null()).stderr(log).spawn();
+    let process =
+        process.unwrap_or_else(|error| panic!("{command:?}: {error}, expected it installed: tests/setup/debian.sh"));
     let peer = Peer { address, process: Some(process), folder };
     let until = Instant::now() + START;
     while TcpStream::connect(address).is_err() {
-        assert!(Instant::now() < until, "nginx does not listen; it said:\n{}", peer.log());
+        assert!(Instant::now() < until, "{command:?} does not listen; it said:\n{}", peer.log());
         thread::park_timeout(Duration::from_millis(20));
     }
     peer

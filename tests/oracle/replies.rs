@@ -3,7 +3,7 @@
 use crate::client::Seen;
 use crate::corpus::{End, Entry, Kind};
 use crate::fidelity;
-use crate::grammar::{Grammar, Stop, members};
+use crate::grammar::{Field, Grammar, Stop, is, members};
 use crate::origin::FOLLOWER_BODY;
 use crate::responses::{self, Closing, Reading};
 use crate::verdict::{Demand, Judgement, Verdict};
@@ -112,7 +112,7 @@ fn dirt(reply: &Reply<'_>, played: &Reading, got: &Reading, next: &Reading) -> V
     }
     match got.finals.first() {
         Some(switched) if switched.status == 101 => {
-            let asked = reply.entry.ask == "websocket" && members(&switched.fields, "upgrade") == [b"websocket"];
+            let asked = reply.entry.ask == "websocket" && asked_for(&switched.fields);
             if !asked {
                 dirt.push("a change to a protocol that was not asked for".to_owned());
             }
@@ -126,6 +126,11 @@ fn dirt(reply: &Reply<'_>, played: &Reading, got: &Reading, next: &Reading) -> V
         dirt.push("bytes beyond the end of a response reached the next client".to_owned());
     }
     dirt
+}
+
+/// The one protocol that was asked for, in any case (9110 §7.8).
+fn asked_for(fields: &[Field]) -> bool {
+    matches!(members(fields, "upgrade").as_slice(), [one] if is(one, "websocket"))
 }
 
 fn poisoned(bytes: &[u8]) -> bool {

@@ -12,6 +12,9 @@ use crate::responses::{self, Closing};
 pub(crate) const FOLLOWING: &[u8] =
     b"GET /oracle-follower HTTP/1.1\r\nHost: follower.example\r\nConnection: close\r\n\r\n";
 
+/// How a fault begins when the origin saw a request where a strict reader finds none.
+const MORE: &str = "more requests at the origin than a strict reader finds";
+
 /// What became of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verdict {
@@ -40,6 +43,11 @@ impl Judgement {
     /// Nothing is wrong.
     pub(crate) fn holds(&self) -> bool {
         self.verdict != Verdict::Dirty && self.faults.is_empty()
+    }
+
+    /// Dirty only because something was read into what a strict reader refuses; what came out of it parses.
+    pub(crate) fn is_repaired(&self) -> bool {
+        self.verdict == Verdict::Dirty && self.faults.iter().all(|fault| fault.starts_with(MORE))
     }
 }
 
@@ -87,7 +95,7 @@ pub(crate) fn judge(case: &Case<'_>, demand: Demand) -> Judgement {
     let mut dirt = arrived.dirt.clone();
     let bound = case.entry.requests.map_or(sent.requests.len(), |count| count + 1);
     if arrived.requests.len() > bound {
-        dirt.push(format!("{} requests at the origin, {bound} were sent", arrived.requests.len()));
+        dirt.push(format!("{MORE}: {} arrived, {bound} were sent", arrived.requests.len()));
     }
     let mut methods: Vec<_> = sent.requests.iter().map(|request| request.method.clone()).collect();
     // What is refused has a method too, and an answer to HEAD has no body.
