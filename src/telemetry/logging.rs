@@ -37,8 +37,8 @@ pub enum LogFormat {
 }
 
 /// Libraries whose word only matters when something is wrong. The SDK warns of each line that is logged after its
-/// shutdown, which is how our last lines are meant to be.
-const LIBRARIES: &str = "hyper=warn,h2=warn,tonic=warn,tower=warn,reqwest=warn,rustls=warn,opentelemetry=warn,\
+/// shutdown, which is how our last lines are meant to be; h2 warns of frames, and any client could fill the log with them.
+const LIBRARIES: &str = "hyper=warn,h2=error,tonic=warn,tower=warn,reqwest=warn,rustls=warn,opentelemetry=warn,\
      opentelemetry_sdk=error,sqlx=warn";
 /// What goes out by OTLP: nothing of the libraries that carry it.
 const EXPORTED: &str = "info,hyper=off,h2=off,tonic=off,tower=off,reqwest=off,rustls=off,opentelemetry=off";

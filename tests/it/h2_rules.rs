@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::h2_world::{DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, RST_STREAM, Raw, block};
+use crate::h2_world::{DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, RST_STREAM, Raw, block};
 use crate::proxy_world::Application;
 use crate::rig::Sidecar;
 
@@ -174,4 +174,19 @@ async fn a_refusal_is_counted_by_its_reason() {
         })
     };
     sidecar.eventually("/metrics", counted).await;
+}
+
+/// Frames that mean nothing are not worth a line each, or any client could fill the log from the proxy's own thread.
+#[tokio::test]
+async fn no_frame_of_a_client_writes_to_the_log() {
+    const ACK: u8 = 1;
+    let application = Application::start().await;
+    let sidecar = Sidecar::start(application.address, &[], &[]).await;
+    let mut raw = Raw::greet(sidecar.proxy).await;
+    for _ in 0..50 {
+        raw.frame((PING, ACK), 0, b"unasked.").await;
+    }
+    raw.frame((HEADERS, END_HEADERS | END_STREAM), 1, &block(&GET)).await;
+    assert_eq!(raw.next_of(1).await.expect("the connection goes on").kind, HEADERS);
+    assert!(!sidecar.log().contains("PING"), "{}", sidecar.log());
 }

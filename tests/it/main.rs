@@ -10,6 +10,7 @@ mod checks_services;
 mod command_line;
 mod demo;
 mod documents;
+mod h2_admin;
 mod h2_drain;
 mod h2_requests;
 mod h2_rules;
