@@ -223,13 +223,13 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
     async fn tunnel(&mut self, plan: &mut Plan<S>, hop: Hop) -> Next {
         let mut tunnel = Tunnel::new(self, hop);
         poll_fn(|cx| tunnel.poll(cx)).await;
-        let (received, sent) = tunnel.settle();
+        let settled = tunnel.settle();
         if let Some(facts) = plan.facts() {
-            facts.response_bytes = sent;
+            facts.response_bytes = settled.sent;
         }
-        plan.body.bytes = received;
+        plan.body.bytes = settled.received;
         plan.end(Outcome::Answered);
-        Next::Close
+        if settled.client_goes_on { Next::Linger } else { Next::Close }
     }
 
     /// Answers in the application's place.

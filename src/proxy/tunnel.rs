@@ -27,6 +27,8 @@ pub(crate) struct Tunnel<'c, S: RequestSink, W: Wire> {
 struct Flow {
     bytes: u64,
     state: FlowState,
+    /// Whether the receiver refused a part of it.
+    is_refused: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,11 +70,23 @@ impl<'c, S: RequestSink, W: Wire> Tunnel<'c, S, W> {
         Poll::Pending
     }
 
-    /// Ends both; gives the bytes from and to the client.
-    pub(crate) fn settle(mut self) -> (u64, u64) {
+    /// Ends both.
+    pub(crate) fn settle(mut self) -> Settled {
         self.client.worker.buffers.take_inbox(&mut self.hop.inbox);
-        (self.up.bytes, self.down.bytes)
+        let Self { up, down, .. } = self;
+        Settled { received: up.bytes, sent: down.bytes, client_goes_on: up.is_refused && !down.is_refused }
     }
+}
+
+/// What a tunnel has carried.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settled {
+    /// Bytes from the client.
+    pub(crate) received: u64,
+    /// Bytes to the client.
+    pub(crate) sent: u64,
+    /// The application took no more while the client was sending: to close at once would take its last words away.
+    pub(crate) client_goes_on: bool,
 }
 
 /// One side has broken: the tunnel ends.
@@ -93,13 +107,12 @@ impl Flow {
                         self.bytes += count as u64;
                         inbox.consume(count);
                     }
-                    Poll::Ready(_) => return Err(Broken),
+                    Poll::Ready(_) => self.refused(inbox),
                     Poll::Pending => break,
                 }
             } else if self.state == FlowState::Ending {
                 match Pin::new(&mut *to).poll_shutdown(cx) {
-                    Poll::Ready(Ok(())) => self.state = FlowState::Closed,
-                    Poll::Ready(Err(_)) => return Err(Broken),
+                    Poll::Ready(_) => self.state = FlowState::Closed,
                     Poll::Pending => break,
                 }
             } else if !self.poll_read(buffers, (&mut *from, &mut *inbox), cx)? {
@@ -107,6 +120,13 @@ impl Flow {
             }
         }
         Ok(self.state)
+    }
+
+    /// The receiver takes no more. What it said last may still be on its way, so the other direction goes on.
+    fn refused(&mut self, inbox: &mut Inbox) {
+        self.state = FlowState::Closed;
+        self.is_refused = true;
+        inbox.consume(inbox.filled().len());
     }
 
     /// Whether something came, be it the end.

@@ -20,10 +20,12 @@ mod bodies;
 mod body;
 mod counting;
 mod crowd;
+mod leaving;
 mod memory;
 mod origin;
 mod page;
 mod scale;
+mod streams;
 
 use std::sync::OnceLock;
 

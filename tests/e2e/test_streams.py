@@ -52,13 +52,23 @@ def test_a_client_that_leaves_a_stream_is_counted_once(sidecar: Sidecar):
 
 def test_a_websocket_echoes_text_and_bytes_of_every_size(sidecar: Sidecar):
     address = sidecar.proxy.replace("http://", "ws://") + "/api/v1/echo"
-    with connect(address, max_size=None, open_timeout=10) as socket:
-        for size in (0, 1, 125, 126, 65_535, 65_536, 1_000_000):
+    # uncompressed: what compression adds to random bytes would be beyond the 16 MiB that uvicorn takes
+    with connect(address, max_size=None, open_timeout=10, compression=None) as socket:
+        for size in (0, 1, 125, 126, 65_535, 65_536, 1_000_000, 16 << 20):
             message = os.urandom(size)
             socket.send(message)
-            assert socket.recv(timeout=10) == message
+            assert socket.recv(timeout=30) == message
         socket.send("ein Gruß aus Österreich")
         assert socket.recv(timeout=10) == "ein Gruß aus Österreich"
+
+
+def test_a_websocket_takes_fragments_and_keeps_the_close_code(sidecar: Sidecar):
+    with connect(sidecar.proxy.replace("http://", "ws://") + "/api/v1/echo", open_timeout=10) as socket:
+        socket.send(["in ", "three ", "pieces"])
+        assert socket.recv(timeout=10) == "in three pieces"
+        assert socket.ping().wait(timeout=10)
+        socket.close(code=4001, reason="enough")
+    assert (socket.protocol.close_rcvd.code, socket.protocol.close_rcvd.reason) == (4001, "enough")
 
 
 def test_a_websocket_is_one_request_with_status_101(sidecar: Sidecar, collector: FileCollector):
