@@ -48,6 +48,10 @@ soak: release ## The behaviour contract in its long form, about an hour; `make t
 fuzz-oracle: ## Mutated messages through the proxy as long as asked, SECONDS=600 SEED=1; what fails is printed as a corpus entry
 	ORACLE_FUZZ_SECONDS=$(or $(SECONDS),600) ORACLE_SEED=$(or $(SEED),1) cargo test --test oracle -- --nocapture nothing_dirty
 
+.PHONY: fuzz
+fuzz: ## One target under libFuzzer, ARGS='traceparent -- -max_total_time=30'; needs a nightly compiler and cargo-fuzz
+	tests/fuzz.sh $(ARGS)
+
 .PHONY: chart
 chart: ## Lint, render and validate the Helm chart
 	$(PYTHON) -m pytest tests/chart $(ARGS)

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::corpus::{Entry, Kind, Step};
 use crate::peer::Kind as PeerKind;
+use crate::random::Random;
 use crate::run::{LANES, Lane};
 use crate::verdict::Judgement;
 
@@ -109,26 +110,8 @@ where
     findings.into_inner().expect("not poisoned")
 }
 
-/// A small generator of pseudo-random numbers (splitmix64), so that a seed means the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Below `end`, which is above 0.
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).expect("below a usize")
-    }
-}
-
 fn mutated(corpus: &[&Entry], seed: u64, number: u64) -> Entry {
-    let mut random = Random(seed.wrapping_mul(0x1000_0000_01b3) ^ number);
-    random.next();
+    let mut random = Random::of(seed, number);
     let mut entry = corpus[random.below(corpus.len())].clone();
     let mut bytes = entry.bytes();
     for _ in 0..=random.below(3) {

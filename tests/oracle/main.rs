@@ -14,6 +14,7 @@ mod fuzz;
 mod grammar;
 mod origin;
 mod peer;
+mod random;
 mod replies;
 mod requests;
 mod responses;
