@@ -60,8 +60,6 @@ pub(crate) struct Entry {
     pub(crate) kind: Kind,
     /// The statuses that are right; empty: 400 where it must be refused, 200 where it is lawful.
     pub(crate) statuses: Vec<u16>,
-    /// How many requests a lenient reader may find, where a strict one finds fewer.
-    pub(crate) requests: Option<usize>,
     /// Responses only: the request that provokes it.
     pub(crate) ask: String,
     /// What follows.
@@ -180,7 +178,6 @@ fn entry(class: &str, head: &str, place: usize) -> Entry {
         rfc: (*rfc).to_owned(),
         kind,
         statuses: Vec::new(),
-        requests: None,
         ask: "get".to_owned(),
         end: End::Follow,
         steps: Vec::new(),
@@ -196,11 +193,10 @@ fn set(entry: &mut Entry, option: &str, place: usize) {
         Some(("status", list)) => {
             entry.statuses = list.split(',').map(|code| code.parse().expect("a status code")).collect();
         }
-        Some(("requests", count)) => entry.requests = Some(count.parse().expect("a count")),
         Some(("ask", what)) => entry.ask = what.to_owned(),
         Some(("end", "close")) => entry.end = End::Close,
         Some(("end", "wait")) => entry.end = End::Wait,
-        _ => panic!("line {place}: option {option:?}, expected status=, requests=, ask= or end="),
+        _ => panic!("line {place}: option {option:?}, expected status=, ask= or end="),
     }
 }
 
@@ -272,13 +268,13 @@ mod tests {
 
     #[test]
     fn an_entry_is_read_with_its_options_and_escapes() {
-        let text = "class: x\n# note\n== must-refuse | 9112 §5 | a name | status=400,431 | requests=2 | end=close\n\
+        let text = "class: x\n# note\n== must-refuse | 9112 §5 | a name | status=400,431 | end=close\n\
                     > A\\t\\{b\\x01*2}\n>\n~ wait\n| c\\s\n";
         let entries = parse(text);
         assert_eq!(entries.len(), 1);
         let entry = &entries[0];
         assert_eq!((entry.class.as_str(), entry.name.as_str(), entry.rfc.as_str()), ("x", "a name", "9112 §5"));
-        assert_eq!((entry.kind, entry.end, entry.requests), (Kind::MustRefuse, End::Close, Some(2)));
+        assert_eq!((entry.kind, entry.end), (Kind::MustRefuse, End::Close));
         assert_eq!(entry.statuses, [400, 431]);
         let expected = [Step::Send(b"A\tb\x01b\x01\r\n\r\n".to_vec()), Step::Wait, Step::Send(b"c ".to_vec())];
         assert_eq!(entry.steps, expected);

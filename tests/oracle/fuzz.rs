@@ -123,7 +123,6 @@ fn mutated(corpus: &[&Entry], seed: u64, number: u64) -> Entry {
     }
     entry.name = format!("seed {seed}, case {number}, from: {}", entry.name);
     entry.kind = Kind::May;
-    entry.requests = None;
     entry.steps = vec![Step::Send(bytes)];
     entry
 }

@@ -41,6 +41,8 @@ fn conclude(peer: Peer, entries: &[Entry], judgements: &[Judgement]) {
     }
 }
 
+/// Nor does the application ever see more requests than a strict reader finds in what was sent, whatever else an entry
+/// leaves open.
 #[test]
 fn every_raw_request_is_forwarded_clean_or_refused() {
     let (peer, entries) = (Peer::from_environment(), corpus::load("requests"));

@@ -137,7 +137,6 @@ fn entry(bytes: &[u8]) -> Entry {
         rfc: String::new(),
         kind: Kind::May,
         statuses: Vec::new(),
-        requests: None,
         ask: String::new(),
         end: End::Follow,
         steps: vec![Step::Send(bytes.to_vec())],
