@@ -239,6 +239,8 @@ pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
@@ -264,12 +266,8 @@ impl Raw {
     }
 
     /// Writes a frame.
-    pub(crate) async fn frame(&mut self, (kind, flags): (u8, u8), stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
-        let mut bytes = vec![length[1], length[2], length[3], kind, flags];
-        bytes.extend_from_slice(&stream.to_be_bytes());
-        bytes.extend_from_slice(payload);
-        self.bytes(&bytes).await;
+    pub(crate) async fn frame(&mut self, kind: (u8, u8), stream: u32, payload: &[u8]) {
+        self.bytes(&encode(kind, stream, payload)).await;
     }
 
     /// Reads frames until one of this stream, or GOAWAY; `None` at the end of the connection.
@@ -297,6 +295,15 @@ impl Raw {
         let _a_reset_is_an_end_too = timeout(PATIENCE, self.0.read_to_end(&mut rest)).await.expect("an end in time");
         rest
     }
+}
+
+/// A frame's bytes.
+pub(crate) fn encode((kind, flags): (u8, u8), stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
 }
 
 /// A header block of fields, each spelled out, with lengths below 127 (RFC 7541, section 6.2.2).

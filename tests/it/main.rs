@@ -12,6 +12,7 @@ mod demo;
 mod documents;
 mod h2_admin;
 mod h2_drain;
+mod h2_floods;
 mod h2_requests;
 mod h2_rules;
 mod h2_world;
