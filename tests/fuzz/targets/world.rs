@@ -1,6 +1,7 @@
 //! A proxy that serves in this process, an origin that records, and the oracle's verdict on what one client sends.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,8 @@ use crate::verdict::{self, Case, Demand, Verdict};
 
 /// How long a request that was begun may take to end, once its client has gone.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A silence after which nothing more is expected of a connection that stays open.
+const MOMENT: Duration = Duration::from_millis(30);
 
 /// Counts what a sink is told.
 #[derive(Debug, Clone, Default)]
@@ -94,9 +97,26 @@ impl World {
             let end = record.tunnel_at.unwrap_or(record.bytes.len());
             requests::read(&record.bytes[..end], Grammar::Canonical).requests
         };
-        let ours = |request: &Request| !request.target.starts_with(b"/oracle-");
-        let arrived = records.iter().flat_map(read).filter(ours).collect();
+        let arrived = records.iter().flat_map(read).filter(is_ours).collect();
         Outcome { verdict: judgement.verdict, arrived }
+    }
+
+    /// Sends these bytes, which are no text of HTTP/1.1, and returns what came of them at the origin.
+    ///
+    /// # Panics
+    /// When that does not parse strictly, or a request began and never ended.
+    pub(crate) fn translate(world: &Mutex<Self>, bytes: &[u8]) -> Vec<Request> {
+        let world = lock(world);
+        let mut arrived = Vec::new();
+        talk(world.address, bytes);
+        world.serve_the_next();
+        for record in world.origin.settle() {
+            let reading = requests::read(&record.bytes, Grammar::Canonical);
+            assert!(!matches!(reading.stop, Stop::Bad(_)), "the origin got {:?}", reading.stop);
+            arrived.extend(reading.requests.into_iter().filter(is_ours));
+        }
+        world.assert_all_ended();
+        arrived
     }
 
     fn exchange(&self, entry: &Entry) -> (Vec<Record>, Seen) {
@@ -105,11 +125,15 @@ impl World {
         let end = if short { End::Close } else { End::Follow };
         let sent = [Step::Send(verdict::wire(entry))];
         let seen = client::exchange(self.address, &sent, end, Pace::Whole);
-        // Whoever is served now comes after all that the proxy still did for the client before.
+        self.serve_the_next();
+        (self.origin.settle(), seen)
+    }
+
+    /// Whoever is served now comes after all that the proxy still did for the client before.
+    fn serve_the_next(&self) {
         let barrier = b"GET /oracle-barrier HTTP/1.1\r\nHost: barrier.example\r\nConnection: close\r\n\r\n".to_vec();
         let served = client::exchange(self.address, &[Step::Send(barrier)], End::Follow, Pace::Whole);
         assert!(served.bytes.starts_with(b"HTTP/1.1 "), "the next client was not served: {served:?}");
-        (self.origin.settle(), seen)
     }
 
     fn assert_all_ended(&self) {
@@ -123,6 +147,25 @@ impl World {
             std::thread::park_timeout(Duration::from_millis(1));
         }
     }
+}
+
+/// Writes, reads until the other side is silent for a moment, and closes: a connection of HTTP/2 does not end by itself, and
+/// one that ends at once takes its streams with it.
+fn talk(address: SocketAddr, bytes: &[u8]) {
+    let mut stream = TcpStream::connect(address).expect("the proxy listens");
+    let mut buffer = [0; 4096];
+    // Refused in the middle of it: the rest has nobody to go to.
+    let _refused_is_fine = stream.write_all(bytes);
+    for (silence, then) in [(MOMENT, Shutdown::Write), (PATIENCE, Shutdown::Both)] {
+        stream.set_read_timeout(Some(silence)).expect("a duration above zero");
+        while stream.read(&mut buffer).is_ok_and(|count| count > 0) {}
+        let _gone_is_fine = stream.shutdown(then);
+    }
+}
+
+/// Not what follows each client.
+fn is_ours(request: &Request) -> bool {
+    !request.target.starts_with(b"/oracle-")
 }
 
 /// A target that has failed leaves its world to the next input.
