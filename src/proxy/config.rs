@@ -78,7 +78,7 @@ pub struct Timeouts {
     pub body_idle: Duration,
     /// To connect to the application.
     pub connect: Duration,
-    /// From the request sent to the first byte of the answer.
+    /// From the request sent, or the last interim answer, to the end of the answer's head.
     pub first_byte: Duration,
     /// Between two requests of a client's connection.
     pub client_idle: Duration,

@@ -400,7 +400,6 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
         match hop.inbox.poll_fill(&mut hop.stream, cx) {
             Poll::Ready(Ok(1..)) => {
                 self.moved = true;
-                self.waits.end(Wait::FirstByte);
                 Poll::Ready(None)
             }
             Poll::Ready(closed) => Poll::Ready(self.hop_closed(hop, closed)),
@@ -451,6 +450,7 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
         let bytes = &hop.inbox.filled()[..length];
         let head = response::parse(bytes, self.plan.method, &mut room).map_err(|_| UpstreamFault::BadAnswer)?;
         self.scan = Scan::default();
+        self.waits.end(Wait::FirstByte);
         self.client.worker.buffers.lend_outbox(&mut self.client.outbox);
         match head.status {
             101 => self.switch(&head)?,
@@ -478,6 +478,11 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
         self.interim += 1;
         if self.interim > MAX_INTERIM {
             return Err(UpstreamFault::BadAnswer);
+        }
+        if self.plan.body.is_done() {
+            // the application works: the wait for the answer itself begins anew
+            let worker = &self.client.worker;
+            self.waits.begin(Wait::FirstByte, worker.timers.after(worker.config.timeouts.first_byte));
         }
         // a client of HTTP/1.0 knows no interim answers, and one that has its 100 from us needs no second
         let wanted = head.status != 100 || !self.has_sent_continue;

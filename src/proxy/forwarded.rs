@@ -40,9 +40,17 @@ impl Peer {
 
     fn behind(&self, request: &Request<'_, '_>, trusted: &[Cidr]) -> IpAddr {
         let fields: Vec<&[u8]> = values(request, Field::ForwardedFor).collect();
+        if fields.is_empty() {
+            let fields: Vec<&[u8]> = values(request, Field::Forwarded).collect();
+            return self.nearest(from_the_right(&fields).map(|hop| parse_hop(forwarded_for(hop)?)), trusted);
+        }
+        self.nearest(from_the_right(&fields).map(parse_hop), trusted)
+    }
+
+    /// The first of these hops that is not trusted; what cannot be read ends the search.
+    fn nearest(&self, hops: impl Iterator<Item = Option<IpAddr>>, trusted: &[Cidr]) -> IpAddr {
         let mut client = self.address.ip();
-        for hop in fields.iter().rev().flat_map(|value| value.rsplit(|byte| *byte == b',')) {
-            let Some(address) = parse_hop(hop.trim_ascii()) else { break };
+        for address in hops.map_while(|hop| hop) {
             client = address;
             if !trusted.iter().any(|network| network.contains(address)) {
                 break;
@@ -95,6 +103,21 @@ fn write_host(request: &Request<'_, '_>, out: &mut Vec<u8>) {
 
 fn values<'b>(request: &Request<'_, 'b>, class: Field) -> impl Iterator<Item = &'b [u8]> {
     request.fields().filter(move |(found, ..)| *found == class).map(|(_, _, value)| value)
+}
+
+/// The elements of several lists that are one, the last first.
+fn from_the_right<'b>(fields: &[&'b [u8]]) -> impl Iterator<Item = &'b [u8]> {
+    fields.iter().rev().flat_map(|value| value.rsplit(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// What an element of `Forwarded` says of the hop before it (RFC 7239, section 4), without its quotes.
+fn forwarded_for(element: &[u8]) -> Option<&[u8]> {
+    element.split(|byte| *byte == b';').find_map(|pair| {
+        let (name, value) = pair.split_at(memchr::memchr(b'=', pair)?);
+        let value = &value[1..];
+        let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
+        name.trim_ascii().eq_ignore_ascii_case(b"for").then_some(bare)
+    })
 }
 
 /// An address, perhaps with a port, as proxies write it.

@@ -11,7 +11,7 @@ pub(crate) enum Wait {
     ClientWrite,
     /// The application takes bytes.
     HopWrite,
-    /// The answer begins.
+    /// The head of the answer comes, or an interim one.
     FirstByte,
     /// 100 (Continue) comes.
     Continue,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use tokio::time::{Duration, Instant, sleep};
 
@@ -161,14 +161,21 @@ impl House {
 
     /// Each of these answers becomes 502 in front of the client, and the connection that brought it is closed.
     pub(crate) async fn replaces(answers: &[&str]) {
-        let house = Self::answering(answers).await;
+        let all: Vec<Vec<u8>> = answers.iter().map(|answer| answer.as_bytes().to_vec()).collect();
+        let (tell, told) = mpsc::channel();
+        let house = Self::scripted(&[], move |number, mut client| {
+            client.try_message();
+            client.send(&all[number]);
+            tell.send(client.is_closed()).expect("the test waits");
+        })
+        .await;
         for (place, answer) in answers.iter().enumerate() {
             let shown: String = answer.chars().take(200).collect();
-            let mut client = house.client();
-            let got = client.get(&format!("/{place}"));
+            let got = house.client().get("/");
             assert_eq!(got.status(), 502, "{shown:?}");
             assert!(got.text().contains("\"type\":\"upstream_bad_answer\""), "{shown:?}: {}", got.text());
-            assert_eq!(house.connections(), place + 1, "{shown:?}: its connection was used again");
+            let closed = told.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{shown:?}: its connection stays"));
+            assert!(closed && house.connections() == place + 1, "{shown:?}: its connection was used again");
         }
         house.counted("upstream_bad_answer", answers.len() as u64).await;
     }

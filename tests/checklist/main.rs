@@ -26,6 +26,21 @@ mod point_10_early_answers;
 mod point_11_no_body;
 mod point_12_sizes;
 mod point_13_versions;
+mod point_14_host;
+mod point_15_target_forms;
+mod point_16_target_bytes;
+mod point_18_hop_by_hop;
+mod point_19_upgrades;
+mod point_20_expectations;
+mod point_21_max_forwards;
+mod point_22_via;
+mod point_23_forwarded;
+mod point_24_look_alikes;
+mod point_25_trace_context;
+mod point_26_injection;
+mod point_27_failures;
+mod point_33_deadlines;
+mod point_34_hostile_application;
 
 /// The program that is tried.
 fn binary() -> &'static str {

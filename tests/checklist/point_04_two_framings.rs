@@ -16,6 +16,19 @@ async fn a_request_with_both_framings_is_refused() {
     house.refuses(MALFORMED, &requests).await;
 }
 
+/// RFC 9112, sections 6.3 and 9.3.2: in the middle of a pipeline it ends the connection, and nothing behind it is read.
+#[tokio::test]
+async fn a_refused_request_is_the_last_of_its_pipeline() {
+    let house = House::echoing(&[]).await;
+    let both = post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n");
+    let mut client = house.client();
+    client.send(format!("GET /first HTTP/1.1\r\nHost: h\r\n\r\n{both}GET /behind HTTP/1.1\r\nHost: h\r\n\r\n"));
+    assert_eq!((client.message().status(), client.message().status()), (200, 400));
+    assert!(client.is_closed());
+    assert!(house.seen().starts_with("GET /first ") && !house.seen().contains("POST"), "{}", house.seen());
+    assert!(!house.seen().contains("/behind"), "{}", house.seen());
+}
+
 /// RFC 9112, section 6.3: an answer with both ought to be handled as an error, too.
 #[tokio::test]
 async fn an_answer_with_both_framings_becomes_502() {

@@ -99,69 +99,6 @@ fn a_client_of_http_1_0_gets_what_it_understands() {
 }
 
 #[test]
-fn interim_answers_go_on_and_the_body_waits_for_them() {
-    let room = Room::start(origin(|_, mut client| {
-        let head = client.head().expect("a head");
-        assert!(head.contains("Expect: 100-continue"), "{head}");
-        client.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n");
-        let body = client.bytes(5).expect("the body");
-        assert_eq!(body, b"hello");
-        client.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
-    }));
-    let mut client = room.client();
-    client.send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
-    assert_eq!(client.message().status(), 100);
-    let hints = client.message();
-    assert_eq!((hints.status(), hints.field("link")), (103, Some("x")));
-    client.send("hello");
-    assert_eq!(client.message().status(), 201);
-}
-
-#[test]
-fn a_client_that_waits_for_100_is_not_left_hanging() {
-    let room = Room::start(echo());
-    let mut client = room.client();
-    client.send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
-    assert_eq!(client.message().status(), 100, "ours, after a second");
-    client.send("hello");
-    assert!(client.message().text().ends_with("hello"));
-}
-
-#[test]
-fn answers_without_a_body_have_none() {
-    let room = Room::start(origin(|_, mut client| {
-        while let Some(message) = client.try_message() {
-            client.send(match message.head.split(' ').nth(1) {
-                Some("/204") => "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
-                Some("/304") => "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
-                _ => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
-            });
-        }
-    }));
-    let mut client = room.client();
-    client.send(
-        "HEAD / HTTP/1.1\r\nHost: h\r\n\r\nGET /204 HTTP/1.1\r\nHost: h\r\n\r\nGET /304 HTTP/1.1\r\nHost: h\r\n\r\n",
-    );
-    let head = client.head().expect("an answer");
-    assert!(head.contains("Content-Length: 5"), "{head}");
-    assert_eq!(client.message().field("content-length"), None);
-    assert_eq!(client.message().status(), 304);
-}
-
-#[test]
-fn a_body_that_ends_with_the_connection_gets_an_end_of_its_own() {
-    let room = Room::start(origin(|_, mut client| {
-        client.try_message();
-        client.send("HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nuntil the end");
-    }));
-    let mut client = room.client();
-    for _ in 0..2 {
-        let answer = client.get("/");
-        assert_eq!((answer.field("transfer-encoding"), answer.text().as_str()), (Some("chunked"), "until the end"));
-    }
-}
-
-#[test]
 fn events_are_passed_on_as_they_come() {
     let (allow, allowed) = std::sync::mpsc::channel::<()>();
     let allowed = std::sync::Mutex::new(allowed);

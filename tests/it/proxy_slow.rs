@@ -32,59 +32,6 @@ async fn half_a_head_is_answered_with_408_and_closed() {
 }
 
 #[tokio::test]
-async fn a_head_that_trickles_in_meets_the_same_deadline() {
-    let application = Application::start().await;
-    let sidecar = Sidecar::start(application.address, &[], &SHORT).await;
-    let mut client = Client::connect(sidecar.proxy).await.unwrap();
-    let started = Instant::now();
-    client.send(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
-    // A byte each tenth of a second would keep a deadline between bytes away for ever.
-    while started.elapsed() < Duration::from_secs(10) && client.send(b"a").await.is_ok() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert!(started.elapsed() < Duration::from_secs(5), "it was let in for {:?}", started.elapsed());
-}
-
-#[tokio::test]
-async fn a_body_that_stops_is_given_up_and_the_application_is_told() {
-    let application = Application::start().await;
-    let sidecar = Sidecar::start(application.address, &[], &SHORT).await;
-    let mut client = Client::connect(sidecar.proxy).await.unwrap();
-    client.send(b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nhalf").await.unwrap();
-    assert_eq!(client.answer().await, Some((408, false)));
-    assert!(client.closed_by_fin().await);
-    let cut_off = application.broken_off.acquire();
-    timeout(PATIENCE, cut_off)
-        .await
-        .expect("the application waits for the rest of a body that never comes")
-        .unwrap()
-        .forget();
-    assert_eq!(application.requests.load(Ordering::Relaxed), 0, "half a body looked complete");
-    sidecar.eventually("/metrics", |_, page| page.contains(r#"error_type="body_timeout""#)).await;
-}
-
-#[tokio::test]
-async fn an_idle_connection_is_closed_without_a_word() {
-    let application = Application::start().await;
-    let sidecar = Sidecar::start(application.address, &[], &SHORT).await;
-    let mut client = Client::connect(sidecar.proxy).await.unwrap();
-    client.get("/once").await.unwrap();
-    assert_eq!(client.answer().await, Some((200, true)));
-    assert_eq!(client.head().await, None);
-}
-
-#[tokio::test]
-async fn an_application_that_never_answers_is_a_504() {
-    let application = Application::start().await;
-    let sidecar = Sidecar::start(application.address, &[], &SHORT).await;
-    let mut client = Client::connect(sidecar.proxy).await.unwrap();
-    client.get("/hold").await.unwrap();
-    assert_eq!(client.answer().await.map(|(status, _)| status), Some(504));
-    let noticed = timeout(PATIENCE, application.abandoned.acquire()).await;
-    assert!(noticed.is_ok(), "the application still works for nobody");
-}
-
-#[tokio::test]
 async fn a_client_that_hangs_up_ends_the_work_of_the_application() {
     let application = Application::start().await;
     let sidecar = Sidecar::start(application.address, &[], &[]).await;

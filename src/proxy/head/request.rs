@@ -175,7 +175,10 @@ impl<'b> Request<'_, 'b> {
                 self.traceparent = if first { TraceField::One(value) } else { TraceField::Several };
             }
             Field::MaxForwards if self.method == Method::Options => {
-                self.max_forwards = Some(parse_content_length(value).ok_or(Refusal::Malformed)?);
+                let left = parse_content_length(value).ok_or(Refusal::Malformed)?;
+                if self.max_forwards.replace(left).is_some() {
+                    return Err(Refusal::Malformed);
+                }
             }
             _ => {}
         }

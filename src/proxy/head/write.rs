@@ -11,7 +11,7 @@ use crate::proxy::head::request::Request;
 use crate::proxy::head::response::Response;
 use crate::proxy::ids::TraceContext;
 
-/// A baggage field beyond this is dropped (W3C Baggage, section 3.3.2).
+/// Baggage of more bytes or members than this is dropped (W3C Baggage, section 3.3.2).
 const MAX_BAGGAGE: (usize, usize) = (8_192, 64);
 
 /// What is added to a request on its way.
@@ -80,7 +80,7 @@ fn request_field(request: &Request<'_, '_>, add: &Additions<'_>, named: (Field, 
         Field::Trailer => request.framing == Framing::Chunked,
         Field::Expect => request.expects_continue,
         Field::Traceparent | Field::Tracestate => add.trace.is_none(),
-        Field::Baggage => value.len() <= MAX_BAGGAGE.0 && memchr::memchr_iter(b',', value).count() < MAX_BAGGAGE.1,
+        Field::Baggage => has_bounded_baggage(request),
         Field::MaxForwards => {
             if let Some(forwards) = request.max_forwards {
                 return lines.field(name, itoa::Buffer::new().format(forwards.saturating_sub(1)).as_bytes());
@@ -93,6 +93,15 @@ fn request_field(request: &Request<'_, '_>, add: &Additions<'_>, named: (Field, 
     if passes {
         lines.pass(name, value);
     }
+}
+
+/// Whether the baggage is within its limits: several fields are one list.
+fn has_bounded_baggage(request: &Request<'_, '_>) -> bool {
+    let fields = request.fields().filter(|(class, ..)| *class == Field::Baggage);
+    let (bytes, members) = fields.fold((0, 0), |(bytes, members), (_, _, value)| {
+        (bytes + value.len(), members + 1 + memchr::memchr_iter(b',', value).count())
+    });
+    bytes <= MAX_BAGGAGE.0 && members <= MAX_BAGGAGE.1
 }
 
 /// How an answer goes to the client.
@@ -128,7 +137,12 @@ pub(crate) fn response(response: &Response<'_, '_>, reply: Reply, out: &mut Vec<
             // written below, from what was understood
             Field::ContentLength | Field::TransferEncoding | Field::Connection => false,
             Field::HopByHop | Field::ProxyAuth | Field::Te => false,
-            Field::Upgrade => reply.connection == ConnectionWord::Upgrade || response.status == 426,
+            Field::Upgrade if response.status == 426 => {
+                // who sends the field must name it: it is for this hop (RFC 9110, section 7.8)
+                lines.field(b"Connection", b"Upgrade");
+                true
+            }
+            Field::Upgrade => reply.connection == ConnectionWord::Upgrade,
             Field::Trailer => reply.coding == Coding::Chunked,
             _ => true,
         };
