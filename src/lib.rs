@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod database;
 pub mod demo;
+pub mod fetch;
 pub mod lifecycle;
 pub mod model;
 pub mod problem;

@@ -4,10 +4,10 @@ use std::io;
 use std::process::ExitCode;
 
 use content_factory_sidecar::cli::{self, Process};
+use content_factory_sidecar::fetch::provide_cryptography;
 
 fn main() -> ExitCode {
-    // one TLS provider for every client in the process; fails only when one is installed already
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    provide_cryptography();
     let process = Process {
         arguments: std::env::args_os().map(|text| text.to_string_lossy().into_owned()).collect(),
         environment: std::env::vars_os()

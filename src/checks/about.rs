@@ -7,12 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Client, StatusCode, redirect};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::checks::http::USER_AGENT;
+use crate::fetch::{self, NoDocument};
 use crate::lifecycle::Drain;
 use crate::model::application::About;
 use crate::redact::{Clean, Outlet, Redactor};
@@ -95,7 +94,7 @@ impl Introduction {
     async fn ask(&self, url: &str) -> About {
         let mut waits = WAITS.into_iter();
         loop {
-            let error = match fetch(url).await.and_then(|document| self.read(&document)) {
+            let error = match ask_once(url).await.and_then(|document| self.read(&document)) {
                 Ok(about) => {
                     tracing::info!(url, "the application told its platform and versions");
                     return about;
@@ -144,41 +143,21 @@ impl AskError {
     }
 }
 
-impl From<reqwest::Error> for AskError {
-    fn from(error: reqwest::Error) -> Self {
-        Self::NoAnswer(error.without_url())
+impl From<NoDocument> for AskError {
+    fn from(none: NoDocument) -> Self {
+        match none {
+            NoDocument::NoAnswer(error) => Self::NoAnswer(error),
+            NoDocument::Status(status) => Self::Status(status),
+            NoDocument::TooLarge => Self::TooLarge,
+        }
     }
 }
 
 /// Asks once, by a client that ends with the answer: the next question may be months away.
-async fn fetch(url: &str) -> Result<Value, AskError> {
-    let mut response = client()?.get(url).send().await?;
-    if response.status() != StatusCode::OK {
-        return Err(AskError::Status(response.status().as_u16()));
-    }
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > MAX_BODY {
-            return Err(AskError::TooLarge);
-        }
-        body.extend_from_slice(&chunk);
-    }
+async fn ask_once(url: &str) -> Result<Value, AskError> {
+    let client = fetch::client(TIMEOUT).map_err(NoDocument::from)?;
+    let body = fetch::document(&client, url, MAX_BODY).await?;
     serde_json::from_slice(&body).map_err(AskError::Malformed)
-}
-
-/// A client of plain HTTP: it trusts no certificate, so it loads none.
-fn client() -> reqwest::Result<Client> {
-    // whoever comes first installs it; all of us bring the same one
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder()
-        .user_agent(USER_AGENT)
-        .redirect(redirect::Policy::none())
-        .timeout(TIMEOUT)
-        .pool_max_idle_per_host(0)
-        .no_proxy()
-        .http1_only()
-        .tls_certs_only([])
-        .build()
 }
 
 #[cfg(test)]

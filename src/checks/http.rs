@@ -10,9 +10,7 @@ use tokio::net::lookup_host;
 
 use crate::checks::check::{Check, Finding};
 use crate::checks::failure::{Class, Failure};
-
-/// How we name ourselves to whom we ask.
-pub(super) const USER_AGENT: &str = concat!("content-factory-sidecar/", env!("CARGO_PKG_VERSION"));
+use crate::fetch::{USER_AGENT, provide_cryptography};
 
 /// Asks one URL, on a new connection each time: it is the way there that is checked.
 pub(super) struct Http {
@@ -23,8 +21,7 @@ pub(super) struct Http {
 impl Http {
     /// Checks this URL; `None` when the system has no usable certificates.
     pub(super) fn new(url: Url) -> Option<Self> {
-        // whoever comes first installs it; all of us bring the same one
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        provide_cryptography();
         let client = Client::builder()
             .user_agent(USER_AGENT)
             .redirect(Policy::none())

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::fetch::USER_AGENT;
+
 /// Longer than any answer from memory takes, shorter than a probe's patience.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -29,8 +31,7 @@ pub(super) fn ask(url: &str, out: &mut dyn Write, err: &mut dyn Write) -> io::Re
 }
 
 async fn fetch(url: &str) -> reqwest::Result<(u16, String)> {
-    let agent = concat!("content-factory-sidecar/", env!("CARGO_PKG_VERSION"));
-    let client = reqwest::Client::builder().user_agent(agent).timeout(TIMEOUT).no_proxy().build()?;
+    let client = reqwest::Client::builder().user_agent(USER_AGENT).timeout(TIMEOUT).no_proxy().build()?;
     let response = client.get(url).send().await?;
     Ok((response.status().as_u16(), response.text().await?))
 }

@@ -180,6 +180,7 @@ async fn content(mut answer: Response) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::demo::factory::Factory;
+    use crate::fetch::provide_cryptography;
     use std::net::Ipv4Addr;
 
     /// What the factory says of its rows.
@@ -191,7 +192,7 @@ mod tests {
 
     #[tokio::test]
     async fn visitors_publish_videos_are_answered_always_and_end_when_told() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        provide_cryptography();
         let folder = tempfile::tempdir().unwrap();
         let factory = Factory::open((Ipv4Addr::LOCALHOST, 0).into(), folder.path()).await.unwrap();
         let base = format!("http://{}", factory.address());

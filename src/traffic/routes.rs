@@ -8,12 +8,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Client, redirect};
+use reqwest::Client;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::fetch::{self, NoDocument};
 use crate::lifecycle::Drain;
 use crate::model::route::{MAX_ROUTES, RouteTable};
 use crate::redact::{Outlet, Redactor};
@@ -31,7 +32,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT_AWAY: Duration = Duration::from_millis(500);
 /// For one that takes the question and does not answer it.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-const USER_AGENT: &str = concat!("content-factory-sidecar/", env!("CARGO_PKG_VERSION"));
 
 /// Reads the templates again and again, and publishes a table when they have changed.
 #[derive(Clone, Debug)]
@@ -101,7 +101,7 @@ impl Templates {
     }
 
     async fn read_for_ever(&self) {
-        let client = match client() {
+        let client = match fetch::client(TIMEOUT) {
             Ok(client) => client,
             Err(error) => {
                 tracing::error!(%error, "route templates cannot be read: no HTTP client");
@@ -113,7 +113,7 @@ impl Templates {
         let mut wait = FIRST_WAIT;
         loop {
             let begun = *lives.borrow_and_update();
-            let result = fetch(&client, &self.url).await.map(|paths| self.publish(&paths));
+            let result = paths(&client, &self.url).await.map(|paths| self.publish(&paths));
             self.say(&mut said, &result);
             let longest = result.as_ref().err().and_then(FetchError::longest_wait);
             let pause = longest.map_or(self.refresh, |longest| wait.min(longest).min(self.refresh));
@@ -182,40 +182,19 @@ impl FetchError {
     }
 }
 
-impl From<reqwest::Error> for FetchError {
-    fn from(error: reqwest::Error) -> Self {
-        Self::NoAnswer(error.without_url())
+impl From<NoDocument> for FetchError {
+    fn from(none: NoDocument) -> Self {
+        match none {
+            NoDocument::NoAnswer(error) => Self::NoAnswer(error),
+            NoDocument::Status(status) => Self::Status(status),
+            NoDocument::TooLarge => Self::TooLarge,
+        }
     }
-}
-
-/// A client of plain HTTP: it trusts no certificate, so it loads none.
-fn client() -> reqwest::Result<Client> {
-    // whoever comes first wins: one provider for the process
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder()
-        .user_agent(USER_AGENT)
-        .redirect(redirect::Policy::none())
-        .timeout(TIMEOUT)
-        .pool_max_idle_per_host(0) // a connection a minute is not worth one of the application's
-        .no_proxy()
-        .http1_only()
-        .tls_certs_only([])
-        .build()
 }
 
 /// Reads the document and gives its paths, at most `MAX_ROUTES`.
-async fn fetch(client: &Client, url: &str) -> Result<BTreeSet<String>, FetchError> {
-    let mut response = client.get(url).send().await?;
-    if response.status() != reqwest::StatusCode::OK {
-        return Err(FetchError::Status(response.status().as_u16()));
-    }
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > MAX_BODY {
-            return Err(FetchError::TooLarge);
-        }
-        body.extend_from_slice(&chunk);
-    }
+async fn paths(client: &Client, url: &str) -> Result<BTreeSet<String>, FetchError> {
+    let body = fetch::document(client, url, MAX_BODY).await?;
     let document: Document = serde_json::from_slice(&body).map_err(FetchError::Malformed)?;
     if document.paths.0.is_empty() { Err(FetchError::Empty) } else { Ok(document.paths.0) }
 }
@@ -334,7 +313,7 @@ mod tests {
         let mut fixture = Fixture::start(200, DOCUMENT).await;
         let first = fixture.table_with("/videos/7").await;
         assert_eq!(first.len(), 2);
-        assert_eq!(*fixture.application.agent.lock().unwrap(), USER_AGENT);
+        assert_eq!(*fixture.application.agent.lock().unwrap(), fetch::USER_AGENT);
         fixture.answers(200, r#"{"paths": {"/videos/{id}": {}, "/posts": {}}}"#).await;
         let second = fixture.table_with("/posts").await;
         assert_eq!(second.lookup(b"/videos/1").map(|r| r.id), first.lookup(b"/videos/1").map(|r| r.id));

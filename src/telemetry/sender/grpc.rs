@@ -17,6 +17,7 @@ use tonic::client::GrpcService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 
+use crate::fetch::USER_AGENT;
 use crate::model::telemetry::Signal;
 use crate::telemetry::config::{Compression, DestinationConfig};
 use crate::telemetry::sender::answer::{self, Answer};
@@ -58,7 +59,7 @@ impl Grpc {
     /// When there is nobody to trust, neither in the settings nor on the system.
     pub(crate) fn new(config: &DestinationConfig, headers: HeaderMap) -> Result<Self, tonic::transport::Error> {
         let mut endpoint = Endpoint::from_shared(config.endpoint.to_string())?
-            .user_agent(concat!("content-factory-sidecar/", env!("CARGO_PKG_VERSION")))?
+            .user_agent(USER_AGENT)?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .tcp_keepalive(Some(TCP_KEEPALIVE))

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Client, Identity, Response, Url, redirect};
 
+use crate::fetch::{USER_AGENT, provide_cryptography};
 use crate::model::telemetry::Signal;
 use crate::telemetry::config::{Compression, DestinationConfig};
 use crate::telemetry::sender::answer::{self, Answer};
@@ -43,10 +44,9 @@ impl Http {
     /// # Errors
     /// When there is nobody to trust, neither in the settings nor on the system.
     pub(crate) fn new(config: &DestinationConfig, headers: HeaderMap) -> Result<Self, reqwest::Error> {
-        // whoever comes first wins: the one provider of the process
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        provide_cryptography();
         let mut builder = Client::builder()
-            .user_agent(concat!("content-factory-sidecar/", env!("CARGO_PKG_VERSION")))
+            .user_agent(USER_AGENT)
             .redirect(redirect::Policy::none())
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
