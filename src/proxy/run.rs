@@ -143,6 +143,7 @@ impl Port {
     ) {
         let peer = Peer::new(address, &worker.config.trusted_proxies);
         worker.counters.connections.fetch_add(1, Ordering::Relaxed);
+        worker.renew();
         let guard = OpenConnection::new(worker, cx);
         if worker.connections.get() > self.limit {
             worker.counters.refuse(Refusal::Overload);

@@ -128,10 +128,16 @@ impl<S: RequestSink> Worker<S> {
             // here and not where it is seen: a log that panics while a task unwinds would end the process
             tracing::error!("a connection's task panicked: that connection has ended, and no other");
         }
-        let mut sources = self.sources.borrow_mut();
-        if let Some(pulse) = &sources.pulse {
+        if let Some(pulse) = &self.sources.borrow().pulse {
             pulse.beat();
         }
+        self.renew();
+    }
+
+    /// Takes over what others have changed: at each tick, and for each new connection, so that who connects after a
+    /// change never meets what was before it.
+    pub(crate) fn renew(&self) {
+        let mut sources = self.sources.borrow_mut();
         if sources.routes.has_changed().unwrap_or(false) {
             *self.routes.borrow_mut() = Arc::clone(&sources.routes.borrow_and_update());
         }

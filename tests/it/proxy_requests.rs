@@ -1,10 +1,12 @@
 //! Ordinary requests through the proxy: forwarded clean, answered whole, counted once.
 
+use std::sync::Arc;
+
 use content_factory_sidecar::model::request::{Outcome, RequestKind};
 use serde_json::json;
 
 use crate::proxy_room::{Room, echo};
-use crate::raw::origin;
+use crate::raw::{PATIENCE, origin};
 
 #[test]
 fn a_get_is_forwarded_answered_and_counted() {
@@ -121,6 +123,20 @@ fn events_are_passed_on_as_they_come() {
     }
     assert_eq!(client.bytes(5).as_deref(), Some(&b"0\r\n\r\n"[..]));
     assert_eq!(room.ledger.ended(1)[0].kind, RequestKind::Stream);
+}
+
+/// Routes are read while requests come in: the log that says so must be true for whoever connects after it.
+#[test]
+fn who_connects_after_the_routes_have_changed_meets_the_new_ones() {
+    let room = Room::start(echo());
+    for round in 1..=20 {
+        let template = format!("/version/{round}/{{id}}");
+        room.routes.send_modify(|table| *table = Arc::new(table.with_templates([template.as_str()])));
+        room.client().get(&format!("/version/{round}/7"));
+        let ended = room.ledger.ended(round);
+        assert_eq!(ended.last().and_then(|last| last.route.clone()), Some(template));
+    }
+    room.stop(PATIENCE);
 }
 
 #[test]

@@ -119,6 +119,7 @@ pub(crate) struct Room {
     pub(crate) ledger: Ledger,
     pub(crate) conductor: Conductor,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) routes: watch::Sender<Arc<RouteTable>>,
     running: Running,
 }
 
@@ -138,17 +139,17 @@ impl Room {
         let (conductor, drain) = lifecycle::drain();
         let routes = RouteTable::default().with_templates(["/", "/products", "/products/{id}", "/tapped"]);
         let policy = TracePolicy { sampling: Sampling::ratio(1.0, ParentFlag::Followed), spans: SpanModel::Full };
-        // the senders are dropped: nothing changes, and the values stay
+        let (routes, of_now) = watch::channel(Arc::new(routes));
         let deps = Deps {
-            routes: watch::channel(Arc::new(routes)).1,
-            tracing: watch::channel(policy).1,
+            routes: of_now,
+            tracing: watch::channel(policy).1, // its sender is dropped: it stays as it is
             drain,
             pulses: Vec::new(),
         };
         let bound = proxy::bind(config).expect("port 0 is always free");
         let (address, ledger) = (bound.address(), Ledger::default());
         let running = bound.serve(deps, (0..config.workers).map(|_| wrap(ledger.clone())).collect());
-        Self { address, ledger, conductor, counters: running.counters(), running }
+        Self { address, ledger, conductor, counters: running.counters(), routes, running }
     }
 
     /// A client of its own.
