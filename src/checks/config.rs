@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ::redis::Client;
-use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::checks::damping::Thresholds;
 use crate::checks::{env, http};
 use crate::model::health::Criticality;
-use crate::redact::{Clean, Outlet, Redactor, Secret, is_secret_key};
+use crate::redact::{Clean, Outlet, Redactor, Secret};
 use crate::settings::Section;
 
 /// What is checked, and how.
@@ -105,7 +104,7 @@ fn status_path(section: &mut Section<'_>) -> Option<String> {
 
 fn redis(section: &mut Section<'_>) -> Option<Secret<Client>> {
     let about = "The Redis of the application, as redis://[:password@]host:port/db; rediss:// with TLS.";
-    let url = section.secret("url", about)?;
+    let url = section.secret_url("url", about)?;
     match Client::open(url.expose().as_str()) {
         Ok(client) => Some(Secret::new(client)),
         Err(_) => {
@@ -117,7 +116,7 @@ fn redis(section: &mut Section<'_>) -> Option<Secret<Client>> {
 
 fn external_api(section: &mut Section<'_>) -> Option<Secret<Url>> {
     let about = "A URL that the application depends on; a GET of it is checked. May hold a key, so it is never shown.";
-    let text = section.masked("url", about)?;
+    let text = section.secret_url("url", about)?;
     let url = Url::parse(text.expose()).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     let outward = |url: &Url| match url.host() {
         Some(url::Host::Ipv4(address)) => http::is_allowed(address.into()),
@@ -129,24 +128,7 @@ fn external_api(section: &mut Section<'_>) -> Option<Secret<Url>> {
     if url.is_none() {
         section.problem("url", &text, "a URL such as https://api.example.com/health, not of a link-local address");
     }
-    url.iter().flat_map(secret_parts).for_each(|part| section.remember_secret(&part));
     url.map(Secret::new)
-}
-
-/// What may be told nowhere: the password, or a user without one, which then is a token; and the values of secret-like
-/// parameters. The rest of a URL is no secret: redacted as a whole it would take every mention of its host out of the log.
-fn secret_parts(url: &Url) -> Vec<String> {
-    let user = Some(url.username()).filter(|user| !user.is_empty());
-    let user_info = url.password().or(user).into_iter();
-    let parameters = url.query().into_iter().flat_map(|query| query.split(['&', ';']));
-    let parameters = parameters.filter_map(|pair| pair.split_once('='));
-    let secret = parameters.filter(|(key, _)| is_secret_key(&decoded(key))).map(|(_, value)| value);
-    // as written here, and as whoever decodes it would write it
-    user_info.chain(secret).flat_map(|part| [part.to_owned(), decoded(part)]).collect()
-}
-
-fn decoded(text: &str) -> String {
-    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 fn keys(section: &mut Section<'_>, in_environment: &dyn Fn(&str) -> bool) -> (Vec<env::Key>, Option<PathBuf>) {
@@ -259,6 +241,18 @@ mod tests {
         }
         let whole = redactor.text(Outlet::OwnLog, url.as_bytes()).into_owned();
         assert!(whole.as_str().contains("@api.example.com/health") && !whole.as_str().contains("hunter"), "{whole}");
+    }
+
+    #[test]
+    fn the_password_of_redis_alone_is_known_to_the_redactor() {
+        let mut tree = Tree::default();
+        tree.merge(json!({"redis": {"url": "redis://:hunter2x@redis:6379/0"}}), &Place("REDIS_URL".into()));
+        let mut settings = Settings::new(tree, |_: &str| Err("no file".into()));
+        let _ = Config::read(&mut settings.section(""), &|_| false);
+        let (_, _, secrets) = settings.finish();
+        let redactor = Redactor::new(secrets.iter().map(String::as_str));
+        let told = redactor.text(Outlet::OwnLog, b"WRONGPASS hunter2x for redis:6379").into_owned();
+        assert_eq!(told.as_str(), "WRONGPASS [REDACTED:secret] for redis:6379");
     }
 
     #[test]

@@ -8,8 +8,10 @@ mod clean;
 mod engine;
 mod rules;
 mod secret;
+mod url;
 
 pub use clean::Clean;
 pub use engine::{Outlet, Redactor};
 pub use rules::is_secret_key;
 pub use secret::Secret;
+pub use url::secret_parts;

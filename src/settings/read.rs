@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::problem::Problem;
-use crate::redact::Secret;
+use crate::redact::{Secret, secret_parts};
 use crate::settings::{Place, Tree, parse_bytes, parse_duration, show_bytes, show_duration};
 
 /// A key that was read: for `print-config` and the documentation.
@@ -218,9 +218,14 @@ impl Section<'_> {
         value
     }
 
-    /// A text that is shown as `***` because a part of it may be a secret; which part, `remember_secret` is told. Has
-    /// a `_file` twin.
-    pub fn masked(&mut self, name: &'static str, about: &'static str) -> Option<Secret<String>> {
+    /// A URL that may hold a secret: shown as `***`, and its secret parts are kept out of every text. Has a `_file` twin.
+    pub fn secret_url(&mut self, name: &'static str, about: &'static str) -> Option<Secret<String>> {
+        let url = self.masked(name, about)?;
+        secret_parts(url.expose()).iter().for_each(|part| self.remember_secret(part));
+        Some(url)
+    }
+
+    fn masked(&mut self, name: &'static str, about: &'static str) -> Option<Secret<String>> {
         let (path, file_path) = (self.path_of(name), self.path_of(&format!("{name}_file")));
         let (direct, file) = (self.inner.take(&path), self.inner.take(&file_path));
         let mut value = direct.and_then(|(value, _)| text_of(&value)).filter(|text| !text.is_empty());
