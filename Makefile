@@ -84,8 +84,8 @@ bench: ## What a request costs in the shipped profile: instructions, system call
 	cargo bench --quiet --profile dist --bench cost -- $(ARGS)
 
 .PHONY: bench-instructions
-bench-instructions: release ## The instructions of a request, which have a limit; as `make test` counts them
-	SIDECAR_BIN="$(abspath $(SIDECAR))" cargo bench --quiet --profile dev --bench cost -- instructions
+bench-instructions: release ## The instructions and system calls of a request, which have limits; as `make test` counts them
+	SIDECAR_BIN="$(abspath $(SIDECAR))" cargo bench --quiet --profile dev --bench cost -- instructions syscalls
 
 .PHONY: text-order
 text-order: ## Lay the binary out anew by what runs in it: rewrites build/text.ld (needs valgrind; minutes)

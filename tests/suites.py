@@ -25,7 +25,7 @@ SUITES = {
     "cargo test": ["cargo", "test", "--no-fail-fast"],
     "end to end": [*PYTEST, "tests/e2e"],
     # Measures SIDECAR_BIN; the measuring program itself shares the build of the tests.
-    "cost of a request": ["cargo", "bench", "--profile", "dev", "--bench", "cost", "--", "instructions"],
+    "cost of a request": ["cargo", "bench", "--profile", "dev", "--bench", "cost", "--", "instructions", "syscalls"],
     "chart": [*PYTEST, "tests/chart"],
     "code of others": ["tests/deny.sh"],
 }

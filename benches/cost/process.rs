@@ -1,4 +1,4 @@
-//! The process that is measured: the sidecar with everything on, or nginx as a plain proxy.
+//! The process that is measured: the sidecar, or a peer as a plain proxy.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -16,8 +16,12 @@ use crate::receiver::Receiver;
 pub(crate) enum Proxy {
     /// The sidecar, with metrics and all spans.
     Sidecar,
+    /// The sidecar without export: it counts, and writes no span.
+    Quiet,
     /// nginx without any telemetry: the mark to beat.
     Nginx,
+    /// HAProxy without any telemetry.
+    Haproxy,
 }
 
 /// A running proxy; killed with the value unless it was stopped.
@@ -45,14 +49,42 @@ fn fresh_folder() -> PathBuf {
 }
 
 impl Proxy {
+    /// Whether it is the sidecar, with whatever is on.
+    pub(crate) fn is_ours(self) -> bool {
+        self.peer().is_none()
+    }
+
+    /// The program of a peer.
+    fn peer(self) -> Option<&'static str> {
+        match self {
+            Self::Sidecar | Self::Quiet => None,
+            Self::Nginx => Some("nginx"),
+            Self::Haproxy => Some("haproxy"),
+        }
+    }
+
+    /// The sidecar alone.
+    pub(crate) fn own() -> Vec<Self> {
+        vec![Self::Sidecar, Self::Quiet]
+    }
+
+    /// The sidecar, and the peers that are installed: they are a comparison, not a requirement.
+    pub(crate) fn all() -> Vec<Self> {
+        let is_there = |program: &str| Command::new(program).arg("-v").output().is_ok();
+        let all = [Self::Sidecar, Self::Quiet, Self::Nginx, Self::Haproxy];
+        all.into_iter().filter(|proxy| proxy.peer().is_none_or(is_there)).collect()
+    }
+
     /// Starts it in front of `application`, under `wrapper` (a program with its arguments) if that is not empty.
     pub(crate) fn spawn(self, application: SocketAddr, wrapper: &[String]) -> Running {
         let folder = fresh_folder();
         let (address, receiver) = (free_port(), Receiver::start());
         let own = match self {
-            Self::Sidecar => sidecar(application, address, &receiver),
+            Self::Sidecar | Self::Quiet => sidecar(application, address, &receiver),
             Self::Nginx => nginx(application, address, &folder),
+            Self::Haproxy => haproxy(application, address, &folder),
         };
+        let exports = if self == Self::Quiet { "false" } else { "true" };
         let line: Vec<String> = wrapper.iter().cloned().chain(own).collect();
         let output = fs::File::create(folder.join("stdout")).expect("a writable folder");
         let errors = fs::File::create(folder.join("stderr")).expect("a writable folder");
@@ -61,6 +93,7 @@ impl Proxy {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+            .env("SIDECAR_TELEMETRY__ENABLED", exports)
             .current_dir(&folder)
             .stdout(output)
             .stderr(errors)
@@ -107,6 +140,17 @@ fn nginx(application: SocketAddr, address: SocketAddr, folder: &Path) -> Vec<Str
     let file = folder.join("nginx.conf");
     fs::write(&file, config).expect("a writable folder");
     ["nginx", "-e", "stderr", "-c", &file.display().to_string()].map(str::to_owned).to_vec()
+}
+
+fn haproxy(application: SocketAddr, address: SocketAddr, folder: &Path) -> Vec<String> {
+    let config = format!(
+        "global\n  nbthread 1\n  maxconn 4096\n\
+         defaults\n  mode http\n  http-reuse always\n  timeout connect 1s\n  timeout client 75s\n  timeout server 75s\n\
+         listen proxy\n  bind {address}\n  server application {application}\n"
+    );
+    let file = folder.join("haproxy.cfg");
+    fs::write(&file, config).expect("a writable folder");
+    ["haproxy", "-db", "-f", &file.display().to_string()].map(str::to_owned).to_vec()
 }
 
 impl Running {

@@ -2,7 +2,7 @@
 //!
 //! An idle connection owns none. One thread, so no lock.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// The size of a buffer; a head that does not fit makes its own one larger.
 pub(crate) const BUFFER_BYTES: usize = 16 << 10;
 
-/// More than these are given back to the allocator: what a burst took is not kept for good.
+/// More than these are given back to the allocator at once.
 const KEPT_BUFFERS: usize = 64;
 
 /// Bytes read from a socket and not yet used.
@@ -37,50 +37,79 @@ pub(crate) struct Outbox {
 /// The free buffers of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
-    inboxes: RefCell<Vec<Vec<u8>>>,
-    outboxes: RefCell<Vec<Vec<u8>>>,
+    inboxes: Shelf,
+    outboxes: Shelf,
+}
+
+/// Free buffers of one kind.
+#[derive(Debug, Default)]
+struct Shelf {
+    free: RefCell<Vec<Vec<u8>>>,
+    /// The fewest that lay here since the last sweep: so many were not needed.
+    unused: Cell<usize>,
+}
+
+impl Shelf {
+    fn take(&self) -> Option<Vec<u8>> {
+        let mut free = self.free.borrow_mut();
+        let taken = free.pop();
+        self.unused.set(self.unused.get().min(free.len()));
+        taken
+    }
+
+    fn put(&self, bytes: Vec<u8>) {
+        let mut free = self.free.borrow_mut();
+        if bytes.capacity() == BUFFER_BYTES && free.len() < KEPT_BUFFERS {
+            free.push(bytes);
+        }
+    }
+
+    fn sweep(&self) {
+        let mut free = self.free.borrow_mut();
+        let needed = free.len() - self.unused.get().min(free.len());
+        free.truncate(needed);
+        free.shrink_to_fit();
+        self.unused.set(free.len());
+    }
 }
 
 impl Buffers {
     /// Gives the inbox a buffer if it has none.
     pub(crate) fn lend_inbox(&self, inbox: &mut Inbox) {
         if inbox.bytes.is_empty() {
-            inbox.bytes = self.inboxes.borrow_mut().pop().unwrap_or_else(|| vec![0; BUFFER_BYTES]);
+            inbox.bytes = self.inboxes.take().unwrap_or_else(|| vec![0; BUFFER_BYTES]);
         }
     }
 
     /// Takes the buffer of an inbox back; what is in it is lost.
     pub(crate) fn take_inbox(&self, inbox: &mut Inbox) {
         (inbox.start, inbox.end) = (0, 0);
-        if inbox.bytes.is_empty() {
-            return;
-        }
-        let bytes = std::mem::take(&mut inbox.bytes);
-        let mut free = self.inboxes.borrow_mut();
-        if bytes.len() == BUFFER_BYTES && free.len() < KEPT_BUFFERS {
-            free.push(bytes);
+        if !inbox.bytes.is_empty() {
+            self.inboxes.put(std::mem::take(&mut inbox.bytes));
         }
     }
 
     /// Gives the outbox a buffer if it has none.
     pub(crate) fn lend_outbox(&self, outbox: &mut Outbox) {
         if outbox.bytes.capacity() == 0 {
-            outbox.bytes = self.outboxes.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
+            outbox.bytes = self.outboxes.take().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
         }
     }
 
     /// Takes the buffer of an outbox back; what is in it is lost.
     pub(crate) fn take_outbox(&self, outbox: &mut Outbox) {
         (outbox.written, outbox.has_sent) = (0, false);
-        if outbox.bytes.capacity() == 0 {
-            return;
-        }
-        let mut bytes = std::mem::take(&mut outbox.bytes);
-        let mut free = self.outboxes.borrow_mut();
-        if bytes.capacity() == BUFFER_BYTES && free.len() < KEPT_BUFFERS {
+        if outbox.bytes.capacity() > 0 {
+            let mut bytes = std::mem::take(&mut outbox.bytes);
             bytes.clear();
-            free.push(bytes);
+            self.outboxes.put(bytes);
         }
+    }
+
+    /// Gives back what nobody has needed since the last sweep: a burst's memory is not kept for good.
+    pub(crate) fn sweep(&self) {
+        self.inboxes.sweep();
+        self.outboxes.sweep();
     }
 }
 
@@ -192,5 +221,30 @@ impl Outbox {
     /// How much has been written: for seeing whether a write made progress.
     pub(crate) fn written(&self) -> usize {
         self.written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn burst(buffers: &Buffers, count: usize) {
+        let mut inboxes: Vec<Inbox> = (0..count).map(|_| Inbox::default()).collect();
+        inboxes.iter_mut().for_each(|inbox| buffers.lend_inbox(inbox));
+        inboxes.iter_mut().for_each(|inbox| buffers.take_inbox(inbox));
+    }
+
+    #[test]
+    fn what_a_burst_took_is_given_back_and_what_is_in_use_stays() {
+        let buffers = Buffers::default();
+        let free = || buffers.inboxes.free.borrow().len();
+        burst(&buffers, 200);
+        assert_eq!(free(), KEPT_BUFFERS, "the rest went back at once");
+        buffers.sweep();
+        burst(&buffers, 3);
+        buffers.sweep();
+        assert_eq!(free(), 3, "61 were not needed between two sweeps");
+        buffers.sweep();
+        assert_eq!(free(), 0);
     }
 }

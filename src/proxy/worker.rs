@@ -17,7 +17,7 @@ use crate::proxy::config::Config;
 use crate::proxy::counters::Counters;
 use crate::proxy::ids::{Ids, TracePolicy};
 use crate::proxy::pool::Pool;
-use crate::proxy::timers::Timers;
+use crate::proxy::timers::{Tick, Timers};
 use crate::proxy::upstream::Upstream;
 
 /// The state of a worker.
@@ -44,6 +44,8 @@ pub(crate) struct Worker<S> {
     routes: RefCell<Arc<RouteTable>>,
     sources: RefCell<Sources>,
     kept: RefCell<Vec<Vec<u8>>>,
+    /// When buffers that nobody needs are next given back.
+    sweep_due: Cell<Tick>,
 }
 
 /// What changes while the worker runs, and its sign of life.
@@ -57,6 +59,9 @@ pub(crate) struct Sources {
 /// Memory for copied heads that is used again; more of it is given back.
 const KEPT_COPIES: usize = 64;
 const KEPT_COPY_BYTES: usize = 4 << 10;
+
+/// 10 s of ticks: longer than the pauses of ordinary traffic, well below a minute.
+const SWEEP_TICKS: Tick = 100;
 
 impl<S: RequestSink> Worker<S> {
     /// A worker without connections.
@@ -86,6 +91,7 @@ impl<S: RequestSink> Worker<S> {
             routes: RefCell::new(routes),
             sources: RefCell::new(sources),
             kept: RefCell::default(),
+            sweep_due: Cell::default(),
             config,
             counters,
         })
@@ -123,6 +129,10 @@ impl<S: RequestSink> Worker<S> {
         self.timers.advance(now);
         self.tell(S::tick);
         self.pool.sweep(now);
+        if now >= self.sweep_due.get() {
+            self.sweep_due.set(now + SWEEP_TICKS);
+            self.buffers.sweep();
+        }
         self.clock.renew();
         if self.has_panicked.take() {
             // here and not where it is seen: a log that panics while a task unwinds would end the process
