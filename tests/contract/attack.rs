@@ -80,7 +80,7 @@ async fn attack_by_all(proxy: std::net::SocketAddr, seed: u64, requests: usize) 
 async fn paths_methods_and_hosts_that_never_come_twice_become_no_series() {
     let (requests, seed) = (scaled(100_000, 1_000_000), seed());
     let application = Origin::start(Arc::new(AnyStatus)).await;
-    let sidecar = exporting(&application).await;
+    let sidecar = exporting(application.address, &application, &[]).await;
     let warm_up = 4_000;
     attack_by_all(sidecar.proxy, seed.wrapping_mul(31), warm_up).await;
     let memory = Memory::watch(&sidecar);

@@ -21,7 +21,7 @@ use crate::scale::{scaled, seed};
 const LANES: u64 = 16;
 
 /// Deadlines and sizes that are met within seconds.
-const LIMITS: [(&str, &str); 4] = [
+pub(crate) const LIMITS: [(&str, &str); 4] = [
     ("SIDECAR_PROXY__TIMEOUTS__HEADER", "2s"),
     ("SIDECAR_PROXY__TIMEOUTS__BODY_IDLE", "2s"),
     ("SIDECAR_PROXY__TIMEOUTS__FIRST_BYTE", "2s"),
@@ -125,7 +125,8 @@ const QUICK: [Act; 41] = [
 
 const SLOW: [Act; 5] = [Act::HalfBody(Rst), Act::HeadStalls, Act::BodyStalls, Act::NeverAnswered, Act::EventsLeft(Rst)];
 
-struct Chaos {
+/// Clients that do all of it, and what they have done.
+pub(crate) struct Chaos {
     application: Arc<Application>,
     proxy: SocketAddr,
     tally: Locked<Tally>,
@@ -136,6 +137,29 @@ struct Chaos {
 type Done = std::io::Result<()>;
 
 impl Chaos {
+    /// Clients of this proxy.
+    pub(crate) fn new(application: Arc<Application>, proxy: SocketAddr) -> Arc<Self> {
+        Arc::new(Self { application, proxy, tally: Locked::default(), turn: Mutex::new(()) })
+    }
+
+    /// What has been done so far.
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally.lock().expect("no client panics here").clone()
+    }
+
+    /// Does every quick thing once, in an order of its own.
+    pub(crate) async fn round(&self, random: &mut Rng) {
+        let mut acts = QUICK;
+        random.shuffle(&mut acts);
+        self.perform(&acts).await;
+    }
+
+    async fn perform(&self, acts: &[Act]) {
+        for act in acts {
+            self.act(*act).await.unwrap_or_else(|error| panic!("{act:?}: {error}"));
+        }
+    }
+
     fn counts(&self, kind: Kind, status: u16, error_type: &str) {
         let end: End = (kind, status, error_type.to_owned());
         *self.tally.lock().expect("no client panics here").entry(end).or_default() += 1;
@@ -348,8 +372,7 @@ async fn what_clients_that_misbehave_tally_is_what_the_metrics_say() {
     let (rounds, seed) = (scaled(6, 60), seed());
     let application = Application::start().await;
     let sidecar = Sidecar::start(application.address, &[], &LIMITS).await;
-    let chaos = Chaos { application, proxy: sidecar.proxy, tally: Locked::default(), turn: Mutex::new(()) };
-    let chaos = Arc::new(chaos);
+    let chaos = Chaos::new(application, sidecar.proxy);
     let mut lanes = JoinSet::new();
     for lane in 0..LANES {
         let chaos = Arc::clone(&chaos);
@@ -357,15 +380,13 @@ async fn what_clients_that_misbehave_tally_is_what_the_metrics_say() {
             let mut acts = QUICK.repeat(rounds);
             acts.extend(SLOW.repeat(rounds.div_ceil(10)));
             Rng::with_seed(seed.wrapping_add(lane)).shuffle(&mut acts);
-            for act in acts {
-                chaos.act(act).await.unwrap_or_else(|error| panic!("{act:?}: {error}"));
-            }
+            chaos.perform(&acts).await;
         });
     }
     while let Some(lane) = lanes.join_next().await {
         lane.unwrap();
     }
-    let wanted = chaos.tally.lock().unwrap().clone();
+    let wanted = chaos.tally();
     let sent: u64 = wanted.values().sum();
     let page = page::settled(&sidecar, sent).await;
     assert_eq!(page::tally(&page), wanted, "left: the metrics, right: the clients' own tally");

@@ -79,7 +79,7 @@ async fn active(sidecar: &Sidecar, wanted: usize) {
 async fn thousands_of_idle_connections_cost_next_to_nothing() {
     let count = connections();
     let application = Origin::start(Arc::new(Library::default())).await;
-    let sidecar = exporting(&application).await;
+    let sidecar = exporting(application.address, &application, &[]).await;
     for _ in 0..100 {
         ask(&mut connect(sidecar.proxy).await.unwrap()).await.unwrap();
     }

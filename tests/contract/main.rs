@@ -15,6 +15,10 @@ mod proxy_world;
 #[path = "../it/rig.rs"]
 mod rig;
 
+#[expect(dead_code, reason = "shared with the other black-box tests, which use all of it")]
+#[path = "../it/telemetry_receiver.rs"]
+mod telemetry_receiver;
+
 mod attack;
 mod bodies;
 mod body;
@@ -23,8 +27,11 @@ mod crowd;
 mod leaving;
 mod memory;
 mod origin;
+mod overload;
 mod page;
+mod restarts;
 mod scale;
+mod soak;
 mod streams;
 
 use std::sync::OnceLock;

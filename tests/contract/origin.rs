@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -72,7 +73,9 @@ pub(crate) trait Site: Send + Sync + 'static {
 /// A running application; dropping it closes the port and every connection.
 pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
-    _serving: JoinSet<()>,
+    serving: JoinSet<()>,
+    /// Shared by each connection.
+    open: Arc<()>,
 }
 
 impl Origin {
@@ -85,18 +88,28 @@ impl Origin {
     pub(crate) async fn start_on<S: Site>(address: SocketAddr, site: Arc<S>) -> Self {
         let listener = TcpListener::bind(address).await.expect("the port is free");
         let address = listener.local_addr().expect("bound");
-        let mut serving = JoinSet::new();
+        let (mut serving, open) = (JoinSet::new(), Arc::new(()));
+        let each = Arc::clone(&open);
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let site = Arc::clone(&site);
+                let (site, open) = (Arc::clone(&site), Arc::clone(&each));
                 connections.spawn(async move {
+                    let _open = open;
                     let _the_peer_may_go_at_any_time = serve(&*site, stream).await;
                 });
                 while connections.try_join_next().is_some() {}
             }
         });
-        Self { address, _serving: serving }
+        Self { address, serving, open }
+    }
+
+    /// Closes the port and every connection, and returns once that is done.
+    pub(crate) async fn stop(mut self) {
+        self.serving.shutdown().await;
+        while Arc::strong_count(&self.open) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
@@ -107,7 +120,9 @@ async fn serve<S: Site>(site: &S, stream: TcpStream) -> std::io::Result<()> {
         if head.method() == "POST" && head.path().starts_with("/v1/") {
             let length = head.field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
             tokio::io::copy(&mut (&mut stream).take(length), &mut tokio::io::sink()).await?;
-            say(&mut stream, 200, "").await?;
+            // no partial success: an empty message
+            let accepted = "HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(accepted.as_bytes()).await?;
         } else if head.field("user-agent").is_some_and(|agent| agent.starts_with(OWN_USER_AGENT)) {
             say(&mut stream, 200, OPENAPI).await?;
         } else {
@@ -117,12 +132,12 @@ async fn serve<S: Site>(site: &S, stream: TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A sidecar before this application, which takes its telemetry too: what is not delivered is kept in memory, and
-/// would be measured along.
-pub(crate) async fn exporting(application: &Origin) -> Sidecar {
-    let receiver = format!("http://{}", application.address);
-    let by_http = [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")];
-    Sidecar::start(application.address, &["--otlp", &receiver], &by_http).await
+/// A sidecar whose telemetry this application takes: what is not delivered is kept in memory, and would be measured
+/// along.
+pub(crate) async fn exporting(upstream: SocketAddr, receiver: &Origin, more: &[(&str, &str)]) -> Sidecar {
+    let receiver = format!("http://{}", receiver.address);
+    let environment = [&[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")], more].concat();
+    Sidecar::start(upstream, &["--otlp", &receiver], &environment).await
 }
 
 /// Writes a small JSON answer.

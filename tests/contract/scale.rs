@@ -9,6 +9,14 @@ pub(crate) fn scaled<T>(short: T, full: T) -> T {
     }
 }
 
+/// Seconds of the soak: `CONTRACT_SOAK_SECONDS`, else by the form.
+pub(crate) fn soak_seconds(short: u64, full: u64) -> u64 {
+    std::env::var("CONTRACT_SOAK_SECONDS").map_or_else(
+        |_| scaled(short, full),
+        |text| text.parse().unwrap_or_else(|_| panic!("CONTRACT_SOAK_SECONDS is {text:?}, expected a number")),
+    )
+}
+
 /// The seed of this run, which is printed: `CONTRACT_SEED` repeats another one.
 pub(crate) fn seed() -> u64 {
     let seed = std::env::var("CONTRACT_SEED").map_or_else(

@@ -1,0 +1,141 @@
+//! More than the application can carry: it carries on at its pace, the rest is told at once to come again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep, timeout};
+
+use crate::origin::{Head, Origin, Site, Stream, connect, say};
+use crate::page::{self, Kind};
+use crate::rig::{PATIENCE, Sidecar, get};
+use crate::scale::scaled;
+
+/// Requests that the application works on at once, and how long each takes: 200 in a second.
+const PLACES: usize = 8;
+const WORK: Duration = Duration::from_millis(40);
+
+/// Requests in flight that the sidecar allows.
+const LIMIT: &str = "16";
+
+/// An application that can do so much and no more.
+struct Busy {
+    places: Semaphore,
+}
+
+impl Site for Busy {
+    async fn answer(&self, _: &Head, stream: &mut Stream) -> std::io::Result<()> {
+        let _place = self.places.acquire().await.expect("open");
+        sleep(WORK).await;
+        say(stream, 200, "").await
+    }
+}
+
+/// What the clients have seen, and the connections that they may use again.
+#[derive(Default)]
+struct Clients {
+    idle: Mutex<Vec<Stream>>,
+    good: AtomicU64,
+    refused: AtomicU64,
+    other: AtomicU64,
+}
+
+impl Clients {
+    async fn ask(&self, proxy: SocketAddr) -> std::io::Result<()> {
+        let kept = self.idle.lock().await.pop();
+        let mut stream = match kept {
+            Some(stream) => stream,
+            None => connect(proxy).await?,
+        };
+        stream.write_all(b"GET /work HTTP/1.1\r\nHost: h\r\n\r\n").await?;
+        let head = timeout(PATIENCE, Head::read(&mut stream)).await.expect("an answer in time")?;
+        let head = head.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        let count = match (head.status(), head.field("retry-after")) {
+            (200, _) => &self.good,
+            (503, Some("1")) => &self.refused,
+            _ => &self.other,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        let length: usize = head.field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        stream.read_exact(&mut vec![0; length]).await?;
+        if head.field("connection") != Some("close") {
+            self.idle.lock().await.push(stream);
+        }
+        Ok(())
+    }
+}
+
+/// Answers in a second when as many clients as may ask again at once.
+async fn peak(proxy: SocketAddr, seconds: u64) -> f64 {
+    let clients = Arc::new(Clients::default());
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let mut lanes = JoinSet::new();
+    for _ in 0..PLACES * 2 {
+        let clients = Arc::clone(&clients);
+        lanes.spawn(async move {
+            while Instant::now() < until {
+                clients.ask(proxy).await.expect("an answer");
+            }
+        });
+    }
+    lanes.join_all().await;
+    assert_eq!(clients.refused.load(Ordering::Relaxed), 0, "nothing is refused below the limit");
+    clients.good.load(Ordering::Relaxed) as f64 / seconds as f64
+}
+
+/// Asks the admin port all the time; gives the slowest answer.
+async fn probe(admin: SocketAddr, ends: Arc<AtomicBool>) -> Duration {
+    let mut slowest = Duration::ZERO;
+    while !ends.load(Ordering::Relaxed) {
+        let started = Instant::now();
+        assert_eq!(get(admin, "/livez").await.expect("the admin port answers").0, 200);
+        slowest = slowest.max(started.elapsed());
+        sleep(Duration::from_millis(20)).await;
+    }
+    slowest
+}
+
+/// Row 19: at three times what the application can do, at least 80 % of that is done; the rest is 503 with Retry-After.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_times_too_much_still_gets_the_work_done() {
+    let (short, long) = (scaled(2, 10), scaled(4, 40));
+    let application = Origin::start(Arc::new(Busy { places: Semaphore::new(PLACES) })).await;
+    let limit = [("SIDECAR_PROXY__LIMITS__IN_FLIGHT", LIMIT)];
+    let sidecar = Sidecar::start(application.address, &[], &limit).await;
+    let peak = peak(sidecar.proxy, short).await;
+    let before = page::total(&page::settled(&sidecar, 1).await);
+    let ends = Arc::new(AtomicBool::new(false));
+    let mut probing = JoinSet::new();
+    probing.spawn(probe(sidecar.admin, Arc::clone(&ends)));
+    // an open loop: who asks does not wait for the answers of others
+    let clients = Arc::new(Clients::default());
+    let mut asking = JoinSet::new();
+    let mut ticks = interval(Duration::from_secs_f64(1.0 / (3.0 * peak)));
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(long) {
+        ticks.tick().await;
+        let (clients, proxy) = (Arc::clone(&clients), sidecar.proxy);
+        asking.spawn(async move { clients.ask(proxy).await.expect("an answer") });
+    }
+    let goodput = clients.good.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64();
+    let sent = asking.len() as u64;
+    asking.join_all().await;
+    ends.store(true, Ordering::Relaxed);
+    let slowest = probing.join_all().await[0];
+    let [good, refused, other] = [&clients.good, &clients.refused, &clients.other].map(|n| n.load(Ordering::Relaxed));
+    println!(
+        "{sent} asked, {good} answered, {refused} refused; {goodput:.0}/s of {peak:.0}/s; admin within {slowest:?}"
+    );
+    assert_eq!((good + refused, other), (sent, 0), "each is answered with 200, or 503 and Retry-After");
+    assert!(refused > sent / 3, "{refused} of {sent} refused: that was no overload");
+    assert!(goodput >= 0.8 * peak, "{goodput:.0}/s of {peak:.0}/s");
+    assert!(slowest < Duration::from_secs(1), "the admin port took {slowest:?}");
+    let page = page::settled(&sidecar, before + sent).await;
+    let overload = (Kind::Ordinary, 503, "overload".to_owned());
+    assert_eq!(page::tally(&page).get(&overload), Some(&refused));
+    assert_eq!(page::total(&page), before + sent);
+}

@@ -1,0 +1,230 @@
+//! Restarts, of the application and of the sidecar itself: orderly, forced, and by SIGKILL.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::{HistogramDataPoint, Metric};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::origin::{Head, Origin, Site, Stream, connect, say};
+use crate::page;
+use crate::proxy_world::{Application, Client};
+use crate::rig::{PATIENCE, Sidecar};
+use crate::scale::scaled;
+use crate::telemetry_receiver::{Codings, Receiver};
+
+/// Connections to the application that are kept at once.
+const KEPT: usize = 8;
+
+/// Methods that may be sent again: RFC 9110, section 9.2.1.
+const SAFE: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
+
+/// Answers at once, but `/together` only when `KEPT` requests are there, so that each has its own connection.
+struct Gathering {
+    all: Barrier,
+}
+
+impl Gathering {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { all: Barrier::new(KEPT) })
+    }
+}
+
+impl Site for Gathering {
+    async fn answer(&self, head: &Head, stream: &mut Stream) -> std::io::Result<()> {
+        if head.path() == "/together" {
+            self.all.wait().await;
+        }
+        say(stream, 200, "").await
+    }
+}
+
+/// One request on a connection of its own: the head of the answer.
+async fn ask(proxy: SocketAddr, method: &str, path: &str) -> std::io::Result<Head> {
+    let mut stream = connect(proxy).await?;
+    stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).await?;
+    let head = timeout(PATIENCE, Head::read(&mut stream)).await.expect("an answer in time")?;
+    head.ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
+}
+
+/// As many requests at once as connections are kept; the statuses.
+async fn ask_at_once(proxy: SocketAddr, path: &'static str) -> Vec<u16> {
+    let mut asking = JoinSet::new();
+    for number in 0..KEPT {
+        let method = SAFE[number % SAFE.len()];
+        asking.spawn(async move { ask(proxy, method, path).await.expect("an answer").status() });
+    }
+    asking.join_all().await
+}
+
+/// Row 20: kept connections that died with the application give no 502, and the first request after its return is served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_that_restarts_is_away_as_long_as_it_is_and_no_longer() {
+    let mut application = Origin::start(Gathering::new()).await;
+    let (address, rounds) = (application.address, scaled(5, 20));
+    let sidecar = Sidecar::start(address, &[], &[]).await;
+    let mut slowest = Duration::ZERO;
+    for round in 0..rounds {
+        assert_eq!(ask_at_once(sidecar.proxy, "/together").await, [200; KEPT], "round {round}: connections to keep");
+        application.stop().await;
+        application = Origin::start_on(address, Gathering::new()).await;
+        assert_eq!(ask_at_once(sidecar.proxy, "/again").await, [200; KEPT], "round {round}: dead connections are kept");
+        application.stop().await;
+        for method in SAFE {
+            let head = ask(sidecar.proxy, method, "/away").await.unwrap();
+            assert_eq!((head.status(), head.field("retry-after")), (503, Some("1")), "round {round}: {method}");
+        }
+        tokio::time::sleep(Duration::from_millis(scaled(200, 5_000))).await;
+        application = Origin::start_on(address, Gathering::new()).await;
+        let back = Instant::now();
+        assert_eq!(ask(sidecar.proxy, "POST", "/back").await.unwrap().status(), 200, "round {round}: it listens again");
+        slowest = slowest.max(back.elapsed());
+    }
+    println!("{rounds} restarts; the first request after each took at most {slowest:?}");
+    let page = page::settled(&sidecar, 1).await;
+    assert_eq!(page::tally(&page).keys().filter(|(_, status, _)| *status == 502).count(), 0, "{page}");
+}
+
+/// Asks again and again, and does not mind what happens.
+async fn press(proxy: SocketAddr, ends: Arc<AtomicBool>, answered: Arc<AtomicU64>) {
+    while !ends.load(Ordering::Relaxed) {
+        match ask(proxy, "GET", "/pressed").await {
+            Ok(_) => answered.fetch_add(1, Ordering::Relaxed),
+            Err(_) => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                0
+            }
+        };
+    }
+}
+
+/// Row 9: killed under load and started again on the same port, it serves the first request that it gets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_that_was_killed_serves_as_soon_as_it_is_started_again() {
+    let application = Origin::start(Gathering::new()).await;
+    let mut sidecar = Sidecar::start(application.address, &[], &[]).await;
+    let (proxy, rounds) = (sidecar.proxy, scaled(5, 50));
+    let (ends, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let mut load = JoinSet::new();
+    for _ in 0..KEPT {
+        load.spawn(press(proxy, Arc::clone(&ends), Arc::clone(&answered)));
+    }
+    let mut slowest = Duration::ZERO;
+    for round in 0..rounds {
+        let enough = answered.load(Ordering::Relaxed) + 100;
+        while answered.load(Ordering::Relaxed) < enough {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        sidecar.signal("KILL").await;
+        assert_eq!(sidecar.ended().await, None, "ended by a signal");
+        let started = Instant::now();
+        sidecar = Sidecar::start(application.address, &["--listen", &proxy.to_string()], &[]).await;
+        assert_eq!(ask(proxy, "GET", "/first").await.unwrap().status(), 200, "round {round}");
+        slowest = slowest.max(started.elapsed());
+    }
+    ends.store(true, Ordering::Relaxed);
+    load.join_all().await;
+    println!("killed {rounds} times; from exec to the first answer at most {slowest:?}");
+    assert!(slowest < Duration::from_secs(3), "from exec to the first answer {slowest:?}");
+}
+
+fn now_unix_nanos() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    u64::try_from(now.as_nanos()).expect("before 2554")
+}
+
+/// Start and end of each point of a sum or a histogram.
+fn spans_of(metrics: &[Metric]) -> Vec<(u64, u64)> {
+    let mut spans = Vec::new();
+    for metric in metrics {
+        match &metric.data {
+            Some(Data::Sum(sum)) => {
+                spans.extend(sum.data_points.iter().map(|point| (point.start_time_unix_nano, point.time_unix_nano)));
+            }
+            Some(Data::Histogram(histogram)) => spans.extend(histogram.data_points.iter().map(|point| {
+                let HistogramDataPoint { start_time_unix_nano, time_unix_nano, .. } = point;
+                (*start_time_unix_nano, *time_unix_nano)
+            })),
+            Some(Data::ExponentialHistogram(histogram)) => spans
+                .extend(histogram.data_points.iter().map(|point| (point.start_time_unix_nano, point.time_unix_nano))),
+            _ => {}
+        }
+    }
+    spans
+}
+
+/// Row 10: after a restart each sum begins anew and says since when; what counts since the start begins at 0.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_say_since_when_they_count() {
+    let application = Application::start().await;
+    let receiver = Receiver::grpc(Codings::All, Default::default()).await;
+    let endpoint = format!("http://{}", receiver.address);
+    let interval = [("SIDECAR_TELEMETRY__METRICS__INTERVAL", "100ms")];
+    for round in 0..scaled(3, 20) {
+        let began = now_unix_nanos();
+        let mut sidecar = Sidecar::start(application.address, &["--otlp", &endpoint], &interval).await;
+        let mut client = Client::connect(sidecar.proxy).await.unwrap();
+        for _ in 0..=round {
+            client.get("/counted").await.unwrap();
+            assert_eq!(client.answer().await, Some((200, true)));
+        }
+        let metrics: serde_json::Value =
+            serde_json::from_str(&sidecar.ask("/api/v1/monitoring/metrics").await.1).unwrap();
+        assert_eq!(metrics["request_count"], round + 1, "since this start, not the one before");
+        sidecar.signal("TERM").await;
+        assert_eq!(sidecar.ended().await, Some(0));
+        let ended = now_unix_nanos();
+        let metrics = receiver.with(|seen| std::mem::take(&mut seen.metrics));
+        let spans = spans_of(&metrics);
+        assert!(!spans.is_empty(), "sums are exported");
+        for (start, end) in spans {
+            assert!(began <= start && start <= end && end <= ended, "round {round}: {began} {start} {end} {ended}");
+        }
+    }
+}
+
+/// Row 6: a second SIGTERM ends the drain at once, and what it cuts off is counted as that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_sigterm_ends_the_drain_at_once_and_what_it_cuts_off_is_counted() {
+    let application = Application::start().await;
+    let receiver = Receiver::grpc(Codings::All, Default::default()).await;
+    let endpoint = format!("http://{}", receiver.address);
+    let mut sidecar = Sidecar::start(application.address, &["--otlp", &endpoint], &[]).await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::connect(sidecar.proxy).await.unwrap();
+        client.get("/hold").await.unwrap();
+        timeout(PATIENCE, application.held.acquire()).await.expect("it arrives").unwrap().forget();
+        clients.push(client);
+    }
+    sidecar.signal("TERM").await;
+    let deadline = Instant::now() + PATIENCE;
+    while !sidecar.log().contains("draining") {
+        assert!(Instant::now() < deadline, "it does not drain: {}", sidecar.log());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let told = Instant::now();
+    sidecar.signal("TERM").await;
+    for client in &mut clients {
+        assert_eq!(client.head().await, None, "broken off without an answer");
+    }
+    assert_eq!(sidecar.ended().await, Some(0));
+    assert!(told.elapsed() < Duration::from_secs(10), "the drain's 20 s were waited for: {:?}", told.elapsed());
+    assert!(sidecar.log().contains("stopped again"), "{}", sidecar.log());
+    let cut_off = receiver.with(|seen| {
+        let metrics = seen.metrics.iter().filter(|metric| metric.name == "http.server.request.duration");
+        let counts = metrics.filter_map(|metric| match &metric.data {
+            Some(Data::ExponentialHistogram(histogram)) => Some(histogram.data_points.clone()),
+            _ => None,
+        });
+        let cut = counts.flatten().filter(|point| format!("{:?}", point.attributes).contains("\"shutdown\""));
+        cut.map(|point| point.count).sum::<u64>()
+    });
+    assert_eq!(cut_off, 3, "error.type `shutdown` at the receiver");
+}

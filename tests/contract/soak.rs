@@ -1,0 +1,90 @@
+//! Everything at once, for a while: memory and file descriptors must come to rest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::counting::{Chaos, LIMITS};
+use crate::memory::{Memory, descriptors};
+use crate::origin::{Head, Origin, Site, Stream, exporting, say};
+use crate::page;
+use crate::proxy_world::Application;
+use crate::rig::PATIENCE;
+use crate::scale::{scaled, seed, soak_seconds};
+
+/// Clients at once.
+const LANES: u64 = 8;
+
+/// Only telemetry comes here.
+struct Receiver;
+
+impl Site for Receiver {
+    async fn answer(&self, _: &Head, stream: &mut Stream) -> std::io::Result<()> {
+        say(stream, 404, "").await
+    }
+}
+
+async fn load(chaos: &Arc<Chaos>, seed: u64, until: Instant) {
+    let mut lanes = JoinSet::new();
+    for lane in 0..LANES {
+        let chaos = Arc::clone(chaos);
+        lanes.spawn(async move {
+            let mut random = Rng::with_seed(seed.wrapping_add(lane));
+            while Instant::now() < until {
+                chaos.round(&mut random).await;
+            }
+        });
+    }
+    lanes.join_all().await;
+}
+
+/// KiB in ten minutes by which the line through the samples rises: least squares.
+fn slope(samples: &[(f64, f64)]) -> f64 {
+    let count = samples.len() as f64;
+    let (x, y) = samples.iter().fold((0.0, 0.0), |(x, y), sample| (x + sample.0 / count, y + sample.1 / count));
+    let above: f64 = samples.iter().map(|sample| (sample.0 - x) * (sample.1 - y)).sum();
+    let below: f64 = samples.iter().map(|sample| (sample.0 - x).powi(2)).sum();
+    600.0 * above / below
+}
+
+/// Row 22: in the long form memory rises by less than 1 MB in ten minutes; in the short one by less than 2 MiB in all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_and_descriptors_come_to_rest_under_mixed_load() {
+    let (seconds, seed) = (soak_seconds(8, 1_800), seed());
+    let (application, receiver) = (Application::start().await, Origin::start(Arc::new(Receiver)).await);
+    let sidecar = exporting(application.address, &receiver, &LIMITS).await;
+    let chaos = Chaos::new(application, sidecar.proxy);
+    let open_before = descriptors(&sidecar);
+    load(&chaos, seed, Instant::now() + Duration::from_secs(scaled(3, 120))).await;
+    let (memory, started) = (Memory::watch(&sidecar), Instant::now());
+    let mut loading = JoinSet::new();
+    let until = started + Duration::from_secs(seconds);
+    loading.spawn({
+        let chaos = Arc::clone(&chaos);
+        async move { load(&chaos, !seed, until).await }
+    });
+    let mut samples = Vec::new();
+    while Instant::now() < until {
+        sleep(Duration::from_secs(1)).await;
+        samples.push((started.elapsed().as_secs_f64(), memory.growth_kib() as f64));
+    }
+    loading.join_all().await;
+    let (rise, grown) = (slope(&samples), memory.growth_kib());
+    let wanted = chaos.tally();
+    let sent: u64 = wanted.values().sum();
+    let page = page::settled(&sidecar, sent).await;
+    assert_eq!(page::tally(&page), wanted, "left: the metrics, right: the clients' own tally");
+    let lost = page::sum(&page, "content_factory_telemetry_dropped_total", "");
+    assert_eq!(lost, 0.0, "what is not delivered waits in memory, and would be measured along");
+    let deadline = Instant::now() + PATIENCE;
+    while descriptors(&sidecar) > open_before + 4 {
+        assert!(Instant::now() < deadline, "{} descriptors, {open_before} before", descriptors(&sidecar));
+        sleep(Duration::from_millis(100)).await;
+    }
+    println!("{sent} requests in {seconds} s: {grown} KiB more, {rise:.0} KiB in ten minutes");
+    assert!(grown < 2 << 10 || seconds > 60, "{grown} KiB more");
+    assert!(rise < 1_000.0 || seconds <= 60, "{rise:.0} KiB more in ten minutes");
+}
