@@ -41,7 +41,7 @@ oracle: ## The byte oracle: raw messages through the proxy, judged by a strict r
 	cargo test --test oracle -- --nocapture
 
 .PHONY: soak
-soak: release ## The behaviour contract in its long form, about an hour; `make test` runs the short one. ARGS='idle' chooses
+soak: release ## The behaviour contract in its long form, the soak alone 32 min; `make test` runs the short one. ARGS='idle' chooses
 	CONTRACT=full SIDECAR_BIN="$(abspath $(SIDECAR))" cargo test --test contract -- --test-threads 1 --nocapture $(ARGS)
 
 .PHONY: fuzz-oracle

@@ -12,7 +12,7 @@ use crate::memory::Memory;
 use crate::origin::{Head, Origin, Site, Stream, connect, exporting, say};
 use crate::page;
 use crate::rig::PATIENCE;
-use crate::scale::{scaled, seed};
+use crate::scale::{among_others, scaled, seed};
 
 /// Connections that attack at once.
 const LANES: u64 = 8;
@@ -78,6 +78,7 @@ async fn attack_by_all(proxy: std::net::SocketAddr, seed: u64, requests: usize) 
 /// Row 12: the number of series is bounded, the total exact, and memory grows by at most 16 MiB.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn paths_methods_and_hosts_that_never_come_twice_become_no_series() {
+    let _machine = among_others().await;
     let (requests, seed) = (scaled(100_000, 1_000_000), seed());
     let application = Origin::start(Arc::new(AnyStatus)).await;
     let sidecar = exporting(application.address, &application, &[]).await;

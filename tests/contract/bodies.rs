@@ -11,7 +11,7 @@ use crate::memory::Memory;
 use crate::origin::{Head, Origin, Site, Stream, connect, say};
 use crate::page::{self, Kind};
 use crate::rig::{PATIENCE, Sidecar};
-use crate::scale::scaled;
+use crate::scale::{among_others, scaled};
 
 const GB: u64 = 1_000_000_000;
 
@@ -72,6 +72,7 @@ async fn download(store: &Store, stream: &mut Stream, (size, framing): (u64, Fra
 /// Row 14: memory grows by at most 8 MiB, the first byte is out before the last one is in, and every byte is right.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn huge_bodies_pass_both_ways_and_cost_no_memory() {
+    let _machine = among_others().await;
     let size = scaled(GB, 10 * GB);
     let store = Arc::new(Store::default());
     let application = Origin::start(Arc::clone(&store)).await;

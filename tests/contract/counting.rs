@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::page::{self, End, Kind, Tally};
 use crate::proxy_world::{Application, Client};
 use crate::rig::{PATIENCE, Sidecar};
-use crate::scale::{scaled, seed};
+use crate::scale::{among_others, scaled, seed};
 
 /// Clients at once.
 const LANES: u64 = 16;
@@ -369,6 +369,7 @@ fn leave(client: Client, leaving: Leaving) -> Done {
 /// Row 11: equality by kind, status and `error.type`; refusals by reason; the gauge of requests in flight back to 0.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_clients_that_misbehave_tally_is_what_the_metrics_say() {
+    let _machine = among_others().await;
     let (rounds, seed) = (scaled(6, 60), seed());
     let application = Application::start().await;
     let sidecar = Sidecar::start(application.address, &[], &LIMITS).await;

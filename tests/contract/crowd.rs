@@ -16,7 +16,7 @@ use crate::memory::{Memory, descriptors};
 use crate::origin::{Head, Origin, Site, Stream, connect, exporting, say};
 use crate::page;
 use crate::rig::{PATIENCE, Sidecar};
-use crate::scale::scaled;
+use crate::scale::{among_others, scaled};
 
 /// Of a body that a slow reader asks for.
 const BIG: u64 = 32_000_000;
@@ -77,6 +77,7 @@ async fn active(sidecar: &Sidecar, wanted: usize) {
 /// Row 15: an idle connection holds at most 4 KiB, whether it was used before or not; the next one is served at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_idle_connections_cost_next_to_nothing() {
+    let _machine = among_others().await;
     let count = connections();
     let application = Origin::start(Arc::new(Library::default())).await;
     let sidecar = exporting(application.address, &application, &[]).await;
@@ -141,6 +142,7 @@ async fn dawdle(mut stream: Stream, until: Instant) -> std::io::Result<(Stream, 
 /// Row 16: memory grows by at most 128 KiB for each slow reader, the application has to wait, nobody else does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_readers_slow_the_application_and_nobody_else() {
+    let _machine = among_others().await;
     let (count, seconds) = (scaled(50, 200), scaled(3, 30));
     let library = Arc::new(Library::default());
     let application = Origin::start(Arc::clone(&library)).await;

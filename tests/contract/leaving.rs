@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use crate::origin::{Head, Origin, Site, Stream, connect};
 use crate::page::{self, Kind};
 use crate::rig::{PATIENCE, Sidecar};
-use crate::scale::scaled;
+use crate::scale::{among_others, scaled};
 
 /// Clients that leave at once.
 const LANES: usize = 10;
@@ -75,6 +75,7 @@ async fn leave(proxy: SocketAddr, visits: Arc<Patient>, number: usize) -> std::i
 /// Row 18: each client that leaves, before the first byte, within the request or within the answer, is passed on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_application_is_told_of_every_client_that_leaves() {
+    let _machine = among_others().await;
     let count = scaled(200, 1_000);
     let site = Arc::new(Patient { visits: (0..count).map(|_| Visit::default()).collect() });
     let application = Origin::start(Arc::clone(&site)).await;
@@ -170,6 +171,7 @@ async fn broken_answer(proxy: SocketAddr, number: usize, arrived: &Notify) -> st
 /// Row 18: a break of the application is a break at the client, or 502 when no answer had begun.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_sees_that_its_answer_is_not_whole() {
+    let _machine = among_others().await;
     let count = scaled(200, 1_000);
     let site = Arc::new(Fragile { arrived: (0..count).map(|_| Notify::new()).collect() });
     let application = Origin::start(Arc::clone(&site)).await;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, interval, sleep, timeout};
 use crate::origin::{Head, Origin, Site, Stream, connect, say};
 use crate::page::{self, Kind};
 use crate::rig::{PATIENCE, Sidecar, get};
-use crate::scale::scaled;
+use crate::scale::{alone, scaled};
 
 /// Requests that the application works on at once, and how long each takes: 200 in a second.
 const PLACES: usize = 8;
@@ -102,6 +102,7 @@ async fn probe(admin: SocketAddr, ends: Arc<AtomicBool>) -> Duration {
 /// Row 19: at three times what the application can do, at least 80 % of that is done; the rest is 503 with Retry-After.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_times_too_much_still_gets_the_work_done() {
+    let _machine = alone().await;
     let (short, long) = (scaled(2, 10), scaled(4, 40));
     let application = Origin::start(Arc::new(Busy { places: Semaphore::new(PLACES) })).await;
     let limit = [("SIDECAR_PROXY__LIMITS__IN_FLIGHT", LIMIT)];

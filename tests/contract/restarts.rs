@@ -16,7 +16,7 @@ use crate::origin::{Head, Origin, Site, Stream, connect, say};
 use crate::page;
 use crate::proxy_world::{Application, Client};
 use crate::rig::{PATIENCE, Sidecar};
-use crate::scale::scaled;
+use crate::scale::{among_others, scaled};
 use crate::telemetry_receiver::{Codings, Receiver};
 
 /// Connections to the application that are kept at once.
@@ -66,6 +66,7 @@ async fn ask_at_once(proxy: SocketAddr, path: &'static str) -> Vec<u16> {
 /// Row 20: kept connections that died with the application give no 502, and the first request after its return is served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_application_that_restarts_is_away_as_long_as_it_is_and_no_longer() {
+    let _machine = among_others().await;
     let mut application = Origin::start(Gathering::new()).await;
     let (address, rounds) = (application.address, scaled(5, 20));
     let sidecar = Sidecar::start(address, &[], &[]).await;
@@ -107,6 +108,7 @@ async fn press(proxy: SocketAddr, ends: Arc<AtomicBool>, answered: Arc<AtomicU64
 /// Row 9: killed under load and started again on the same port, it serves the first request that it gets.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sidecar_that_was_killed_serves_as_soon_as_it_is_started_again() {
+    let _machine = among_others().await;
     let application = Origin::start(Gathering::new()).await;
     let mut sidecar = Sidecar::start(application.address, &[], &[]).await;
     let (proxy, rounds) = (sidecar.proxy, scaled(5, 50));
@@ -162,6 +164,7 @@ fn spans_of(metrics: &[Metric]) -> Vec<(u64, u64)> {
 /// Row 10: after a restart each sum begins anew and says since when; what counts since the start begins at 0.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counters_say_since_when_they_count() {
+    let _machine = among_others().await;
     let application = Application::start().await;
     let receiver = Receiver::grpc(Codings::All, Default::default()).await;
     let endpoint = format!("http://{}", receiver.address);
@@ -192,6 +195,7 @@ async fn counters_say_since_when_they_count() {
 /// Row 6: a second SIGTERM ends the drain at once, and what it cuts off is counted as that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_sigterm_ends_the_drain_at_once_and_what_it_cuts_off_is_counted() {
+    let _machine = among_others().await;
     let application = Application::start().await;
     let receiver = Receiver::grpc(Codings::All, Default::default()).await;
     let endpoint = format!("http://{}", receiver.address);

@@ -1,4 +1,9 @@
-//! How much is done: a short form for every day, a long one on demand.
+//! How much is done: a short form for every day, a long one on demand. And who may disturb whom.
+
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// A test that measures what a machine can carry runs alone; the others side by side.
+static MACHINE: RwLock<()> = RwLock::const_new(());
 
 /// The first number in the short form, the second with `CONTRACT=full`.
 pub(crate) fn scaled<T>(short: T, full: T) -> T {
@@ -25,4 +30,14 @@ pub(crate) fn seed() -> u64 {
     );
     println!("CONTRACT_SEED={seed}");
     seed
+}
+
+/// Held by a test that does not mind others.
+pub(crate) async fn among_others() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().await
+}
+
+/// Held by a test that needs the machine for itself.
+pub(crate) async fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().await
 }

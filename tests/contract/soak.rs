@@ -13,7 +13,7 @@ use crate::origin::{Head, Origin, Site, Stream, exporting, say};
 use crate::page;
 use crate::proxy_world::Application;
 use crate::rig::PATIENCE;
-use crate::scale::{scaled, seed, soak_seconds};
+use crate::scale::{among_others, scaled, seed, soak_seconds};
 
 /// Clients at once.
 const LANES: u64 = 8;
@@ -53,6 +53,7 @@ fn slope(samples: &[(f64, f64)]) -> f64 {
 /// Row 22: in the long form memory rises by less than 1 MB in ten minutes; in the short one by less than 2 MiB in all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_and_descriptors_come_to_rest_under_mixed_load() {
+    let _machine = among_others().await;
     let (seconds, seed) = (soak_seconds(8, 1_800), seed());
     let (application, receiver) = (Application::start().await, Origin::start(Arc::new(Receiver)).await);
     let sidecar = exporting(application.address, &receiver, &LIMITS).await;

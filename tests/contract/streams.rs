@@ -18,7 +18,7 @@ use crate::body;
 use crate::origin::{Head, Origin, Site, Stream, connect, say};
 use crate::page::{self, Kind};
 use crate::rig::{PATIENCE, Sidecar};
-use crate::scale::scaled;
+use crate::scale::{among_others, scaled};
 
 /// Tells an event only when the test asks for one.
 struct Teller {
@@ -40,6 +40,7 @@ impl Site for Teller {
 /// Row 17: the next event is made only when the one before has arrived, so a proxy that collects would wait for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_event_arrives_before_the_next_one_is_made() {
+    let _machine = among_others().await;
     let events = scaled(1_000, 20_000);
     let (want, wanted) = mpsc::channel(1);
     let application = Origin::start(Arc::new(Teller { wanted: Mutex::new(wanted) })).await;
@@ -133,6 +134,7 @@ async fn echoed(socket: &mut WebSocketStream<Stream>, message: Message) -> Messa
 /// Row 17: 0 bytes to 16 MiB, whole and in fragments with a ping between them, and thousands of small ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_websocket_echoes_messages_of_every_size_whole_and_in_fragments() {
+    let _machine = among_others().await;
     let application = Origin::start(Arc::new(Echo)).await;
     let sidecar = Sidecar::start(application.address, &[], &[]).await;
     let mut socket = socket(&sidecar).await;
@@ -162,6 +164,7 @@ async fn a_websocket_echoes_messages_of_every_size_whole_and_in_fragments() {
 /// Row 17: the code and the reason arrive on the other side, whichever side closes.
 #[tokio::test]
 async fn close_codes_are_kept_both_ways() {
+    let _machine = among_others().await;
     let application = Origin::start(Arc::new(Echo)).await;
     let sidecar = Sidecar::start(application.address, &[], &[]).await;
     let mut by_client = socket(&sidecar).await;
@@ -176,6 +179,7 @@ async fn close_codes_are_kept_both_ways() {
 /// Row 17: a client that has said all still gets its answer.
 #[tokio::test]
 async fn half_a_tunnel_may_be_closed() {
+    let _machine = among_others().await;
     let application = Origin::start(Arc::new(Echo)).await;
     let sidecar = Sidecar::start(application.address, &[], &[]).await;
     let mut stream = connect(sidecar.proxy).await.unwrap();
@@ -191,6 +195,7 @@ async fn half_a_tunnel_may_be_closed() {
 /// Row 17: an application that has had enough says why and goes; the client is still sending.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_words_of_an_application_that_stops_reading_arrive() {
+    let _machine = among_others().await;
     let application = Origin::start(Arc::new(Echo)).await;
     let sidecar = Sidecar::start(application.address, &[], &[]).await;
     for round in 0..scaled(50, 500) {
@@ -210,6 +215,7 @@ async fn the_last_words_of_an_application_that_stops_reading_arrive() {
 /// Row 17: as many streams and tunnels as are open are in flight, and the histogram of requests knows none of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_streams_never_appear_among_the_durations_of_requests() {
+    let _machine = among_others().await;
     let count = scaled(100, 1_000);
     let application = Origin::start(Arc::new(Echo)).await;
     let sidecar = Sidecar::start(application.address, &[], &[]).await;
