@@ -17,6 +17,9 @@ use crate::scale::{among_others, scaled};
 /// Clients that leave at once.
 const LANES: usize = 10;
 
+/// Ways to leave: three kinds of requests, each by FIN and by RST.
+const WAYS: usize = 6;
+
 /// One request, as the application sees it come and be left.
 #[derive(Default)]
 struct Visit {
@@ -86,16 +89,21 @@ async fn an_application_is_told_of_every_client_that_leaves() {
         lanes.spawn(async move {
             let mut waits = Vec::new();
             for number in (lane..count).step_by(LANES) {
-                waits.push(leave(proxy, Arc::clone(&site), number).await.expect("the proxy is there"));
+                let wait = leave(proxy, Arc::clone(&site), number).await.expect("the proxy is there");
+                waits.push((wait, number % WAYS));
             }
             waits
         });
     }
-    let mut waits: Vec<Duration> = lanes.join_all().await.into_iter().flatten().collect();
+    let mut waits: Vec<(Duration, usize)> = lanes.join_all().await.into_iter().flatten().collect();
     waits.sort();
-    println!("{count} of {count} told; half within {:?}, the last after {:?}", waits[count / 2], waits[count - 1]);
+    println!("{count} of {count} told; half within {:?}, the last after {:?}", waits[count / 2].0, waits[count - 1].0);
     assert_eq!(waits.len(), count);
-    assert!(waits[count - 1] < Duration::from_secs(2), "told after {:?}", waits[count - 1]);
+    for way in 0..WAYS {
+        // a pause of the sidecar's own would be in each of them, one of the machine is not
+        let quickest = waits.iter().find(|(_, found)| *found == way).expect("each way is tried").0;
+        assert!(quickest < Duration::from_millis(100), "way {way}: told after {quickest:?}");
+    }
     let page = page::settled(&sidecar, count as u64).await;
     let gone: u64 = page::tally(&page)
         .into_iter()

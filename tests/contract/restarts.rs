@@ -70,7 +70,7 @@ async fn an_application_that_restarts_is_away_as_long_as_it_is_and_no_longer() {
     let mut application = Origin::start(Gathering::new()).await;
     let (address, rounds) = (application.address, scaled(5, 20));
     let sidecar = Sidecar::start(address, &[], &[]).await;
-    let mut slowest = Duration::ZERO;
+    let mut waits = Vec::new();
     for round in 0..rounds {
         assert_eq!(ask_at_once(sidecar.proxy, "/together").await, [200; KEPT], "round {round}: connections to keep");
         application.stop().await;
@@ -85,11 +85,23 @@ async fn an_application_that_restarts_is_away_as_long_as_it_is_and_no_longer() {
         application = Origin::start_on(address, Gathering::new()).await;
         let back = Instant::now();
         assert_eq!(ask(sidecar.proxy, "POST", "/back").await.unwrap().status(), 200, "round {round}: it listens again");
-        slowest = slowest.max(back.elapsed());
+        waits.push(back.elapsed());
     }
-    println!("{rounds} restarts; the first request after each took at most {slowest:?}");
+    waits.sort();
+    println!("{rounds} restarts; the first request after each took {:?} to {:?}", waits[0], waits[rounds - 1]);
+    // a pause of the sidecar's own would be in each of them, one of the machine is not
+    assert!(waits[0] < Duration::from_millis(100), "the first request took {waits:?}");
     let page = page::settled(&sidecar, 1).await;
     assert_eq!(page::tally(&page).keys().filter(|(_, status, _)| *status == 502).count(), 0, "{page}");
+}
+
+/// Waits for a condition that nobody tells of.
+async fn until(is_so: impl Fn() -> bool, wanted: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "wanted: {wanted}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Asks again and again, and does not mind what happens.
@@ -117,23 +129,23 @@ async fn a_sidecar_that_was_killed_serves_as_soon_as_it_is_started_again() {
     for _ in 0..KEPT {
         load.spawn(press(proxy, Arc::clone(&ends), Arc::clone(&answered)));
     }
-    let mut slowest = Duration::ZERO;
+    let mut waits = Vec::new();
     for round in 0..rounds {
         let enough = answered.load(Ordering::Relaxed) + 100;
-        while answered.load(Ordering::Relaxed) < enough {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until(|| answered.load(Ordering::Relaxed) >= enough, "the load is carried").await;
         sidecar.signal("KILL").await;
         assert_eq!(sidecar.ended().await, None, "ended by a signal");
         let started = Instant::now();
         sidecar = Sidecar::start(application.address, &["--listen", &proxy.to_string()], &[]).await;
         assert_eq!(ask(proxy, "GET", "/first").await.unwrap().status(), 200, "round {round}");
-        slowest = slowest.max(started.elapsed());
+        waits.push(started.elapsed());
     }
     ends.store(true, Ordering::Relaxed);
     load.join_all().await;
-    println!("killed {rounds} times; from exec to the first answer at most {slowest:?}");
-    assert!(slowest < Duration::from_secs(3), "from exec to the first answer {slowest:?}");
+    waits.sort();
+    println!("killed {rounds} times; from exec to the first answer {:?} to {:?}", waits[0], waits[rounds - 1]);
+    // the target is 200 ms; a debug build on a machine with other work takes longer, but not each time
+    assert!(waits[0] < Duration::from_secs(1), "from exec to the first answer {waits:?}");
 }
 
 fn now_unix_nanos() -> u64 {
@@ -208,11 +220,7 @@ async fn a_second_sigterm_ends_the_drain_at_once_and_what_it_cuts_off_is_counted
         clients.push(client);
     }
     sidecar.signal("TERM").await;
-    let deadline = Instant::now() + PATIENCE;
-    while !sidecar.log().contains("draining") {
-        assert!(Instant::now() < deadline, "it does not drain: {}", sidecar.log());
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(|| sidecar.log().contains("draining"), "it drains").await;
     let told = Instant::now();
     sidecar.signal("TERM").await;
     for client in &mut clients {
