@@ -1,6 +1,6 @@
 //! Point 27: what is tried again, and what is said when the application fails.
 
-use std::net::TcpListener;
+use std::net::SocketAddr;
 
 use crate::house::{House, answer_all, get, post};
 use crate::raw::Client;
@@ -91,7 +91,7 @@ async fn an_answer_that_has_begun_is_not_asked_for_again() {
 /// RFC 9110, section 15.6.4: nobody listens: 503 at once, with the advice to come again.
 #[tokio::test]
 async fn an_application_that_is_gone_is_503() {
-    let nowhere = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 1)); // port 1, which nobody takes
     let sidecar = Sidecar::start(nowhere, &[], &[]).await;
     let mut client = Client::new(sidecar.proxy);
     for _ in 0..2 {

@@ -8,6 +8,8 @@
 #![expect(clippy::disallowed_methods, reason = "tests choose their size by the environment and take real time")]
 #![expect(clippy::print_stdout, reason = "the figures of a run are its result")]
 
+#[path = "../it/port.rs"]
+mod port;
 #[expect(dead_code, reason = "shared with the other black-box tests, which use all of it")]
 #[path = "../it/proxy_world.rs"]
 mod proxy_world;

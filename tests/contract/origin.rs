@@ -84,7 +84,7 @@ impl Origin {
         Self::start_on(SocketAddr::from(([127, 0, 0, 1], 0)), site).await
     }
 
-    /// On a port that another one has left.
+    /// On a port that is kept for it.
     pub(crate) async fn start_on<S: Site>(address: SocketAddr, site: Arc<S>) -> Self {
         let listener = TcpListener::bind(address).await.expect("the port is free");
         let address = listener.local_addr().expect("bound");

@@ -19,6 +19,8 @@ use tokio::io::AsyncReadExt;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use crate::port::Port;
+
 /// Longer than anything here takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -109,11 +111,6 @@ fn http_server(answer: &'static str) -> SocketAddr {
     address
 }
 
-/// An address on which nobody listens.
-fn closed() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("port 0 is free")
-}
-
 struct RedisServer(Child);
 
 impl RedisServer {
@@ -136,7 +133,8 @@ impl Drop for RedisServer {
 
 #[tokio::test]
 async fn a_real_redis_is_healthy_goes_and_comes_back() {
-    let port = closed().port();
+    let kept = Port::reserve();
+    let port = kept.address().port();
     let url = format!("redis://:canary-canary@127.0.0.1:{port}/0");
     let mut checks = Checks::start(json!({"redis": {"url": url}}), None, None);
     assert_eq!(checks.message("redis", HealthStatus::Unhealthy).await, "Redis check failed: refused");
@@ -150,7 +148,8 @@ async fn a_real_redis_is_healthy_goes_and_comes_back() {
 
 #[tokio::test]
 async fn a_wrong_password_of_redis_is_told_as_such() {
-    let port = closed().port();
+    let kept = Port::reserve();
+    let port = kept.address().port();
     let _server = RedisServer::start(port);
     let url = format!("redis://:wrong-canary@127.0.0.1:{port}/0");
     let mut checks = Checks::start(json!({"redis": {"url": url}}), None, None);
@@ -274,7 +273,8 @@ async fn an_answer_that_takes_too_long_is_degraded() {
 
 #[tokio::test]
 async fn without_settings_all_but_the_application_are_not_configured() {
-    let mut checks = Checks::start(json!({}), None, Some(closed()));
+    let nobody = Port::reserve();
+    let mut checks = Checks::start(json!({}), None, Some(nobody.address()));
     assert_eq!(checks.message("application", HealthStatus::Unhealthy).await, "Application check failed: refused");
     let reports = checks.reader.borrow().clone();
     let names: Vec<&str> = reports.iter().map(|report| report.name.as_str()).collect();

@@ -16,6 +16,7 @@ mod h2_floods;
 mod h2_requests;
 mod h2_rules;
 mod h2_world;
+mod port;
 mod proxy_counting;
 mod proxy_drain;
 mod proxy_failures;

@@ -1,6 +1,6 @@
 //! What goes wrong around a request: malformed clients, a broken application, overload, the end of the process.
 
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -11,13 +11,12 @@ use content_factory_sidecar::model::request::{
 use content_factory_sidecar::proxy;
 use serde_json::{Value, json};
 
+use crate::port::Port;
 use crate::proxy_room::{Ledger, Room, config, echo};
 use crate::raw::{PATIENCE, origin};
 
 /// An address where nothing listens.
-fn nowhere() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("port 0 is always free")
-}
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 fn error_type(text: &str) -> String {
     let body: Value = serde_json::from_str(text).expect("a JSON body");
@@ -61,13 +60,13 @@ fn malformed_requests_are_refused_closed_and_counted_without_reaching_the_applic
 
 #[test]
 fn an_application_that_is_down_is_said_to_be_and_found_when_it_is_back() {
-    let address = nowhere();
-    let room = Room::start(address);
+    let port = Port::reserve();
+    let room = Room::start(port.address());
     let mut client = room.client();
     let answer = client.get("/");
     assert_eq!((answer.status(), answer.field("retry-after")), (503, Some("1")));
     assert_eq!(error_type(&answer.text()), "upstream_refused");
-    let listener = TcpListener::bind(address).expect("the port is still free");
+    let listener = TcpListener::bind(port.address()).expect("the port is ours");
     let application = std::thread::spawn(move || listener.accept().map(drop));
     let answer = client.get("/");
     assert_eq!(answer.status(), 502, "the connection is used again, and the application reached");
@@ -312,7 +311,7 @@ impl RequestSink for Listening {
 #[test]
 fn a_sink_is_told_that_time_passes_though_no_request_comes() {
     let (sender, ticks) = mpsc::channel();
-    let _room = Room::with_sink(&config(nowhere(), json!({})), |_| Listening(sender.clone()));
+    let _room = Room::with_sink(&config(NOWHERE, json!({})), |_| Listening(sender.clone()));
     for _ in 0..3 {
         ticks.recv_timeout(PATIENCE).expect("a tick: spans would wait in their chunk for ever");
     }
@@ -322,7 +321,7 @@ fn a_sink_is_told_that_time_passes_though_no_request_comes() {
 fn a_port_that_is_taken_is_an_error_that_names_port_and_setting() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("port 0 is always free");
     let port = taken.local_addr().expect("bound").port();
-    let mut config = config(nowhere(), json!({}));
+    let mut config = config(NOWHERE, json!({}));
     config.listen = SocketAddr::from(([127, 0, 0, 1], port));
     let error = proxy::bind(&config).expect_err("the port is taken").to_string();
     assert!(error.contains(&port.to_string()) && error.contains("proxy.listen"), "{error}");
@@ -347,7 +346,7 @@ fn several_workers_share_the_port() {
 #[test]
 fn a_name_is_looked_up_off_the_data_path() {
     let port = echo().port();
-    let room = Room::with(nowhere(), json!({"upstream": format!("http://localhost:{port}")}));
+    let room = Room::with(NOWHERE, json!({"upstream": format!("http://localhost:{port}")}));
     let mut client = room.client();
     let answered = (0..200).any(|_| client.get("/").status() == 200);
     assert!(answered, "the name is found soon after the start");

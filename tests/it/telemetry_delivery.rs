@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::time::timeout;
 use tonic::Code;
 
+use crate::port::Port;
 use crate::telemetry_receiver::{Codings, Over, Receiver, Reply, Seen, SharedSeen, eventually, free_listener};
 use crate::telemetry_setup::{Running, assert_balanced, request};
 
@@ -188,13 +189,12 @@ async fn a_receiver_without_the_compression_gets_a_simpler_one_for_good() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_while_nobody_listens() {
-    let listener = free_listener().await;
-    let address = listener.local_addr().expect("an address");
-    drop(listener);
-    let mut running = Running::start(json!({"endpoint": format!("http://{address}")}), 1, Vec::new());
+    let port = Port::reserve();
+    let endpoint = format!("http://{}", port.address());
+    let mut running = Running::start(json!({"endpoint": endpoint}), 1, Vec::new());
     produce(&mut running, 100);
     eventually("it is noticed", SOON, || running.reader.state().condition == ExportCondition::Failing).await;
-    let listener = tokio::net::TcpListener::bind(address).await.expect("the port is still free");
+    let listener = tokio::net::TcpListener::bind(port.address()).await.expect("the port is ours");
     for _ in 0..3 {
         // somebody picks up, and hangs up: the outage goes on
         let attempt = timeout(SOON, listener.accept()).await.expect("another attempt");
