@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body;
-use crate::memory::{Memory, descriptors};
+use crate::memory::{Memory, descriptors_at_rest};
 use crate::origin::{Head, Origin, Site, Stream, connect, exporting, say};
 use crate::page;
 use crate::rig::{PATIENCE, Sidecar};
@@ -85,7 +85,7 @@ async fn thousands_of_idle_connections_cost_next_to_nothing() {
         ask(&mut connect(sidecar.proxy).await.unwrap()).await.unwrap();
     }
     active(&sidecar, 0).await;
-    let (memory, before) = (Memory::watch(&sidecar), descriptors(&sidecar));
+    let memory = Memory::watch(&sidecar);
     let mut idle = Vec::with_capacity(count);
     for number in 0..count {
         let stream = connect(sidecar.proxy).await.unwrap();
@@ -114,12 +114,7 @@ async fn thousands_of_idle_connections_cost_next_to_nothing() {
     }
     drop(idle);
     active(&sidecar, 0).await;
-    // kept connections to the application age out
-    let deadline = Instant::now() + PATIENCE;
-    while descriptors(&sidecar) > before + 4 {
-        assert!(Instant::now() < deadline, "{} descriptors, {before} before", descriptors(&sidecar));
-        sleep(Duration::from_millis(100)).await;
-    }
+    descriptors_at_rest(&sidecar).await;
 }
 
 /// A client whose kernel takes little, so that what it does not read waits further up.

@@ -1,6 +1,13 @@
 //! What the sidecar holds: memory and file descriptors, as the kernel counts them.
 
-use crate::rig::Sidecar;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::rig::{PATIENCE, Sidecar};
+
+/// File descriptors of a sidecar without clients: 22, and as many more as its own questions may hold for a moment.
+const AT_REST: usize = 32;
 
 /// Memory of a sidecar since a moment.
 pub(crate) struct Memory {
@@ -34,7 +41,15 @@ fn line(pid: u32, name: &str) -> u64 {
     value.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// Open file descriptors.
-pub(crate) fn descriptors(sidecar: &Sidecar) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", sidecar.pid())).expect("it runs").count()
+/// Waits until only the file descriptors are open that a sidecar without clients has: kept connections age out.
+pub(crate) async fn descriptors_at_rest(sidecar: &Sidecar) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", sidecar.pid())).expect("it runs").count();
+        if open <= AT_REST {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{open} descriptors with nothing to do");
+        sleep(Duration::from_millis(100)).await;
+    }
 }

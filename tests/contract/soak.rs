@@ -8,11 +8,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::counting::{Chaos, LIMITS};
-use crate::memory::{Memory, descriptors};
+use crate::memory::{Memory, descriptors_at_rest};
 use crate::origin::{Head, Origin, Site, Stream, exporting, say};
 use crate::page;
 use crate::proxy_world::Application;
-use crate::rig::PATIENCE;
 use crate::scale::{among_others, scaled, seed, soak_seconds};
 
 /// Clients at once.
@@ -58,7 +57,6 @@ async fn memory_and_descriptors_come_to_rest_under_mixed_load() {
     let (application, receiver) = (Application::start().await, Origin::start(Arc::new(Receiver)).await);
     let sidecar = exporting(application.address, &receiver, &LIMITS).await;
     let chaos = Chaos::new(application, sidecar.proxy);
-    let open_before = descriptors(&sidecar);
     load(&chaos, seed, Instant::now() + Duration::from_secs(scaled(3, 120))).await;
     let (memory, started) = (Memory::watch(&sidecar), Instant::now());
     let mut loading = JoinSet::new();
@@ -80,11 +78,7 @@ async fn memory_and_descriptors_come_to_rest_under_mixed_load() {
     assert_eq!(page::tally(&page), wanted, "left: the metrics, right: the clients' own tally");
     let lost = page::sum(&page, "content_factory_telemetry_dropped_total", "");
     assert_eq!(lost, 0.0, "what is not delivered waits in memory, and would be measured along");
-    let deadline = Instant::now() + PATIENCE;
-    while descriptors(&sidecar) > open_before + 4 {
-        assert!(Instant::now() < deadline, "{} descriptors, {open_before} before", descriptors(&sidecar));
-        sleep(Duration::from_millis(100)).await;
-    }
+    descriptors_at_rest(&sidecar).await;
     println!("{sent} requests in {seconds} s: {grown} KiB more, {rise:.0} KiB in ten minutes");
     assert!(grown < 2 << 10 || seconds > 60, "{grown} KiB more");
     assert!(rise < 1_000.0 || seconds <= 60, "{rise:.0} KiB more in ten minutes");
