@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::rules::is_secret_key;
+use crate::redact::rules::is_secret_key;
 
 /// What of this URL may be told nowhere, as written and decoded; all of it when it is no URL.
 ///
