@@ -108,6 +108,7 @@ tools: ## Install what the tests need, outside the tree
 	tests/setup/python.sh > /dev/null
 	tests/setup/helm.sh > /dev/null
 	tests/setup/h2spec.sh > /dev/null
+	tests/setup/grpc-interop.sh > /dev/null
 	tests/setup/collector.sh > /dev/null
 	tests/setup/deny.sh > /dev/null
 

@@ -227,19 +227,28 @@ pub enum UpstreamFault {
     BadAnswer,
     /// No answer within the first-byte timeout. 504.
     Timeout,
+    /// It was spoken to in HTTP/2, and does not know it. 502.
+    NotHttp2,
 }
 
 impl UpstreamFault {
     /// All faults, in the order of their numbers.
-    pub const ALL: [Self; 6] =
-        [Self::Refused, Self::ConnectTimeout, Self::Unresolved, Self::Broken, Self::BadAnswer, Self::Timeout];
+    pub const ALL: [Self; 7] = [
+        Self::Refused,
+        Self::ConnectTimeout,
+        Self::Unresolved,
+        Self::Broken,
+        Self::BadAnswer,
+        Self::Timeout,
+        Self::NotHttp2,
+    ];
 
     /// The status that the client gets when no answer has begun yet.
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
             Self::Refused | Self::ConnectTimeout | Self::Unresolved => 503,
-            Self::Broken | Self::BadAnswer => 502,
+            Self::Broken | Self::BadAnswer | Self::NotHttp2 => 502,
             Self::Timeout => 504,
         }
     }
@@ -254,6 +263,7 @@ impl UpstreamFault {
             Self::Broken => "upstream_broken",
             Self::BadAnswer => "upstream_bad_answer",
             Self::Timeout => "upstream_timeout",
+            Self::NotHttp2 => "upstream_not_http2",
         }
     }
 }
@@ -393,7 +403,9 @@ impl RequestRecord<'_> {
         match self.outcome {
             Outcome::Failed(_) | Outcome::CutOff(CutOff::Panic) => true,
             Outcome::CutOff(CutOff::Shutdown) => !is_endless,
-            Outcome::Answered | Outcome::Refused(_) | Outcome::ClientGone => self.status >= 500,
+            // not by the status that was sent: to a client of gRPC that is 200, whatever is said in it
+            Outcome::Refused(refusal) => refusal.status() >= 500,
+            Outcome::Answered | Outcome::ClientGone => self.status >= 500,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The proxy's own answers: refusals, and an application that cannot be reached.
 
 use crate::model::request::{Method, Refusal, UpstreamFault};
+use crate::proxy::grpc::Code;
 
 /// An answer of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub(crate) struct Answer {
     message: &'static str,
     /// In seconds, where asking again helps.
     retry_after: Option<u8>,
+    /// The status in the words of gRPC, for its clients.
+    code: Option<Code>,
 }
 
 /// What happens to the connection behind an answer.
@@ -42,7 +45,7 @@ impl Answer {
             Refusal::VersionNotSupported => "this port speaks HTTP/1.0, HTTP/1.1, and HTTP/2 by prior knowledge",
         };
         let retry_after = (refusal == Refusal::Overload).then_some(1);
-        Self { status: refusal.status(), kind: refusal.label(), message, retry_after }
+        Self { status: refusal.status(), kind: refusal.label(), message, retry_after, code: None }
     }
 
     /// In place of an application that failed over a request with this method.
@@ -54,21 +57,35 @@ impl Answer {
             UpstreamFault::Broken => "the application closed the connection before it had answered",
             UpstreamFault::BadAnswer => "the application's answer is not valid HTTP",
             UpstreamFault::Timeout => "the application did not answer in time",
+            UpstreamFault::NotHttp2 => {
+                "the application does not speak HTTP/2 in clear text, see proxy.upstream_protocol"
+            }
         };
         // an application that vanished is most likely being restarted; but who may have had an effect is not told to repeat
         let is_safe = matches!(method, Method::Get | Method::Head | Method::Options);
         let helps = fault.status() == 503 || (fault == UpstreamFault::Broken && is_safe);
         let retry_after = helps.then_some(1);
-        Self { status: fault.status(), kind: fault.label(), message, retry_after }
+        Self { status: fault.status(), kind: fault.label(), message, retry_after, code: None }
     }
 
     /// To an OPTIONS request that may not go further (RFC 9110, section 7.6.2).
     pub(crate) fn last_hop() -> Self {
-        Self { status: 200, kind: "", message: "", retry_after: None }
+        Self { status: 200, kind: "", message: "", retry_after: None, code: None }
+    }
+
+    /// The same for a client of gRPC, which reads no body and whose status is not that of HTTP.
+    ///
+    /// With 200: some clients look no further than another status, and would lose code and message.
+    pub(crate) fn in_grpc(self) -> Self {
+        Self { status: 200, code: Some(Code::of(self.status)), ..self }
     }
 
     /// Writes it whole; a HEAD request gets no body.
     pub(crate) fn write(&self, method: Method, after: After, out: &mut Vec<u8>) -> u64 {
+        if let Some(code) = self.code {
+            self.write_status(code, out);
+            return 0;
+        }
         let body = if self.kind.is_empty() {
             String::new()
         } else {
@@ -92,6 +109,18 @@ impl Answer {
         }
         out.extend_from_slice(body.as_bytes());
         body.len() as u64
+    }
+}
+
+impl Answer {
+    /// An answer of nothing but its status, which gRPC calls Trailers-Only.
+    fn write_status(&self, code: Code, out: &mut Vec<u8>) {
+        let (code, kind, message) = (code as u8, self.kind, self.message);
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ngrpc-status: {code}\r\n\
+             grpc-message: {kind}: {message}\r\ncontent-length: 0\r\n\r\n"
+        );
+        out.extend_from_slice(head.as_bytes());
     }
 }
 
@@ -132,6 +161,28 @@ mod tests {
             assert_eq!(sent, body.len() as u64);
             let json: serde_json::Value = serde_json::from_str(body).unwrap();
             assert_eq!(json["error"]["type"], answer.kind);
+        }
+    }
+
+    #[test]
+    fn a_client_of_grpc_gets_each_answer_as_a_status() {
+        let refusals = Refusal::ALL.map(Answer::refusal);
+        let faults = UpstreamFault::ALL.map(|fault| Answer::fault(fault, Method::Post));
+        for answer in refusals.iter().chain(&faults) {
+            let mut out = Vec::new();
+            let sent = answer.in_grpc().write(Method::Post, After::KeepAlive, &mut out);
+            let text = String::from_utf8(out).unwrap();
+            assert!(sent == 0 && text.starts_with("HTTP/1.1 200 ") && text.ends_with("\r\ncontent-length: 0\r\n\r\n"));
+            let message = text.split("\r\ngrpc-message: ").nth(1).unwrap().lines().next().unwrap();
+            // what gRPC writes as it is, so that nothing of it has to be encoded
+            assert!(message.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'%'), "{message}");
+            assert!(message.starts_with(answer.kind));
+        }
+        for (status, code) in [(502, "14"), (503, "14"), (504, "4"), (413, "8"), (400, "13"), (417, "2")] {
+            let answer = Answer { status, kind: "k", message: "m", retry_after: None, code: None };
+            let mut out = Vec::new();
+            answer.in_grpc().write(Method::Post, After::KeepAlive, &mut out);
+            assert!(String::from_utf8(out).unwrap().contains(&format!("\r\ngrpc-status: {code}\r\n")), "{status}");
         }
     }
 

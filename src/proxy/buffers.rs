@@ -186,6 +186,11 @@ impl Outbox {
         self.written == 0 && !self.has_sent
     }
 
+    /// Whether nothing of what was ever written is forgotten: all can still be sent from its first byte.
+    pub(crate) fn is_kept(&self) -> bool {
+        !self.has_sent
+    }
+
     /// Forgets what was written.
     pub(crate) fn clear(&mut self) {
         self.has_sent |= self.written > 0;

@@ -4,7 +4,7 @@
 
 /// All extensions of one body together, and its trailer section: more is an attack.
 const MAX_EXTENSION_BYTES: usize = 16 << 10;
-const MAX_TRAILER_BYTES: usize = 8 << 10;
+const MAX_TRAILER_BYTES: usize = 16 << 10;
 
 /// Reads one body. Holds no data: the caller's slices are passed through.
 #[derive(Debug, Default)]

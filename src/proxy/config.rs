@@ -15,6 +15,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The application.
     pub upstream: Authority,
+    /// What it is spoken to in.
+    pub upstream_protocol: UpstreamProtocol,
     /// How many worker threads.
     pub workers: usize,
     /// Whether it joins other listeners on the port.
@@ -39,6 +41,17 @@ pub struct Config {
     pub via: Option<String>,
     /// Templates of routes whose answers' bodies are copied for the record.
     pub taps: Vec<String>,
+}
+
+/// What the application is spoken to in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// gRPC of clients that speak HTTP/2 goes on as that, all else as HTTP/1.1.
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 in clear text, by prior knowledge.
+    H2c,
 }
 
 /// The application's address as configured: a host, which may be a name, and a port.
@@ -104,6 +117,16 @@ impl Config {
             enabled,
             listen,
             upstream: read_upstream(section),
+            upstream_protocol: section.choice(
+                "upstream_protocol",
+                UpstreamProtocol::Auto,
+                &[
+                    ("auto", UpstreamProtocol::Auto),
+                    ("http1", UpstreamProtocol::Http1),
+                    ("h2c", UpstreamProtocol::H2c),
+                ],
+                "`auto`: HTTP/1.1, as uvicorn speaks, and gRPC by HTTP/2 in clear text; `http1` or `h2c`: everything so",
+            ),
             workers: read_workers(section),
             reuse_port: section.flag(
                 "reuse_port",

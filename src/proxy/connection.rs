@@ -3,6 +3,7 @@
 //! What carries the connection is no concern of it: a socket, or one stream of HTTP/2.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,9 +13,12 @@ use tokio::io::AsyncWriteExt;
 use crate::model::request::{Client, Method, Outcome, Protocol, Refusal, RequestSink, UpstreamFault};
 use crate::proxy::answer::{After, Answer};
 use crate::proxy::client::ClientSide;
-use crate::proxy::exchange::{Ended, Exchange, Hop};
+use crate::proxy::exchange::{Ended, Exchange};
+use crate::proxy::grpc;
+use crate::proxy::h2c::stream::Stream;
 use crate::proxy::head::fields::is_token;
 use crate::proxy::head::scan::{Scan, ScanFault, ScanLimits};
+use crate::proxy::hop::{Hop, HopProtocol};
 use crate::proxy::in_flight::{Counting, Facts, HopFacts, InFlight};
 use crate::proxy::plan::{Plan, plan};
 use crate::proxy::timers::Tick;
@@ -160,18 +164,22 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
         if self.inbox.is_empty() && plan.body.is_done() {
             self.worker.buffers.take_inbox(&mut self.inbox);
         }
-        let mut resends = 0;
         loop {
             // the first attempt begins with the request: the clock is not asked again
-            let again = plan.in_flight.as_ref().filter(|_| resends > 0);
+            let again = plan.in_flight.as_ref().filter(|_| plan.resends > 0);
             let offset = again.map(InFlight::elapsed).unwrap_or_default();
+            let resends = plan.resends;
             if let Some(facts) = plan.facts() {
                 facts.hop = Some(HopFacts { offset, duration: None, status: 0, resends });
             }
-            let pooled = if resends == 0 { self.worker.pool.take(self.worker.timers.now()) } else { None };
+            let pooled = if resends == 0 && plan.hop == HopProtocol::Http1 {
+                self.worker.pool.take(self.worker.timers.now())
+            } else {
+                None
+            };
             let hop = match pooled {
                 Some(stream) => Hop::kept(stream),
-                None => match self.connect().await {
+                None => match self.connect(plan.hop).await {
                     Ok(hop) => hop,
                     Err(fault) => return self.fail(plan, fault).await,
                 },
@@ -181,7 +189,7 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
             match ended {
                 Ended::Resend => {
                     drop(exchange);
-                    resends += 1;
+                    plan.resends += 1;
                     self.worker.counters.resends.fetch_add(1, Ordering::Relaxed);
                     plan.out.rewind();
                 }
@@ -197,7 +205,12 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
         }
     }
 
-    async fn connect(&self) -> Result<Hop, UpstreamFault> {
+    async fn connect(&self, speaks: HopProtocol) -> Result<Hop, UpstreamFault> {
+        if speaks == HopProtocol::H2c {
+            // on the heap: a connection of HTTP/1.1 shall not hold room for it
+            let seat = Box::pin(self.worker.links.seat()).await?;
+            return Ok(Hop::stream(Stream::new(seat, Rc::clone(&self.worker.upstream))));
+        }
         let stream = self.worker.upstream.connect().await?;
         self.worker.counters.upstream_connections.fetch_add(1, Ordering::Relaxed);
         Ok(Hop::fresh(stream))
@@ -251,7 +264,8 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
         let (method, received) = (plan.method, plan.body.bytes);
         let Some(mut in_flight) = plan.in_flight.take() else { return Next::Close };
         in_flight.facts.request_bytes = received;
-        self.write_answer(in_flight, (method, answer, after), outcome).await
+        let answer = if plan.is_grpc { answer.in_grpc() } else { *answer };
+        self.write_answer(in_flight, (method, &answer, after), outcome).await
     }
 
     /// Refuses what never became a request of the application.
@@ -261,7 +275,10 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
         let mut facts = Facts::unknown(Client { peer: address, address: address.ip() });
         facts.protocol = W::CARRIES.unwrap_or(facts.protocol);
         let in_flight = InFlight::begin(&self.worker, facts, Counting::Counted);
-        let answer = Answer::refusal(refusal);
+        let mut answer = Answer::refusal(refusal);
+        if W::CARRIES == Some(Protocol::Http2) && grpc::is_head(self.inbox.filled()) {
+            answer = answer.in_grpc();
+        }
         // not understood, but no answer to HEAD has a body (RFC 9110, section 9.3.2)
         let is_head = self.inbox.filled().starts_with(b"HEAD ");
         let method = if is_head { Method::Head } else { Method::Other };

@@ -6,41 +6,18 @@
 use std::io;
 use std::task::{Context, Poll};
 
-use tokio::net::TcpStream;
-
 use crate::model::request::{Outcome, Protocol, Refusal, RequestKind, RequestSink, UpstreamFault};
-use crate::proxy::buffers::Inbox;
 use crate::proxy::client::ClientSide;
 use crate::proxy::framing::{Coding, Framing, Transfer};
 use crate::proxy::head::request::storage;
 use crate::proxy::head::response::{self, Response};
 use crate::proxy::head::scan::{Scan, ScanLimits};
 use crate::proxy::head::write::{self, ConnectionWord, Reply};
+use crate::proxy::hop::{Hop, HopProtocol, HopStream};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::plan::Plan;
 use crate::proxy::waits::{Wait, Waits};
 use crate::proxy::wire::Wire;
-
-/// The application's side.
-#[derive(Debug)]
-pub(crate) struct Hop {
-    pub(crate) stream: TcpStream,
-    pub(crate) inbox: Inbox,
-    /// Whether it has carried a request before: it may have been closed meanwhile.
-    is_reused: bool,
-}
-
-impl Hop {
-    /// A connection from the pool.
-    pub(crate) fn kept(stream: TcpStream) -> Self {
-        Self { stream, inbox: Inbox::default(), is_reused: true }
-    }
-
-    /// A new connection.
-    pub(crate) fn fresh(stream: TcpStream) -> Self {
-        Self { stream, inbox: Inbox::default(), is_reused: false }
-    }
-}
 
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,8 +121,13 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
         let Some(hop) = self.take_hop() else { return };
         let sent = self.plan.body.is_done() && self.plan.out.is_flushed() && !self.is_write_broken;
         // bytes behind the answer belong to no request: such a connection is not trusted again
-        if self.stage == Stage::Whole && self.hop_keeps_alive && sent && hop.inbox.is_empty() {
-            self.client.worker.pool.put(hop.stream, self.client.worker.timers.now());
+        if self.stage == Stage::Whole
+            && self.hop_keeps_alive
+            && sent
+            && hop.inbox.is_empty()
+            && let HopStream::Socket(socket) = hop.stream
+        {
+            self.client.worker.pool.put(socket, self.client.worker.timers.now());
         }
     }
 
@@ -271,8 +253,11 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
             // a body that is cut off must not look whole: the application's connection is broken too
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Some(Ended::ClientGone)),
             Poll::Pending => {
-                let timeouts = &client.worker.config.timeouts;
-                self.waits.begin(Wait::Body, client.worker.timers.after(timeouts.body_idle));
+                // a stream of gRPC may be silent for as long as its ends agree
+                if !self.plan.is_grpc {
+                    let timeouts = &client.worker.config.timeouts;
+                    self.waits.begin(Wait::Body, client.worker.timers.after(timeouts.body_idle));
+                }
                 Poll::Pending
             }
         }
@@ -423,7 +408,12 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
         if silent && hop.is_reused && (self.plan.is_replayable || self.is_unsent()) {
             return Some(Ended::Resend);
         }
-        Some(self.broken(UpstreamFault::Broken))
+        if silent && self.plan.resends == 0 && hop.is_untouched() && self.plan.out.is_kept() {
+            return Some(Ended::Resend);
+        }
+        self.client.stream.blame(hop.reason());
+        let is_invalid = closed.is_err_and(|error| error.kind() == io::ErrorKind::InvalidData);
+        Some(self.broken(if is_invalid { UpstreamFault::BadAnswer } else { UpstreamFault::Broken }))
     }
 
     fn look_for_head(&mut self, hop: &mut Hop) -> Result<(), UpstreamFault> {
@@ -513,6 +503,9 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
         self.note_head(head, kind);
         write::response(head, self.reply(coding, word), &mut self.client.outbox.bytes);
         self.body = Transfer::new(head.framing, coding);
+        if self.plan.hop == HopProtocol::H2c && self.plan.is_grpc && head.is_grpc() {
+            self.body.let_metadata_pass();
+        }
         self.hop_keeps_alive = head.keeps_alive();
         self.stage = if self.body.is_done() { Stage::Whole } else { Stage::Body };
         self.waits.end(Wait::Continue);

@@ -2,6 +2,7 @@
 
 use crate::proxy::buffers::{Inbox, Outbox};
 use crate::proxy::chunked::{BadChunk, ChunkDecoder};
+use crate::proxy::grpc::is_metadata;
 use crate::proxy::head::fields::is_allowed_trailer;
 
 /// How a message's body is delimited.
@@ -31,6 +32,8 @@ pub(crate) enum Coding {
 pub(crate) struct Transfer {
     source: Source,
     coding: Coding,
+    /// Whether the trailers of gRPC pass, which are the application's own.
+    with_metadata: bool,
     /// Bytes of the body so far, without framing.
     pub(crate) bytes: u64,
 }
@@ -50,6 +53,9 @@ pub(crate) struct Tap {
     pub(crate) limit: usize,
 }
 
+/// Trailer fields of one body.
+pub(crate) const MAX_TRAILERS: usize = 64;
+
 /// Room that the framing of one chunk may take.
 const CHUNK_ROOM: usize = 32;
 
@@ -62,7 +68,12 @@ impl Transfer {
             Framing::Chunked => Source::Chunked(Box::default()),
             Framing::UntilClose => Source::UntilClose,
         };
-        Self { source, coding, bytes: 0 }
+        Self { source, coding, with_metadata: false, bytes: 0 }
+    }
+
+    /// It is an answer of gRPC, to a client that speaks it: what stands behind it is metadata, read as such.
+    pub(crate) fn let_metadata_pass(&mut self) {
+        self.with_metadata = true;
     }
 
     /// Whether all of it was read, and its end written.
@@ -137,7 +148,8 @@ impl Transfer {
         match &self.source {
             Source::Length(0) => {}
             Source::Chunked(decoder) if decoder.is_done() => {
-                let trailers = TrailerSection::parse(decoder.trailers())?;
+                let may_pass = if self.with_metadata { is_metadata } else { is_allowed_trailer };
+                let trailers = TrailerSection::parse(decoder.trailers(), may_pass)?;
                 if self.coding == Coding::Chunked {
                     out.bytes.extend_from_slice(b"0\r\n");
                     out.bytes.extend_from_slice(&trailers.0);
@@ -155,14 +167,14 @@ impl Transfer {
 struct TrailerSection(Vec<u8>);
 
 impl TrailerSection {
-    fn parse(section: &[u8]) -> Result<Self, BadChunk> {
+    fn parse(section: &[u8], may_pass: fn(&[u8]) -> bool) -> Result<Self, BadChunk> {
         let mut written = Vec::new();
         if section.len() > 2 {
-            let mut fields = [httparse::EMPTY_HEADER; 32];
+            let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
             let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(section, &mut fields) else {
                 return Err(BadChunk);
             };
-            for field in fields.iter().filter(|field| is_allowed_trailer(field.name.as_bytes())) {
+            for field in fields.iter().filter(|field| may_pass(field.name.as_bytes())) {
                 for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
                     written.extend_from_slice(part);
                 }

@@ -2,7 +2,7 @@
 //!
 //! HTTP/1.1 by an engine of our own: a head is validated and written anew, bodies pass by their validated framing,
 //! so what was not understood is never passed on. A client that speaks HTTP/2 is translated for the same engine, stream by
-//! stream. Deliberately absent: buffering of bodies, retries of anything
+//! stream, and so is an application that does. Deliberately absent: buffering of bodies, retries of anything
 //! that may have had an effect, locks shared between workers, and any knowledge of what is done with a record.
 //!
 //! Each worker is one thread with its own listener, pool, timers and sink; nothing on it needs `Send`.
@@ -19,7 +19,10 @@ mod counters;
 mod exchange;
 mod forwarded;
 mod framing;
+mod grpc;
+mod h2c;
 mod head;
+mod hop;
 mod http2;
 mod ids;
 mod in_flight;
@@ -28,6 +31,7 @@ mod plan;
 mod pool;
 mod run;
 mod serve;
+mod stream_body;
 mod timers;
 mod tunnel;
 mod upstream;
@@ -48,7 +52,7 @@ use crate::model::route::RouteTable;
 use crate::proxy::worker::{Sources, Worker};
 
 pub use cidr::{Cidr, CidrError};
-pub use config::{Authority, Config, Limits, MAX_FIELDS, Timeouts};
+pub use config::{Authority, Config, Limits, MAX_FIELDS, Timeouts, UpstreamProtocol};
 pub use counters::Counters;
 pub use ids::TracePolicy;
 pub use listener::BindError;

@@ -6,11 +6,13 @@ use std::rc::Rc;
 use crate::model::request::{Method, Outcome, Protocol, Refusal, RequestKind, RequestSink};
 use crate::model::trace::SpanModel;
 use crate::proxy::buffers::{Inbox, Outbox};
+use crate::proxy::config::UpstreamProtocol;
 use crate::proxy::forwarded::Peer;
 use crate::proxy::framing::{Coding, Framing, Tap, Transfer};
 use crate::proxy::head::fields::Field;
 use crate::proxy::head::request::{Request, parse, storage};
 use crate::proxy::head::write::{self, Additions};
+use crate::proxy::hop::HopProtocol;
 use crate::proxy::ids::{Caller, TraceContext};
 use crate::proxy::in_flight::{Counting, Facts, InFlight, Kept};
 use crate::proxy::worker::Worker;
@@ -33,6 +35,11 @@ pub(crate) struct Plan<S: RequestSink> {
     pub(crate) is_replayable: bool,
     /// An OPTIONS request whose last hop is here.
     pub(crate) is_last_hop: bool,
+    /// Whether the client speaks gRPC, and reads its status behind or instead of an answer.
+    pub(crate) is_grpc: bool,
+    pub(crate) hop: HopProtocol,
+    /// How often it was sent again.
+    pub(crate) resends: u8,
 }
 
 impl<S: RequestSink> Plan<S> {
@@ -86,6 +93,12 @@ pub(crate) fn plan<S: RequestSink>(
     };
     write::request(&request, &additions, &mut out.bytes);
     let coding = if request.framing == Framing::Chunked { Coding::Chunked } else { Coding::Plain };
+    let is_grpc = carried == Some(Protocol::Http2) && request.is_grpc();
+    let hop = match worker.config.upstream_protocol {
+        UpstreamProtocol::Auto if is_grpc => HopProtocol::H2c,
+        UpstreamProtocol::Auto | UpstreamProtocol::Http1 => HopProtocol::Http1,
+        UpstreamProtocol::H2c => HopProtocol::H2c,
+    };
     let is_safe = matches!(request.method, Method::Get | Method::Head | Method::Options);
     let plan = Plan {
         in_flight: Some(InFlight::begin(worker, facts, counting)),
@@ -98,6 +111,9 @@ pub(crate) fn plan<S: RequestSink>(
         expects_continue: request.expects_continue && request.framing != Framing::Empty,
         is_replayable: is_safe && request.framing == Framing::Empty && upgrade.is_none(),
         is_last_hop: request.max_forwards == Some(0),
+        is_grpc,
+        hop,
+        resends: 0,
     };
     inbox.consume(length);
     Ok(plan)

@@ -71,6 +71,7 @@ pub(crate) async fn run<S: RequestSink + 'static>(
     .await;
     worker.cuts_off_by.set(CutOff::Shutdown);
     worker.pool.clear();
+    worker.links.close().await;
 }
 
 /// The instant at which the drain is over.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use crate::model::request::RequestSink;
 use crate::proxy::buffers::{Buffers, Inbox};
 use crate::proxy::client::ClientSide;
-use crate::proxy::exchange::Hop;
+use crate::proxy::hop::Hop;
 use crate::proxy::timers::{NEVER, Tick};
 use crate::proxy::wire::Wire;
 

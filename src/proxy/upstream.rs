@@ -62,6 +62,11 @@ impl Upstream {
         }
     }
 
+    /// How long a connection may take to be there: never without a limit.
+    pub(crate) fn connect_limit(&self) -> Duration {
+        if self.connect_timeout.is_zero() { Duration::from_secs(5) } else { self.connect_timeout }
+    }
+
     /// Connects to the first address that takes it, within the connect timeout.
     pub(crate) async fn connect(&self) -> Result<TcpStream, UpstreamFault> {
         let attempt = async {
@@ -81,8 +86,8 @@ impl Upstream {
             Err(fault)
         };
         // one timer per new connection, not per request
-        let limit = if self.connect_timeout.is_zero() { Duration::from_secs(5) } else { self.connect_timeout };
-        let stream = tokio::time::timeout(limit, attempt).await.unwrap_or(Err(UpstreamFault::ConnectTimeout))?;
+        let stream =
+            tokio::time::timeout(self.connect_limit(), attempt).await.unwrap_or(Err(UpstreamFault::ConnectTimeout))?;
         let _ = stream.set_nodelay(true); // a socket that refuses it is slower, not wrong
         Ok(stream)
     }

@@ -1,24 +1,29 @@
-//! What carries a client's bytes: its socket, or one stream of an HTTP/2 connection that behaves like one.
+//! What carries the bytes of a client or of the application: a socket, or one stream of an HTTP/2 connection that
+//! behaves like one.
 //!
 //! Behind this seam both are HTTP/1.1, so that both are judged, forwarded, timed and counted by the same code.
 
 use std::io;
 use std::task::{Context, Poll};
 
+use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::model::request::Protocol;
 
-/// A client's bytes, both ways.
+/// The bytes of one side, both ways.
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin {
-    /// What the client speaks, where the bytes are a translation; `None` where they tell it themselves.
+    /// What a client speaks, where the bytes are a translation; `None` where they tell it themselves.
     const CARRIES: Option<Protocol>;
 
     /// Ready when a read would not wait; needs no buffer.
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Ends it in a way that shows the client that its answer is not whole.
+    /// Why the application has broken its answer off, for who can be told so.
+    fn blame(&mut self, _reason: Option<Reason>) {}
+
+    /// Ends it in a way that shows that what was sent is not whole.
     fn break_off(&mut self);
 }
 

@@ -15,6 +15,8 @@ use crate::proxy::buffers::Buffers;
 use crate::proxy::clock::Clock;
 use crate::proxy::config::Config;
 use crate::proxy::counters::Counters;
+use crate::proxy::h2c::link::LinkLimits;
+use crate::proxy::h2c::links::Links;
 use crate::proxy::ids::{Ids, TracePolicy};
 use crate::proxy::pool::Pool;
 use crate::proxy::timers::{Tick, Timers};
@@ -27,7 +29,8 @@ pub(crate) struct Worker<S> {
     pub(crate) buffers: Buffers,
     pub(crate) timers: Rc<Timers>,
     pub(crate) pool: Pool,
-    pub(crate) upstream: Upstream,
+    pub(crate) links: Links,
+    pub(crate) upstream: Rc<Upstream>,
     pub(crate) ids: RefCell<Ids>,
     pub(crate) clock: Clock,
     pub(crate) policy: Cell<TracePolicy>,
@@ -73,11 +76,16 @@ impl<S: RequestSink> Worker<S> {
     ) -> Rc<Self> {
         let routes = Arc::clone(&sources.routes.borrow_and_update());
         let policy = *sources.policy.borrow_and_update();
+        let (timers, timeouts) = (Timers::new(), &config.timeouts);
+        let upstream = Rc::new(Upstream::new(config.upstream.clone(), timeouts.connect));
+        let limits = LinkLimits { head_bytes: config.limits.head_bytes };
+        let far = (Rc::clone(&upstream), limits);
         Rc::new(Self {
             buffers: Buffers::default(),
-            timers: Timers::new(),
-            pool: Pool::new(config.limits.pool, config.timeouts.pool_idle),
-            upstream: Upstream::new(config.upstream.clone(), config.timeouts.connect),
+            pool: Pool::new(config.limits.pool, timeouts.pool_idle),
+            links: Links::new(far, Arc::clone(&counters), Rc::clone(&timers), timeouts.pool_idle),
+            timers,
+            upstream,
             ids: RefCell::new(Ids::new()),
             clock: Clock::new(),
             policy: Cell::new(policy),
@@ -133,6 +141,7 @@ impl<S: RequestSink> Worker<S> {
             self.sweep_due.set(now + SWEEP_TICKS);
             self.buffers.sweep();
         }
+        self.note_panics(self.links.sweep(now));
         self.clock.renew();
         if self.has_panicked.take() {
             // here and not where it is seen: a log that panics while a task unwinds would end the process
@@ -142,6 +151,14 @@ impl<S: RequestSink> Worker<S> {
             pulse.beat();
         }
         self.renew();
+    }
+
+    /// Counts tasks that have panicked; the log is told at the next tick.
+    pub(crate) fn note_panics(&self, count: u64) {
+        if count > 0 {
+            self.counters.connection_panics.fetch_add(count, Ordering::Relaxed);
+            self.has_panicked.set(true);
+        }
     }
 
     /// Takes over what others have changed: at each tick, and for each new connection, so that who connects after a

@@ -7,6 +7,7 @@ use httparse::Header;
 use crate::model::request::{Method, Protocol, Refusal};
 use crate::proxy::config::MAX_FIELDS;
 use crate::proxy::framing::Framing;
+use crate::proxy::grpc;
 use crate::proxy::head::authority::is_valid_authority;
 use crate::proxy::head::fields::{ConnectionOptions, Field, parse_content_length};
 
@@ -228,6 +229,11 @@ impl<'b> Request<'_, 'b> {
             (None, Some(0) | None) => Ok(Framing::Empty),
             (None, Some(length)) => Ok(Framing::Length(length)),
         }
+    }
+
+    /// Whether it is of gRPC, if it came by HTTP/2.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.fields().any(|(class, _, value)| class == Field::ContentType && grpc::is_content_type(value))
     }
 
     /// Whether the client's connection may carry another request.

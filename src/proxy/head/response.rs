@@ -4,6 +4,7 @@ use httparse::{Header, ParserConfig};
 
 use crate::model::request::Method;
 use crate::proxy::framing::Framing;
+use crate::proxy::grpc;
 use crate::proxy::head::fields::{ConnectionOptions, Field, parse_content_length};
 use crate::proxy::head::request::Storage;
 
@@ -115,6 +116,11 @@ impl<'b> Response<'_, 'b> {
             (None, Some(length)) => Ok(Framing::Length(length)),
             (None, None) => Ok(Framing::UntilClose),
         }
+    }
+
+    /// Whether it is of gRPC.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.fields().any(|(class, _, value)| class == Field::ContentType && grpc::is_content_type(value))
     }
 
     /// RFC 9112, section 6.3: these have no body, whatever their fields say.

@@ -9,4 +9,4 @@ pub(crate) mod connection;
 pub(crate) mod preface;
 mod socket;
 mod stream;
-mod translate;
+pub(crate) mod translate;

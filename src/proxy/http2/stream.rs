@@ -13,11 +13,10 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::model::request::{Method, Protocol};
-use crate::proxy::chunked::ChunkDecoder;
-use crate::proxy::framing::Framing;
 use crate::proxy::head::request::storage;
 use crate::proxy::head::response;
 use crate::proxy::http2::translate::{self, Body};
+use crate::proxy::stream_body::{Rest, StreamBody};
 use crate::proxy::wire::Wire;
 
 /// A stream that has brought a request's head.
@@ -30,6 +29,8 @@ pub(crate) struct Stream {
     coding: Body,
     upload: Upload,
     answer: Answer,
+    /// What the client is told if its answer breaks off.
+    reason: Reason,
 }
 
 /// What is still to come of the request.
@@ -45,15 +46,9 @@ enum Upload {
 enum Answer {
     /// Its final head has not been written.
     Head(SendResponse<Bytes>),
-    Body(SendStream<Bytes>, Download),
+    Body(StreamBody),
     /// All is said; what else is written, such as the body of an answer to HEAD, is not sent.
     Whole(Option<SendStream<Bytes>>),
-}
-
-/// How the rest of the answer is delimited in what is written.
-enum Download {
-    Length(u64),
-    Chunked(Box<ChunkDecoder>),
 }
 
 impl Stream {
@@ -72,6 +67,7 @@ impl Stream {
             coding,
             body,
             answer: Answer::Head(respond),
+            reason: Reason::INTERNAL_ERROR,
         }
     }
 
@@ -114,7 +110,8 @@ impl Stream {
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let reset = match &mut self.answer {
             Answer::Head(respond) => ready!(respond.poll_reset(cx)),
-            Answer::Body(send, _) | Answer::Whole(Some(send)) => ready!(send.poll_reset(cx)),
+            Answer::Body(body) => ready!(body.send.poll_reset(cx)),
+            Answer::Whole(Some(send)) => ready!(send.poll_reset(cx)),
             Answer::Whole(None) => return Poll::Pending,
         };
         Poll::Ready(Err(reset.map_or_else(io::Error::other, |_| io::ErrorKind::ConnectionReset.into())))
@@ -144,76 +141,24 @@ impl Stream {
             respond.send_informational(translated).map_err(io::Error::other)?;
             return Ok(length);
         }
-        let download = match head.framing {
-            Framing::Length(length) => Some(Download::Length(length)),
-            Framing::Chunked => Some(Download::Chunked(Box::default())),
-            Framing::Empty | Framing::UntilClose => None,
-        };
-        let send = respond.send_response(translated, download.is_none()).map_err(io::Error::other)?;
-        self.answer = match download {
-            Some(download) => Answer::Body(send, download),
+        let rest = Rest::of(head.framing);
+        let send = respond.send_response(translated, rest.is_none()).map_err(io::Error::other)?;
+        self.answer = match rest {
+            Some(rest) => Answer::Body(StreamBody::new(send, rest)),
             None => Answer::Whole(Some(send)),
         };
         Ok(length)
     }
 
     fn poll_write_body(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Answer::Body(send, download) = &mut self.answer else { return Poll::Ready(Ok(bytes.len())) };
-        send.reserve_capacity(bytes.len());
-        let (used, data) = loop {
-            let (used, data) = download.step(bytes, send.capacity())?;
-            if used > 0 {
-                break (used, data);
-            }
-            match ready!(send.poll_capacity(cx)) {
-                Some(more) => more.map_err(io::Error::other)?,
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            };
-        };
-        let piece = Bytes::copy_from_slice(&bytes[used - data..used]);
-        let is_over = download.is_over();
-        let trailers = download.trailers().filter(|trailers| !trailers.is_empty());
-        if !piece.is_empty() || (is_over && trailers.is_none()) {
-            send.send_data(piece, is_over && trailers.is_none()).map_err(io::Error::other)?;
-        }
-        if let Some(trailers) = trailers {
-            send.send_trailers(trailers).map_err(io::Error::other)?;
-        }
-        if is_over && let Answer::Body(send, _) = std::mem::replace(&mut self.answer, Answer::Whole(None)) {
-            self.answer = Answer::Whole(Some(send));
+        let Answer::Body(body) = &mut self.answer else { return Poll::Ready(Ok(bytes.len())) };
+        let used = ready!(body.poll_write(bytes, cx))?;
+        if body.is_over()
+            && let Answer::Body(body) = std::mem::replace(&mut self.answer, Answer::Whole(None))
+        {
+            self.answer = Answer::Whole(Some(body.send));
         }
         Poll::Ready(Ok(used))
-    }
-}
-
-impl Download {
-    /// Bytes used, and how many of the last of them are data: at most `room`.
-    fn step(&mut self, bytes: &[u8], room: usize) -> io::Result<(usize, usize)> {
-        match self {
-            Self::Length(rest) => {
-                let count = usize::try_from(*rest).unwrap_or(usize::MAX).min(bytes.len()).min(room);
-                *rest -= count as u64;
-                Ok((count, count))
-            }
-            Self::Chunked(decoder) => {
-                let step = decoder.step(bytes, room).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-                Ok((step.used, step.data))
-            }
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        match self {
-            Self::Length(rest) => *rest == 0,
-            Self::Chunked(decoder) => decoder.is_done(),
-        }
-    }
-
-    fn trailers(&self) -> Option<http::HeaderMap> {
-        match self {
-            Self::Chunked(decoder) if decoder.is_done() => translate::trailers(decoder.trailers()),
-            _ => None,
-        }
     }
 }
 
@@ -224,10 +169,16 @@ impl Wire for Stream {
         self.poll_unread(cx)
     }
 
+    fn blame(&mut self, reason: Option<Reason>) {
+        // the others would tell the client that it has broken the rules
+        let known = reason.filter(|reason| [Reason::CANCEL, Reason::ENHANCE_YOUR_CALM].contains(reason));
+        self.reason = known.unwrap_or(self.reason);
+    }
+
     fn break_off(&mut self) {
         match &mut self.answer {
-            Answer::Head(respond) => respond.send_reset(Reason::INTERNAL_ERROR),
-            Answer::Body(send, _) => send.send_reset(Reason::INTERNAL_ERROR),
+            Answer::Head(respond) => respond.send_reset(self.reason),
+            Answer::Body(body) => body.send.send_reset(self.reason),
             Answer::Whole(_) => {}
         }
     }

@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{Method as Verb, Response, StatusCode};
 
 use crate::model::request::Refusal;
+use crate::proxy::framing::MAX_TRAILERS;
 use crate::proxy::head::fields::Field;
 use crate::proxy::head::lines::field;
 use crate::proxy::head::response;
@@ -101,12 +102,16 @@ pub(crate) fn response(head: &response::Response<'_, '_>) -> Option<Response<()>
             response.headers_mut().append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
         }
     }
+    if response.headers().get(CONTENT_LENGTH).is_some_and(|length| length == "0") && head.is_grpc() {
+        // an answer of nothing but its status tells no length in gRPC
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
     Some(response)
 }
 
 /// The trailer section of a chunked body; the engine has left in it what may pass.
 pub(crate) fn trailers(section: &[u8]) -> Option<HeaderMap> {
-    let mut fields = [httparse::EMPTY_HEADER; 32];
+    let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
     let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(section, &mut fields) else {
         return None;
     };

@@ -1,0 +1,105 @@
+//! A body on its way into a stream of HTTP/2: the engine writes it as HTTP/1.1 delimits it, the stream carries its data.
+//!
+//! Nothing is collected: a write waits for the receiver's window.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::SendStream;
+
+use crate::proxy::chunked::ChunkDecoder;
+use crate::proxy::framing::Framing;
+use crate::proxy::http2::translate;
+
+/// A body that has not been written whole.
+pub(crate) struct StreamBody {
+    pub(crate) send: SendStream<Bytes>,
+    rest: Rest,
+}
+
+/// How the rest of it is delimited in what is written.
+pub(crate) enum Rest {
+    /// So many bytes.
+    Length(u64),
+    /// By chunks.
+    Chunked(Box<ChunkDecoder>),
+}
+
+impl Rest {
+    /// Of a message that is framed so; `None` if its head is all of it.
+    pub(crate) fn of(framing: Framing) -> Option<Self> {
+        match framing {
+            Framing::Length(length) => Some(Self::Length(length)),
+            Framing::Chunked => Some(Self::Chunked(Box::default())),
+            Framing::Empty | Framing::UntilClose => None,
+        }
+    }
+
+    /// Bytes used, and how many of the last of them are data: at most `room`.
+    fn step(&mut self, bytes: &[u8], room: usize) -> io::Result<(usize, usize)> {
+        match self {
+            Self::Length(rest) => {
+                let count = usize::try_from(*rest).unwrap_or(usize::MAX).min(bytes.len()).min(room);
+                *rest -= count as u64;
+                Ok((count, count))
+            }
+            Self::Chunked(decoder) => {
+                let step = decoder.step(bytes, room).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+                Ok((step.used, step.data))
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Length(rest) => *rest == 0,
+            Self::Chunked(decoder) => decoder.is_done(),
+        }
+    }
+
+    fn trailers(&self) -> Option<http::HeaderMap> {
+        match self {
+            Self::Chunked(decoder) if decoder.is_done() => translate::trailers(decoder.trailers()),
+            _ => None,
+        }
+    }
+}
+
+impl StreamBody {
+    /// The body behind a head that was sent.
+    pub(crate) fn new(send: SendStream<Bytes>, rest: Rest) -> Self {
+        Self { send, rest }
+    }
+
+    /// Whether its end was sent.
+    pub(crate) fn is_over(&self) -> bool {
+        self.rest.is_over()
+    }
+
+    /// Sends what the window takes of these bytes; gives how many were used.
+    pub(crate) fn poll_write(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Self { send, rest } = self;
+        send.reserve_capacity(bytes.len());
+        let (used, data) = loop {
+            let (used, data) = rest.step(bytes, send.capacity())?;
+            if used > 0 {
+                break (used, data);
+            }
+            match ready!(send.poll_capacity(cx)) {
+                Some(more) => more.map_err(io::Error::other)?,
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            };
+        };
+        let piece = Bytes::copy_from_slice(&bytes[used - data..used]);
+        let is_over = rest.is_over();
+        let trailers = rest.trailers().filter(|trailers| !trailers.is_empty());
+        if !piece.is_empty() || (is_over && trailers.is_none()) {
+            send.send_data(piece, is_over && trailers.is_none()).map_err(io::Error::other)?;
+        }
+        if let Some(trailers) = trailers {
+            send.send_trailers(trailers).map_err(io::Error::other)?;
+        }
+        Poll::Ready(Ok(used))
+    }
+}
