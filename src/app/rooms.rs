@@ -105,7 +105,7 @@ impl Rooms {
         let supervisor = ground.supervise(telemetry, admin, path, &readers);
         let rooms = Self {
             supervisor,
-            drain_limit: ground.config.proxy.drain_timeout,
+            drain_limit: ground.config.proxy.drain_delay + ground.config.proxy.drain_timeout,
             shutdown_limit: ground.config.telemetry.shutdown,
             proxy: running,
             _data_dir: data_dir,

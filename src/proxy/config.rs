@@ -27,7 +27,9 @@ pub struct Config {
     pub limits: Limits,
     /// Deadlines.
     pub timeouts: Timeouts,
-    /// How long requests under way may take once the process is to end.
+    /// How long new connections are still taken once the process is to end.
+    pub drain_delay: Duration,
+    /// How long requests under way may take after that.
     pub drain_timeout: Duration,
     /// Whose forwarding headers are believed.
     pub trusted_proxies: Vec<Cidr>,
@@ -140,10 +142,16 @@ impl Config {
             ),
             limits: Limits::read(&mut section.section("limits")),
             timeouts: Timeouts::read(&mut section.section("timeouts")),
+            drain_delay: section.duration(
+                "drain_delay",
+                Duration::ZERO,
+                "for new connections at SIGTERM; 0: it comes after the application's end, as a native sidecar is told; \
+                 5s where it comes with the application's, as to an ordinary container of its pod",
+            ),
             drain_timeout: section.duration(
                 "drain_timeout",
                 Duration::from_secs(20),
-                "for requests under way at SIGTERM; with telemetry.shutdown below the grace period of the pod (30s)",
+                "for requests under way after that; with telemetry.shutdown below the grace period of the pod (30s)",
             ),
             trusted_proxies: read_networks(section),
             half_close: section.flag(

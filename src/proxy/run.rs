@@ -41,7 +41,7 @@ pub(crate) async fn run<S: RequestSink + 'static>(
     });
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut port = Port { listener: Some(listener), paused: false, limit };
+    let mut port = Port { listener: Some(listener), paused: false, limit, closes: None };
     let mut drain_begun = pin!(wait_for_drain(drain.clone()));
     let mut deadline = None;
     let started = Instant::now();
@@ -53,6 +53,7 @@ pub(crate) async fn run<S: RequestSink + 'static>(
             && let Poll::Ready(until) = drain_begun.as_mut().poll(cx)
         {
             deadline = Some(until);
+            port.closes = Some(Instant::now() + worker.config.drain_delay);
             worker.draining.set(true);
             worker.timers.wake_all();
         }
@@ -60,13 +61,15 @@ pub(crate) async fn run<S: RequestSink + 'static>(
             port.paused = false;
             worker.tick(u64::try_from(started.elapsed().as_millis() / TICK.as_millis()).unwrap_or(u64::MAX));
         }
-        let Some(deadline) = deadline else {
+        if port.closes.is_none_or(|at| Instant::now() < at) {
             port.poll(&worker, cx);
-            return Poll::Pending;
-        };
-        port.close(&worker, cx);
+        } else {
+            port.close(&worker, cx);
+        }
+        let Some(deadline) = deadline else { return Poll::Pending };
         let over = Instant::now() >= deadline || drain.phase() == Phase::Aborting;
-        if over || worker.connections.get() == 0 { Poll::Ready(()) } else { Poll::Pending }
+        let left = port.listener.is_some() || worker.connections.get() > 0;
+        if over || !left { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
     worker.cuts_off_by.set(CutOff::Shutdown);
@@ -103,6 +106,8 @@ struct Port {
     /// Until the next tick, after an error: without file descriptors the call would fail at once, for ever.
     paused: bool,
     limit: usize,
+    /// Set by the drain: who comes before is still served.
+    closes: Option<Instant>,
 }
 
 impl Port {

@@ -158,6 +158,16 @@ def test_the_kubelet_waits_until_the_sidecar_has_drained_and_delivered():
     assert render(DEFAULT, "terminationGracePeriodSeconds=9", "sidecar.config.proxy.drain_timeout=2s")
 
 
+def drain_delay(objects: list[dict[str, Any]]) -> str | None:
+    return environment(web(objects).sidecar).get("SIDECAR_PROXY__DRAIN_DELAY")
+
+
+def test_a_sidecar_that_is_told_with_the_application_takes_new_connections_for_as_long_as_that_one_answers():
+    assert drain_delay(render(DEFAULT)) is None
+    assert drain_delay(render(DEFAULT, "sidecar.native=false")) == "5s"
+    assert drain_delay(render(DEFAULT, "sidecar.native=false", "sidecar.config.proxy.drain_delay=2s")) == "2s"
+
+
 def test_replicas_are_left_out_when_somebody_else_scales():
     assert "replicas" not in web(render(MINIMAL)).deployment["spec"]
     assert web(render(DEFAULT)).deployment["spec"]["replicas"] == 2
@@ -183,6 +193,8 @@ def test_the_application_waits_before_it_goes_by_what_the_cluster_knows(kubernet
         ),
         (["sidecar.config.proxy.upstream=http://x"], "sidecar.config.proxy.upstream: set, but the chart sets it"),
         (["terminationGracePeriodSeconds=24"], "terminationGracePeriodSeconds: 24, expected more than 24"),
+        (["sidecar.native=false", "terminationGracePeriodSeconds=29"], "29, expected more than 29"),
+        (["sidecar.config.proxy.drain_delay=7s"], "terminationGracePeriodSeconds: 30, expected more than 31"),
         (["sidecar.config.proxy.drain_timeout=1m"], "terminationGracePeriodSeconds: 30, expected more than 64"),
         (["sidecar.config.telemetry.shutdown=8500ms"], "terminationGracePeriodSeconds: 30, expected more than 30"),
         (["sidecar.config.proxy.drain_timeout=soon"], "sidecar.config.proxy.drain_timeout: soon, expected a duration"),

@@ -26,6 +26,7 @@ mod bodies;
 mod body;
 mod counting;
 mod crowd;
+mod kubernetes;
 mod leaving;
 mod memory;
 mod origin;

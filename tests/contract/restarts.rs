@@ -47,7 +47,7 @@ impl Site for Gathering {
 }
 
 /// One request on a connection of its own: the head of the answer.
-async fn ask(proxy: SocketAddr, method: &str, path: &str) -> std::io::Result<Head> {
+pub(crate) async fn ask(proxy: SocketAddr, method: &str, path: &str) -> std::io::Result<Head> {
     let mut stream = connect(proxy).await?;
     stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).await?;
     let head = timeout(PATIENCE, Head::read(&mut stream)).await.expect("an answer in time")?;
@@ -98,7 +98,7 @@ async fn an_application_that_restarts_is_away_as_long_as_it_is_and_no_longer() {
 }
 
 /// Waits for a condition that nobody tells of.
-async fn until(is_so: impl Fn() -> bool, wanted: &str) {
+pub(crate) async fn until(is_so: impl Fn() -> bool, wanted: &str) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "wanted: {wanted}");

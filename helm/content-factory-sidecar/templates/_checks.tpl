@@ -38,16 +38,18 @@
 {{- end -}}
 {{- end }}
 
-{{/* The sidecar drains, then delivers what is left, then its parts have a second to end; later the kubelet kills it.
+{{/* The sidecar takes new connections for a while, drains, then delivers what is left, then its parts have a second to end; later the kubelet kills it.
      Where sidecar.config says nothing the sidecar's own defaults hold. */}}
 {{- define "content-factory-sidecar.checks.grace" -}}
+{{- $delay := include "content-factory-sidecar.drainDelay" . -}}
 {{- $drain := dig "proxy" "drain_timeout" "20s" .Values.sidecar.config -}}
 {{- $deliver := dig "telemetry" "shutdown" "3s" .Values.sidecar.config -}}
 {{- $needed := add 1
+    (include "content-factory-sidecar.seconds" (dict "path" "sidecar.config.proxy.drain_delay" "value" $delay) | int)
     (include "content-factory-sidecar.seconds" (dict "path" "sidecar.config.proxy.drain_timeout" "value" $drain) | int)
     (include "content-factory-sidecar.seconds" (dict "path" "sidecar.config.telemetry.shutdown" "value" $deliver) | int) -}}
 {{- if le (int .Values.terminationGracePeriodSeconds) (int $needed) -}}
-{{- fail (printf "terminationGracePeriodSeconds: %d, expected more than %d: proxy.drain_timeout (%s) and telemetry.shutdown (%s) of sidecar.config, and a second" (int .Values.terminationGracePeriodSeconds) (int $needed) $drain $deliver) -}}
+{{- fail (printf "terminationGracePeriodSeconds: %d, expected more than %d: proxy.drain_delay (%s), proxy.drain_timeout (%s) and telemetry.shutdown (%s) of the sidecar, and a second" (int .Values.terminationGracePeriodSeconds) (int $needed) $delay $drain $deliver) -}}
 {{- end -}}
 {{- end }}
 

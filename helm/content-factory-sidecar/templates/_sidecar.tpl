@@ -48,6 +48,13 @@ volumeMounts:
 {{- end }}
 {{- end }}
 
+{{/* An ordinary container is told to end together with the application, so it takes new connections for as long as that one
+     answers. A native sidecar is told when the application has ended. sidecar.config decides if it says something. */}}
+{{- define "content-factory-sidecar.drainDelay" -}}
+{{- $alongside := ternary "0s" (printf "%ds" (int .Values.web.preStopSleepSeconds)) .Values.sidecar.native -}}
+{{- dig "proxy" "drain_delay" $alongside .Values.sidecar.config -}}
+{{- end }}
+
 {{- define "content-factory-sidecar.env" -}}
 - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
 - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
@@ -57,6 +64,9 @@ volumeMounts:
 - {name: SIDECAR_PROXY__UPSTREAM, value: "http://127.0.0.1:{{ .Values.web.port }}"}
 - {name: SIDECAR_PROXY__LISTEN, value: "0.0.0.0:{{ .Values.sidecar.ports.proxy }}"}
 - {name: SIDECAR_ADMIN__LISTEN, value: "0.0.0.0:{{ .Values.sidecar.ports.admin }}"}
+{{- if ne (include "content-factory-sidecar.drainDelay" .) "0s" }}
+- {name: SIDECAR_PROXY__DRAIN_DELAY, value: {{ include "content-factory-sidecar.drainDelay" . | quote }}}
+{{- end }}
 {{- if .Values.dataDir.enabled }}
 - {name: SIDECAR_DATA_DIR, value: /var/lib/content-factory-sidecar}
 {{- end }}
