@@ -38,6 +38,7 @@ use crate::telemetry::hand_off::{CHUNKS_PER_WORKER, Chunk, HandOff, WorkerCount}
 use crate::telemetry::intake::Intake;
 use crate::telemetry::logging::LogConfig;
 use crate::telemetry::metrics::MetricsExporter;
+use crate::telemetry::metrics::interval::Reading;
 use crate::telemetry::otlp::Request;
 use crate::telemetry::own::OwnTelemetry;
 use crate::telemetry::queue::Queue;
@@ -103,7 +104,7 @@ impl Telemetry {
         let writers = writers.collect();
         let reader = Reader::new(queues.clone(), destinations);
         let (resource, scope) = (identity.encoded(), otlp::own_scope());
-        let metrics = MetricsExporter::new(config.metrics, resource.clone(), scope.clone(), unix_nanos());
+        let metrics = MetricsExporter::new(config.metrics, resource.clone(), scope.clone(), reading());
         let (chunks, metrics) = (Mutex::new(chunks), Mutex::new(metrics));
         let own = own_telemetry(&config, identity, &queues, redactor);
         Ok((Self { config, resource, scope, queues, deliveries, reader, metrics, own, chunks }, writers))
@@ -203,7 +204,7 @@ impl Telemetry {
         if self.deliveries[Signal::Metrics as usize].is_none() {
             return;
         }
-        if let Some(request) = exporter.export(sources, unix_nanos()) {
+        if let Some(request) = exporter.export(sources, reading()) {
             self.queues[Signal::Metrics as usize].push(request.into());
         }
     }
@@ -237,9 +238,10 @@ fn own_telemetry(
     OwnTelemetry::new(&identity.of_the_sidecar(), &intake, redactor).ok()
 }
 
-fn unix_nanos() -> u64 {
+/// The time of now.
+fn reading() -> Reading {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    Reading { at: Instant::now(), unix_nanos: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX) }
 }
 
 /// One destination for all signals that go to the same place in the same way.

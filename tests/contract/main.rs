@@ -24,6 +24,7 @@ mod telemetry_receiver;
 mod attack;
 mod bodies;
 mod body;
+mod clock;
 mod counting;
 mod crowd;
 mod kubernetes;

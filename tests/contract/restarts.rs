@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_proto::tonic::metrics::v1::{HistogramDataPoint, Metric};
+use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Metric};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
@@ -151,29 +151,42 @@ async fn a_sidecar_that_was_killed_serves_as_soon_as_it_is_started_again() {
     assert!(waits[0] < Duration::from_secs(1), "from exec to the first answer {waits:?}");
 }
 
-fn now_unix_nanos() -> u64 {
+/// The time of day.
+pub(crate) fn now_unix_nanos() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     u64::try_from(now.as_nanos()).expect("before 2554")
 }
 
-/// Start and end of each point of a sum or a histogram.
-fn spans_of(metrics: &[Metric]) -> Vec<(u64, u64)> {
-    let mut spans = Vec::new();
+/// What a point of a sum or a histogram is about.
+pub(crate) struct Interval {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) is_delta: bool,
+}
+
+/// That of each point.
+pub(crate) fn intervals_of(metrics: &[Metric]) -> Vec<Interval> {
+    let mut all = Vec::new();
     for metric in metrics {
-        match &metric.data {
+        let (times, temporality): (Vec<_>, i32) = match &metric.data {
             Some(Data::Sum(sum)) => {
-                spans.extend(sum.data_points.iter().map(|point| (point.start_time_unix_nano, point.time_unix_nano)));
+                let times = sum.data_points.iter().map(|point| (point.start_time_unix_nano, point.time_unix_nano));
+                (times.collect(), sum.aggregation_temporality)
             }
-            Some(Data::Histogram(histogram)) => spans.extend(histogram.data_points.iter().map(|point| {
-                let HistogramDataPoint { start_time_unix_nano, time_unix_nano, .. } = point;
-                (*start_time_unix_nano, *time_unix_nano)
-            })),
-            Some(Data::ExponentialHistogram(histogram)) => spans
-                .extend(histogram.data_points.iter().map(|point| (point.start_time_unix_nano, point.time_unix_nano))),
-            _ => {}
-        }
+            Some(Data::Histogram(sum)) => {
+                let times = sum.data_points.iter().map(|point| (point.start_time_unix_nano, point.time_unix_nano));
+                (times.collect(), sum.aggregation_temporality)
+            }
+            Some(Data::ExponentialHistogram(sum)) => {
+                let times = sum.data_points.iter().map(|point| (point.start_time_unix_nano, point.time_unix_nano));
+                (times.collect(), sum.aggregation_temporality)
+            }
+            _ => continue,
+        };
+        let is_delta = temporality == AggregationTemporality::Delta as i32;
+        all.extend(times.into_iter().map(|(start, end)| Interval { start, end, is_delta }));
     }
-    spans
+    all
 }
 
 /// Row 10: after a restart each sum begins anew and says since when; what counts since the start begins at 0.
@@ -199,9 +212,9 @@ async fn counters_say_since_when_they_count() {
         assert_eq!(sidecar.ended().await, Some(0));
         let ended = now_unix_nanos();
         let metrics = receiver.with(|seen| std::mem::take(&mut seen.metrics));
-        let spans = spans_of(&metrics);
-        assert!(!spans.is_empty(), "sums are exported");
-        for (start, end) in spans {
+        let intervals = intervals_of(&metrics);
+        assert!(!intervals.is_empty(), "sums are exported");
+        for Interval { start, end, .. } in intervals {
             assert!(began <= start && start <= end && end <= ended, "round {round}: {began} {start} {end} {ended}");
         }
     }

@@ -11,6 +11,7 @@ initdb         postgresql-15
 redis-server   redis-server
 valgrind       valgrind
 strace         strace
+faketime       faketime
 nginx          nginx-light
 haproxy        haproxy
 wrk            wrk

@@ -3,6 +3,7 @@
 use crate::model::catalogue::{Metric, MetricKind};
 use crate::model::sample::{Exponential, Histogram, LabelValue, SampleValue};
 use crate::telemetry::config::{HistogramForm, Temporality};
+use crate::telemetry::metrics::interval::Interval;
 use crate::telemetry::wire;
 
 /// In `ScopeMetrics`.
@@ -22,13 +23,6 @@ impl Point {
             SampleValue::Count(_) | SampleValue::Sum(_) | SampleValue::Level(_) => true,
         }
     }
-}
-
-/// The time that a point is about, in nanoseconds since the Unix epoch.
-#[derive(Clone, Copy)]
-pub(crate) struct Interval {
-    pub(crate) start: u64,
-    pub(crate) end: u64,
 }
 
 /// How the points of a metric are written.

@@ -4,13 +4,15 @@
 
 mod delta;
 mod encode;
+pub(crate) mod interval;
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::model::catalogue::{Metric, MetricKind};
 use crate::model::sample::{LabelValue, Sample, SampleSource, SampleValue};
 use crate::telemetry::config::{HistogramForm, MetricsConfig, Temporality};
-use crate::telemetry::metrics::encode::{Interval, Point};
+use crate::telemetry::metrics::encode::Point;
+use crate::telemetry::metrics::interval::{Intervals, Reading, Times};
 use crate::telemetry::otlp::{self, Request};
 
 /// Points of one `Metric` message: requests are cut between messages.
@@ -25,21 +27,18 @@ pub(crate) struct MetricsExporter {
     config: MetricsConfig,
     resource: Vec<u8>,
     scope: Vec<u8>,
-    /// When the process started, in nanoseconds since the Unix epoch.
-    started: u64,
-    /// When the last export was made.
-    exported: u64,
+    times: Times,
     /// What counters and histograms were exported with; bounded by the caps of the rooms on their series.
     last: HashMap<Series, SampleValue>,
 }
 
 impl MetricsExporter {
-    pub(crate) fn new(config: MetricsConfig, resource: Vec<u8>, scope: Vec<u8>, started: u64) -> Self {
-        Self { config, resource, scope, started, exported: started, last: HashMap::new() }
+    pub(crate) fn new(config: MetricsConfig, resource: Vec<u8>, scope: Vec<u8>, started: Reading) -> Self {
+        Self { config, resource, scope, times: Times::new(started), last: HashMap::new() }
     }
 
     /// Takes the samples of now; `None` when there is nothing to tell.
-    pub(crate) fn export(&mut self, sources: &[SampleSource], now: u64) -> Option<Request> {
+    pub(crate) fn export(&mut self, sources: &[SampleSource], now: Reading) -> Option<Request> {
         let mut samples = Vec::new();
         sources.iter().for_each(|source| source(&mut samples));
         let mut metrics: BTreeMap<&'static str, (&'static Metric, Vec<Point>)> = BTreeMap::new();
@@ -49,32 +48,32 @@ impl MetricsExporter {
                 metrics.entry(metric.name).or_insert_with(|| (metric, Vec::new())).1.push(point);
             }
         }
+        let intervals = self.times.end_step(now);
         let mut bytes = Vec::new();
         let mut items = 0;
         for (metric, points) in metrics.values() {
             for points in points.chunks(POINTS_PER_MESSAGE) {
-                encode::metric(&mut bytes, &self.form(metric, now, points), points);
+                encode::metric(&mut bytes, &self.form(metric, &intervals, points), points);
                 items += points.len() as u64;
             }
         }
-        self.exported = now;
         (items > 0).then(|| Request { items, body: otlp::request(&self.resource, &self.scope, &bytes) })
     }
 
-    fn form(&self, metric: &'static Metric, now: u64, points: &[Point]) -> encode::Form {
+    fn form(&self, metric: &'static Metric, intervals: &Intervals, points: &[Point]) -> encode::Form {
         let temporality = match metric.kind {
             MetricKind::Counter | MetricKind::Histogram(_) => self.config.temporality,
             MetricKind::UpDownCounter | MetricKind::Gauge => Temporality::Cumulative,
         };
-        let start = match temporality {
-            Temporality::Delta => self.exported,
-            Temporality::Cumulative => self.started,
+        let interval = match temporality {
+            Temporality::Delta => intervals.step,
+            Temporality::Cumulative => intervals.life,
         };
         let histograms = match self.config.histograms {
             HistogramForm::Exponential if points.iter().all(Point::has_exponential_form) => HistogramForm::Exponential,
             _ => HistogramForm::Explicit,
         };
-        encode::Form { metric, interval: Interval { start, end: now }, temporality, histograms }
+        encode::Form { metric, interval, temporality, histograms }
     }
 
     /// What is to be exported of a sample; `None` when it did not change.
@@ -102,10 +101,16 @@ mod tests {
     use prost::Message;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
+    use tokio::time::Instant;
 
     fn exporter(histograms: HistogramForm, temporality: Temporality) -> MetricsExporter {
         let config = MetricsConfig { interval: Duration::from_secs(15), histograms, temporality };
-        MetricsExporter::new(config, vec![], vec![], 100)
+        MetricsExporter::new(config, vec![], vec![], at(100))
+    }
+
+    /// A clock that nobody sets.
+    fn at(unix_nanos: u64) -> Reading {
+        Reading { at: Instant::now(), unix_nanos }
     }
 
     fn decoded(request: &Request) -> Vec<proto::Metric> {
@@ -147,7 +152,7 @@ mod tests {
         let mut seen = Vec::new();
         for (time, count) in [(200, 5), (300, 9), (400, 9)] {
             samples.lock().unwrap()[0] = produced(count);
-            for metric in decoded(&exporter.export(&sources, time).unwrap()) {
+            for metric in decoded(&exporter.export(&sources, at(time)).unwrap()) {
                 let Some(Data::Sum(sum)) = metric.data else { panic!("{metric:?}") };
                 let point = &sum.data_points[0];
                 seen.push((
@@ -178,17 +183,17 @@ mod tests {
         let (source, samples) = source(vec![sample(histogram(&[1, 2, 3], -4, 1))]);
         let sources = [source];
         let mut exporter = exporter(HistogramForm::Exponential, Temporality::Delta);
-        exporter.export(&sources, 200).unwrap();
+        exporter.export(&sources, at(200)).unwrap();
         // one bucket lower than before, and one value more in the middle
         *samples.lock().unwrap() = vec![sample(histogram(&[5, 1, 3, 3], -5, 1))];
-        let metrics = decoded(&exporter.export(&sources, 300).unwrap());
+        let metrics = decoded(&exporter.export(&sources, at(300)).unwrap());
         let Some(Data::ExponentialHistogram(data)) = &metrics[0].data else { panic!("{metrics:?}") };
         let point = &data.data_points[0];
         let positive = point.positive.clone().unwrap();
         assert_eq!((positive.offset, positive.bucket_counts), (-5, vec![5, 0, 1]));
         assert_eq!((point.count, point.zero_count, point.sum, point.scale), (6, 0, Some(6.0), 3));
         assert_eq!((point.min, point.zero_threshold, data.aggregation_temporality), (None, 0.5, 1));
-        assert!(exporter.export(&sources, 400).is_none(), "nothing new");
+        assert!(exporter.export(&sources, at(400)).is_none(), "nothing new");
     }
 
     #[test]
@@ -198,7 +203,7 @@ mod tests {
             Histogram { explicit: vec![3], count: 3, sum: 9.0, ..Histogram::default() },
         );
         let mut exporter = exporter(HistogramForm::Exponential, Temporality::Delta);
-        let metrics = decoded(&exporter.export(&[source(vec![sample]).0], 200).unwrap());
+        let metrics = decoded(&exporter.export(&[source(vec![sample]).0], at(200)).unwrap());
         assert!(matches!(metrics[0].data, Some(Data::Histogram(_))), "{metrics:?}");
     }
 
@@ -209,7 +214,7 @@ mod tests {
         let sources = [source(vec![sample]).0];
         let mut exporter = exporter(HistogramForm::Explicit, Temporality::Cumulative);
         for time in [200, 300] {
-            let metrics = decoded(&exporter.export(&sources, time).unwrap());
+            let metrics = decoded(&exporter.export(&sources, at(time)).unwrap());
             let Some(Data::Histogram(data)) = &metrics[0].data else { panic!("{metrics:?}") };
             let point = &data.data_points[0];
             assert_eq!(point.explicit_bounds, catalogue::REQUEST_SECONDS);
@@ -221,6 +226,6 @@ mod tests {
     }
 
     fn metrics_unit(sources: &[SampleSource]) -> String {
-        decoded(&exporter(HistogramForm::Explicit, Temporality::Delta).export(sources, 1).unwrap())[0].unit.clone()
+        decoded(&exporter(HistogramForm::Explicit, Temporality::Delta).export(sources, at(1)).unwrap())[0].unit.clone()
     }
 }
