@@ -181,6 +181,25 @@ pub static PROXY_REFUSALS: Metric = metric(
     "Requests and connections that the proxy refused with an answer of its own, by reason.",
 );
 
+/// Connections cut off.
+pub static PROXY_CUT_OFF_CONNECTIONS: Metric = metric(
+    "content_factory.proxy.connections.cut_off",
+    "{connection}",
+    MetricKind::Counter,
+    &[semconv::ERROR_TYPE],
+    "Client connections that the proxy ended where no request could be answered, by reason: too many \
+     from one address (`proxy.limits.connection_rate`), a flood of HTTP/2 frames, or a head of HTTP/2 that did not end.",
+);
+
+/// Errors told in HTTP/2.
+pub static PROXY_HTTP2_ERRORS: Metric = metric(
+    "content_factory.proxy.http2.errors",
+    "{frame}",
+    MetricKind::Counter,
+    &["frame", semconv::ERROR_TYPE],
+    "RST_STREAM and GOAWAY frames that the proxy sent to clients for an error, by its code (RFC 9113, section 7).",
+);
+
 /// Connections to the application.
 pub static PROXY_UPSTREAM_CONNECTIONS: Metric = metric(
     "content_factory.proxy.upstream.connections",
@@ -406,6 +425,8 @@ pub static ALL: &[&Metric] = &[
     &PROXY_ACTIVE_CONNECTIONS,
     &PROXY_ACCEPT_ERRORS,
     &PROXY_REFUSALS,
+    &PROXY_CUT_OFF_CONNECTIONS,
+    &PROXY_HTTP2_ERRORS,
     &PROXY_UPSTREAM_CONNECTIONS,
     &PROXY_UPSTREAM_RESENDS,
     &PROXY_PANICS,

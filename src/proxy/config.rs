@@ -76,6 +76,8 @@ pub struct Limits {
     pub body_bytes: u64,
     /// Client connections of the process.
     pub connections: usize,
+    /// New client connections per second and address; 0 is without limit.
+    pub connection_rate: usize,
     /// Requests in flight of the process.
     pub in_flight: usize,
     /// Idle connections to the application, per worker.
@@ -238,12 +240,21 @@ impl Limits {
             1..=1_000_000,
             "client connections; never more than half of the file descriptors, since each may need a second",
         );
+        let connection_rate = count(
+            "connection_rate",
+            0,
+            0..=1_000_000,
+            "new connections per second and client address (IPv6: /64), a second's worth at once; beyond it they are reset; \
+             0 is without limit, since many clients may share the address of an ingress, a node or a mesh; \
+             proxy.trusted_proxies are exempt",
+        );
         let in_flight = count("in_flight", 4_096, 1..=1_000_000, "requests at once; beyond it 503 with Retry-After");
         let pool = count("pool", 128, 0..=10_000, "idle connections to the application, per worker");
         let mut size =
             |name, default, about| usize::try_from(section.bytes(name, default, about)).unwrap_or(usize::MAX);
         Self {
             connections,
+            connection_rate,
             in_flight,
             pool,
             head_bytes: size("head", 64 << 10, "a header section; beyond it 431").clamp(1 << 10, 1 << 20),

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::catalogue::{
-    PROXY_ACCEPT_ERRORS, PROXY_ACTIVE_CONNECTIONS, PROXY_CONNECTIONS, PROXY_PANICS, PROXY_REFUSALS,
-    PROXY_UPSTREAM_CONNECTIONS, PROXY_UPSTREAM_RESENDS, ROOM_RESTARTS,
+    PROXY_ACCEPT_ERRORS, PROXY_ACTIVE_CONNECTIONS, PROXY_CONNECTIONS, PROXY_CUT_OFF_CONNECTIONS, PROXY_HTTP2_ERRORS,
+    PROXY_PANICS, PROXY_REFUSALS, PROXY_UPSTREAM_CONNECTIONS, PROXY_UPSTREAM_RESENDS, ROOM_RESTARTS,
 };
 use crate::model::request::Refusal;
 use crate::model::sample::Sample;
@@ -31,8 +31,80 @@ pub struct Counters {
     pub worker_restarts: AtomicU64,
     /// Panics in the sink: the request went on, its report may be missing.
     pub sink_panics: AtomicU64,
+    /// Connections cut off without an answer to a request.
+    pub(crate) breaches: Breaches,
+    /// RST_STREAM frames that we sent for an error.
+    pub(crate) resets: Http2Errors,
+    /// GOAWAY frames that we sent for an error.
+    pub(crate) go_aways: Http2Errors,
     /// Requests refused, by the number of their `Refusal`.
     refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+/// Why a client's connection was cut off, where no request could be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Breach {
+    /// Its client connects more often than `proxy.limits.connection_rate` allows.
+    ConnectionRate,
+    /// HTTP/2: frames that move nothing, more than a client may send.
+    Flood,
+    /// HTTP/2: a head, or the greeting, that did not come to its end.
+    HeaderTimeout,
+}
+
+impl Breach {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::ConnectionRate, "connection_rate"), (Self::Flood, "flood"), (Self::HeaderTimeout, "header_timeout")];
+}
+
+/// Counts by `Breach`.
+#[derive(Debug, Default)]
+pub(crate) struct Breaches([AtomicU64; Breach::ALL.len()]);
+
+impl Breaches {
+    /// Counts one.
+    pub(crate) fn count(&self, breach: Breach) {
+        self.0[breach as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The names of the error codes of HTTP/2, by their numbers from 1 (RFC 9113, section 7); what is not among them is never sent.
+const HTTP2_ERRORS: [&str; 13] = [
+    "protocol_error",
+    "internal_error",
+    "flow_control_error",
+    "settings_timeout",
+    "stream_closed",
+    "frame_size_error",
+    "refused_stream",
+    "cancel",
+    "compression_error",
+    "connect_error",
+    "enhance_your_calm",
+    "inadequate_security",
+    "http_1_1_required",
+];
+
+/// Counts by the code of the error.
+#[derive(Debug, Default)]
+pub(crate) struct Http2Errors([AtomicU64; HTTP2_ERRORS.len()]);
+
+impl Http2Errors {
+    /// Counts one; 0 is no error.
+    pub(crate) fn count(&self, code: u32) {
+        let place = usize::try_from(code).ok().and_then(|code| code.checked_sub(1));
+        if let Some(count) = place.and_then(|place| self.0.get(place)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn samples(&self, frame: &'static str, out: &mut Vec<Sample>) {
+        for (count, name) in self.0.iter().zip(HTTP2_ERRORS) {
+            let sample = Sample::count(&PROXY_HTTP2_ERRORS, count.load(Ordering::Relaxed));
+            out.push(sample.with_literal("frame", frame).with_literal(semconv::ERROR_TYPE, name));
+        }
+    }
 }
 
 impl Counters {
@@ -60,6 +132,12 @@ impl Counters {
             let count = Sample::count(&PROXY_REFUSALS, self.refused(refusal));
             out.push(count.with_literal(semconv::ERROR_TYPE, refusal.label()));
         }
+        for (breach, name) in Breach::ALL {
+            let count = Sample::count(&PROXY_CUT_OFF_CONNECTIONS, read(&self.breaches.0[breach as usize]));
+            out.push(count.with_literal(semconv::ERROR_TYPE, name));
+        }
+        self.resets.samples("rst_stream", out);
+        self.go_aways.samples("goaway", out);
         out.push(Sample::count(&PROXY_UPSTREAM_CONNECTIONS, read(&self.upstream_connections)));
         out.push(Sample::count(&PROXY_UPSTREAM_RESENDS, read(&self.resends)));
         let panics =

@@ -8,6 +8,7 @@
 //! Each worker is one thread with its own listener, pool, timers and sink; nothing on it needs `Send`.
 
 mod answer;
+mod arrivals;
 mod buffers;
 mod chunked;
 mod cidr;

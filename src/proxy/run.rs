@@ -17,12 +17,13 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use crate::lifecycle::{Drain, Phase};
 use crate::model::request::{Client, CutOff, Method, Outcome, Refusal, RequestSink};
 use crate::proxy::answer::{After, Answer};
-use crate::proxy::counters::Counters;
+use crate::proxy::counters::{Breach, Counters};
 use crate::proxy::forwarded::Peer;
 use crate::proxy::in_flight::{Counting, Facts, InFlight};
 use crate::proxy::serve::serve;
 use crate::proxy::timers::TICK;
 use crate::proxy::upstream::{LOOKUP_PERIOD, LOOKUP_RETRY};
+use crate::proxy::wire::Wire;
 use crate::proxy::worker::Worker;
 
 /// Runs until the drain is over.
@@ -110,11 +111,24 @@ struct Port {
     closes: Option<Instant>,
 }
 
+/// Requests in flight for which one more connection is taken in a turn.
+const REQUESTS_PER_ACCEPT: usize = 16;
+
 impl Port {
+    /// Takes who has come, a few in a turn: to come and go costs us as much as a request, and a crowd that does
+    /// nothing else shall not keep the thread from those who ask.
     fn poll<S: RequestSink + 'static>(&mut self, worker: &Rc<Worker<S>>, cx: &mut Context<'_>) {
+        let mut room = 1 + worker.in_flight.get() / REQUESTS_PER_ACCEPT;
         while let Some(listener) = self.listener.as_ref().filter(|_| !self.paused) {
+            if room == 0 {
+                let _ = pin!(tokio::task::yield_now()).poll(cx); // pending: it wakes us behind the others
+                return;
+            }
             match listener.poll_accept(cx) {
-                Poll::Ready(Ok((stream, address))) => self.take(worker, stream, address, cx),
+                Poll::Ready(Ok((stream, address))) => {
+                    room -= 1;
+                    self.take(worker, stream, address, cx);
+                }
                 Poll::Ready(Err(error)) => {
                     worker.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -148,6 +162,10 @@ impl Port {
         cx: &mut Context<'_>,
     ) {
         let peer = Peer::new(address, &worker.config.trusted_proxies);
+        if !peer.is_trusted && !worker.arrivals.admits(peer.address.ip(), worker.timers.now()) {
+            worker.counters.breaches.count(Breach::ConnectionRate);
+            return stream.break_off(); // an answer would cost as much as what is refused
+        }
         worker.counters.connections.fetch_add(1, Ordering::Relaxed);
         worker.renew();
         let guard = OpenConnection::new(worker, cx);

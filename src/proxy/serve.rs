@@ -18,10 +18,16 @@ pub(crate) async fn serve<S: RequestSink + 'static>(worker: Rc<Worker<S>>, strea
     let mut client = ClientSide::new(worker, stream, peer);
     let mut head = client.next_head().await;
     // only the first head can be the preface of HTTP/2, so no other one is looked at for it
-    if client.worker.config.http2 && matches!(head, Ok(Some(_))) && http2::preface::is_next(&mut client).await {
-        // on the heap: a connection of HTTP/1.1 shall not hold room for it
-        Box::pin(http2::connection::serve(&mut client)).await;
-        return client.linger().await;
+    if client.worker.config.http2 && matches!(head, Ok(Some(_))) {
+        match http2::preface::is_next(&mut client).await {
+            Ok(true) => {
+                // on the heap: a connection of HTTP/1.1 shall not hold room for it
+                Box::pin(http2::connection::serve(&mut client)).await;
+                return client.linger().await;
+            }
+            Ok(false) => {}
+            Err(refusal) => head = Err(refusal),
+        }
     }
     loop {
         let next = match head {

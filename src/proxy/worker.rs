@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::lifecycle::Pulse;
 use crate::model::request::{CutOff, RequestSink};
 use crate::model::route::RouteTable;
+use crate::proxy::arrivals::Arrivals;
 use crate::proxy::buffers::Buffers;
 use crate::proxy::clock::Clock;
 use crate::proxy::config::Config;
@@ -43,6 +44,7 @@ pub(crate) struct Worker<S> {
     pub(crate) in_flight: Cell<usize>,
     /// This worker's share of `limits.in_flight`.
     pub(crate) in_flight_limit: usize,
+    pub(crate) arrivals: Arrivals,
     sink: Rc<RefCell<S>>,
     routes: RefCell<Arc<RouteTable>>,
     sources: RefCell<Sources>,
@@ -95,6 +97,7 @@ impl<S: RequestSink> Worker<S> {
             connections: Cell::new(0),
             in_flight: Cell::new(0),
             in_flight_limit: config.limits.in_flight.div_ceil(config.workers),
+            arrivals: Arrivals::new(config.limits.connection_rate.div_ceil(config.workers)),
             sink,
             routes: RefCell::new(routes),
             sources: RefCell::new(sources),

@@ -1,7 +1,8 @@
 //! A client's connection that speaks HTTP/2: one task that moves its frames, and one for each of its streams.
 //!
 //! It ends when the client ends it, when nothing has been asked for `proxy.timeouts.client_idle`, and at a drain;
-//! the last two are told by GOAWAY, twice (RFC 9113, section 6.8), so that no request on its way is lost.
+//! the last two are told by GOAWAY, twice (RFC 9113, section 6.8), so that no request on its way is lost. A client that
+//! floods it with frames, or does not bring a head to its end in time, is told at once and loses what is under way.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -10,18 +11,21 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
 use tokio::task::JoinSet;
 
 use crate::model::request::{Method, RequestSink};
 use crate::proxy::client::ClientSide;
 use crate::proxy::connection::{DRAIN_LINGER, Next};
+use crate::proxy::counters::Breach;
 use crate::proxy::forwarded::Peer;
+use crate::proxy::http2::conduct::Conduct;
+use crate::proxy::http2::preface::PREFACE;
 use crate::proxy::http2::socket::Socket;
 use crate::proxy::http2::stream::Stream;
 use crate::proxy::http2::translate;
-use crate::proxy::timers::{Deadline, Tick};
+use crate::proxy::timers::{Deadline, NEVER, Tick};
 use crate::proxy::wire::Wire;
 use crate::proxy::worker::Worker;
 
@@ -46,7 +50,8 @@ pub(crate) async fn serve<S: RequestSink + 'static>(client: &mut ClientSide<S>) 
     let (worker, peer) = (Rc::clone(&client.worker), client.peer.clone());
     let deadline = Deadline::new(&worker.timers);
     let until = worker.timers.after(worker.config.timeouts.header);
-    let mut handshake = pin!(settings().handshake::<_, Bytes>(Socket::new(client)));
+    let conduct = Rc::new(Conduct::new(PREFACE.len(), (worker.timers.now(), until)));
+    let mut handshake = pin!(settings().handshake::<_, Bytes>(Socket::new(client, Rc::clone(&conduct))));
     let shaken = poll_fn(|cx| {
         let result = handshake.as_mut().poll(cx).map(Result::ok);
         if result.is_pending() && worker.timers.now() >= until {
@@ -57,7 +62,8 @@ pub(crate) async fn serve<S: RequestSink + 'static>(client: &mut ClientSide<S>) 
     });
     let Some(connection) = shaken.await else { return };
     let until = worker.timers.after(worker.config.timeouts.client_idle);
-    let session = Session { worker, peer, connection, streams: JoinSet::new(), deadline, until, stage: Stage::Open };
+    let streams = JoinSet::new();
+    let session = Session { worker, peer, conduct, connection, streams, deadline, until, stage: Stage::Open };
     session.run().await;
 }
 
@@ -78,6 +84,8 @@ enum Stage {
     Open,
     /// The client was told that no more will be taken.
     Leaving,
+    /// The client was told that all is over, and why.
+    CutOff,
 }
 
 type Incoming = (http::Request<RecvStream>, SendResponse<Bytes>);
@@ -85,6 +93,7 @@ type Incoming = (http::Request<RecvStream>, SendResponse<Bytes>);
 struct Session<'c, S: RequestSink> {
     worker: Rc<Worker<S>>,
     peer: Peer,
+    conduct: Rc<Conduct>,
     connection: Connection<Socket<'c, S>, Bytes>,
     streams: JoinSet<()>,
     deadline: Deadline,
@@ -120,29 +129,50 @@ impl<S: RequestSink + 'static> Session<'_, S> {
                 // an error has been told to the client by GOAWAY
                 return Poll::Ready(accepted.and_then(Result::ok));
             }
-            let timers = &self.worker.timers;
-            if !self.streams.is_empty() {
-                self.until = timers.after(match self.stage {
+            if let Some(breach) = self.breach() {
+                self.cut_off(breach);
+                continue;
+            }
+            let now = self.worker.timers.now();
+            if !self.streams.is_empty() && self.stage != Stage::CutOff {
+                self.until = self.worker.timers.after(match self.stage {
                     Stage::Open => self.worker.config.timeouts.client_idle,
-                    Stage::Leaving => DRAIN_LINGER,
+                    Stage::Leaving | Stage::CutOff => DRAIN_LINGER,
                 });
-            } else if timers.now() >= self.until {
+            } else if now >= self.until {
                 match self.stage {
                     Stage::Open => {
                         self.leave();
                         continue;
                     }
-                    Stage::Leaving => return Poll::Ready(None),
+                    Stage::Leaving | Stage::CutOff => return Poll::Ready(None),
                 }
             }
-            self.deadline.set(self.until, cx);
+            let head_until = if self.stage == Stage::CutOff { NEVER } else { self.conduct.head_until() };
+            self.deadline.set(self.until.min(head_until), cx);
             return Poll::Pending;
+        }
+    }
+
+    /// Why the client is to be cut off now, if it is.
+    fn breach(&self) -> Option<Breach> {
+        match self.stage {
+            Stage::CutOff => None,
+            _ if self.conduct.is_flooding() => Some(Breach::Flood),
+            _ if self.worker.timers.now() >= self.conduct.head_until() => Some(Breach::HeaderTimeout),
+            _ => None,
         }
     }
 
     fn leave(&mut self) {
         self.connection.graceful_shutdown();
         (self.stage, self.until) = (Stage::Leaving, self.worker.timers.after(DRAIN_LINGER));
+    }
+
+    fn cut_off(&mut self, breach: Breach) {
+        self.worker.counters.breaches.count(breach);
+        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        (self.stage, self.until) = (Stage::CutOff, self.worker.timers.after(DRAIN_LINGER));
     }
 }
 

@@ -1,68 +1,106 @@
-//! A client's socket, with what was read from it before it was known to speak HTTP/2, and read a little at a time.
+//! A client's socket, with what was read from it before it was known to speak HTTP/2; watched, and read by turns.
 
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::model::request::RequestSink;
 use crate::proxy::client::ClientSide;
+use crate::proxy::http2::conduct::{Conduct, TURN_WORK};
+use crate::proxy::http2::frames::Kind;
 
-/// After so many bytes the other connections of the thread have their turn: small frames cost a client next to nothing,
-/// and a socket that is never empty would keep the thread in its loop.
-const TURN_BYTES: usize = 4 << 10;
+/// Read at once: small frames cost a client next to nothing, and what has been read is worked off without a pause.
+const PIECE_BYTES: usize = 4 << 10;
 
 /// Reads what is in the inbox first, then the socket.
 pub(crate) struct Socket<'c, S: RequestSink> {
     client: &'c mut ClientSide<S>,
-    /// What may still be read in this turn.
-    turn: usize,
+    conduct: Rc<Conduct>,
+    /// Caused since the last turn of the others. Who causes more than a turn's work misses as many turns.
+    work: u32,
+    /// Bytes that have been offered to the socket, and noted, and not yet taken: they are offered again.
+    offered: usize,
 }
 
 impl<'c, S: RequestSink> Socket<'c, S> {
     /// The socket of this client.
-    pub(crate) fn new(client: &'c mut ClientSide<S>) -> Self {
-        Self { client, turn: TURN_BYTES }
+    pub(crate) fn new(client: &'c mut ClientSide<S>, conduct: Rc<Conduct>) -> Self {
+        Self { client, conduct, work: 0, offered: 0 }
     }
-}
 
-impl<S: RequestSink> Socket<'_, S> {
-    fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut piece = ReadBuf::new(buf.initialize_unfilled_to(self.turn.min(buf.remaining())));
-        let result = Pin::new(&mut self.client.stream).poll_read(cx, &mut piece);
-        let count = piece.filled().len();
-        buf.advance(count);
-        self.turn = if result.is_pending() { TURN_BYTES } else { self.turn - count };
-        result
-    }
-}
-
-impl<S: RequestSink> AsyncRead for Socket<'_, S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.turn == 0 {
-            self.turn = TURN_BYTES;
-            // not by waking itself: the runtime would look at the other sockets only after dozens of such turns
-            return pin!(tokio::task::yield_now()).poll(cx).map(Ok);
-        }
+    fn poll_piece(&mut self, cx: &mut Context<'_>, piece: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let client = &mut *self.client;
         if !client.inbox.is_lent() {
-            return self.poll_socket(cx, buf);
+            return Pin::new(&mut client.stream).poll_read(cx, piece);
         }
-        let count = client.inbox.filled().len().min(buf.remaining());
-        buf.put_slice(&client.inbox.filled()[..count]);
+        let count = client.inbox.filled().len().min(piece.remaining());
+        piece.put_slice(&client.inbox.filled()[..count]);
         client.inbox.consume(count);
         if client.inbox.is_empty() {
             client.worker.buffers.take_inbox(&mut client.inbox);
         }
         Poll::Ready(Ok(()))
     }
+
+    /// Takes note of what is going out, before it does: a client that has an error in its hands finds it counted.
+    fn note<'b>(&mut self, pieces: impl Iterator<Item = &'b [u8]>) {
+        let mut known = self.offered;
+        self.offered = 0;
+        for piece in pieces {
+            self.offered += piece.len();
+            let fresh = &piece[known.min(piece.len())..];
+            known = known.saturating_sub(piece.len());
+            let counters = &self.client.worker.counters;
+            self.conduct.sent(fresh, |kind, code| match kind {
+                Kind::GoAway => counters.go_aways.count(code),
+                _ => counters.resets.count(code),
+            });
+        }
+    }
+
+    fn taken(&mut self, result: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(count)) = result {
+            self.offered -= count;
+        }
+    }
+}
+
+impl<S: RequestSink> AsyncRead for Socket<'_, S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.conduct.is_flooding() {
+            return Poll::Pending; // whoever polls the connection looks at it next, and ends it
+        }
+        if self.work >= TURN_WORK {
+            self.work -= TURN_WORK;
+            // not by waking itself: the runtime would look at the other sockets only after dozens of such turns
+            return pin!(tokio::task::yield_now()).poll(cx).map(Ok);
+        }
+        let room = PIECE_BYTES.min(buf.remaining());
+        let mut piece = ReadBuf::new(buf.initialize_unfilled_to(room));
+        let result = self.poll_piece(cx, &mut piece);
+        if result.is_pending() {
+            self.work = 0;
+        } else {
+            let worker = &self.client.worker;
+            let until = worker.timers.after(worker.config.timeouts.header);
+            self.work += self.conduct.received(piece.filled(), (worker.timers.now(), until));
+        }
+        let count = piece.filled().len();
+        buf.advance(count);
+        result
+    }
 }
 
 impl<S: RequestSink> AsyncWrite for Socket<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.client.stream).poll_write(cx, bytes)
+        self.note(std::iter::once(bytes));
+        let result = Pin::new(&mut self.client.stream).poll_write(cx, bytes);
+        self.taken(&result);
+        result
     }
 
     fn poll_write_vectored(
@@ -70,7 +108,10 @@ impl<S: RequestSink> AsyncWrite for Socket<'_, S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.client.stream).poll_write_vectored(cx, bytes)
+        self.note(bytes.iter().map(|piece| &**piece));
+        let result = Pin::new(&mut self.client.stream).poll_write_vectored(cx, bytes);
+        self.taken(&result);
+        result
     }
 
     fn is_write_vectored(&self) -> bool {
