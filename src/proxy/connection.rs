@@ -179,7 +179,7 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
             };
             let hop = match pooled {
                 Some(stream) => Hop::kept(stream),
-                None => match self.connect(plan.hop).await {
+                None => match self.connect((plan.hop, plan.resends)).await {
                     Ok(hop) => hop,
                     Err(fault) => return self.fail(plan, fault).await,
                 },
@@ -205,11 +205,12 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
         }
     }
 
-    async fn connect(&self, speaks: HopProtocol) -> Result<Hop, UpstreamFault> {
+    async fn connect(&self, (speaks, resends): (HopProtocol, u8)) -> Result<Hop, UpstreamFault> {
         if speaks == HopProtocol::H2c {
             // on the heap: a connection of HTTP/1.1 shall not hold room for it
             let seat = Box::pin(self.worker.links.seat()).await?;
-            return Ok(Hop::stream(Stream::new(seat, Rc::clone(&self.worker.upstream))));
+            let stream = Stream::new(seat, Rc::clone(&self.worker.upstream));
+            return Ok(if resends == 0 { Hop::stream(stream) } else { Hop::last_stream(stream) });
         }
         let stream = self.worker.upstream.connect().await?;
         self.worker.counters.upstream_connections.fetch_add(1, Ordering::Relaxed);

@@ -219,12 +219,19 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
                 }
                 Poll::Ready(None)
             }
+            // what HTTP/1.1 can say and HTTP/2 cannot, such as some targets
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                Poll::Ready(Some(self.bad_body(Refusal::Malformed)))
+            }
             Poll::Ready(Err(_)) if hop.is_reused && self.is_unsent() => Poll::Ready(Some(Ended::Resend)),
             Poll::Ready(Err(_)) => {
                 self.is_write_broken = true;
                 Poll::Ready(None)
             }
+            // nothing more is read from the client meanwhile, so it is asked
+            Poll::Pending if self.client.stream.poll_given_up(cx).is_ready() => Poll::Ready(Some(Ended::ClientGone)),
             Poll::Pending => {
+                let worker = &self.client.worker;
                 if self.moved {
                     self.waits.end(Wait::HopWrite);
                 }

@@ -53,6 +53,11 @@ impl Hop {
         Self { stream: HopStream::Stream(Box::new(stream)), inbox: Inbox::default(), is_reused }
     }
 
+    /// The same for a request that was sent before: it is not sent a third time.
+    pub(crate) fn last_stream(stream: Stream) -> Self {
+        Self { is_reused: false, ..Self::stream(stream) }
+    }
+
     /// Whether the application has said that it never looked at the request.
     pub(crate) fn is_untouched(&self) -> bool {
         matches!(&self.stream, HopStream::Stream(stream) if stream.is_untouched())

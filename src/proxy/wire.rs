@@ -20,6 +20,11 @@ pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin {
     /// Ready when a read would not wait; needs no buffer.
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Ready when the other side has given up, though bytes of it may be unread; a socket tells that only behind them.
+    fn poll_given_up(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
     /// Why the application has broken its answer off, for who can be told so.
     fn blame(&mut self, _reason: Option<Reason>) {}
 

@@ -14,7 +14,7 @@ use crate::proxy_world::Application;
 use crate::rig::{PATIENCE, Sidecar, echo_application};
 
 /// How many requests a page of metrics counts with all of these labels.
-fn counted(page: &str, labels: &[&str]) -> u64 {
+pub(crate) fn counted(page: &str, labels: &[&str]) -> u64 {
     let series = page.lines().filter(|line| line.starts_with("http_server_request_duration_seconds_count"));
     let wanted = series.filter(|line| labels.iter().all(|label| line.contains(label)));
     wanted.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()

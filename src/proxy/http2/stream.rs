@@ -169,6 +169,10 @@ impl Wire for Stream {
         self.poll_unread(cx)
     }
 
+    fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_gone(cx).map(drop)
+    }
+
     fn blame(&mut self, reason: Option<Reason>) {
         // the others would tell the client that it has broken the rules
         let known = reason.filter(|reason| [Reason::CANCEL, Reason::ENHANCE_YOUR_CALM].contains(reason));
