@@ -225,7 +225,7 @@ fn export(page: &mut String, view: &View) -> fmt::Result {
         export.condition.label(),
         Escaped(&export.endpoint)
     )?;
-    table_head(page, "Items", &["Signal", "Produced", "Delivered", "Waiting", "Rejected", "Dropped"])?;
+    table_head(page, "Items", &["Signal", "Produced", "Delivered", "In memory", "On disk", "Rejected", "Dropped"])?;
     for (signal, account) in Signal::ALL.iter().zip(&export.accounts) {
         row(
             page,
@@ -234,6 +234,7 @@ fn export(page: &mut String, view: &View) -> fmt::Result {
                 account.produced.to_string(),
                 account.delivered.to_string(),
                 account.queued.to_string(),
+                account.spooled.to_string(),
                 account.rejected.to_string(),
                 dropped(&account.dropped),
             ],

@@ -92,7 +92,9 @@ impl Rooms {
         let port = config.proxy.enabled.then(|| proxy::bind(&config.proxy)).transpose()?;
         let admin = api::bind(config.admin.clone())?;
         let redactor = Arc::new(Redactor::new(config.secrets.expose().iter().map(String::as_str)));
-        let ground = Ground { config, redactor, started: Instant::now(), data, control };
+        let mut ground = Ground { config, redactor, started: Instant::now(), data, control };
+        let data_dir = DataDir::open(&ground.config.data_dir);
+        ground.config.telemetry.spool.folder = data_dir.as_ref().ok().map(|folder| folder.path().to_owned());
         let workers = if port.is_some() { ground.config.proxy.workers } else { 0 };
         let (telemetry, writers) = ground.telemetry(workers)?;
         let (shards, reader) = traffic::open(&ground.config.traffic, workers, &ground.redactor);
@@ -101,14 +103,14 @@ impl Rooms {
         let addresses =
             Addresses { proxy: path.address.map(|address| (address, ground.upstream())), admin: admin.addresses() };
         let readers = Readers { traffic: reader, telemetry: telemetry.reader() };
-        let data_dir = ground.data_dir();
         let supervisor = ground.supervise(telemetry, admin, path, &readers);
         let rooms = Self {
             supervisor,
             drain_limit: ground.config.proxy.drain_delay + ground.config.proxy.drain_timeout,
             shutdown_limit: ground.config.telemetry.shutdown,
             proxy: running,
-            _data_dir: data_dir,
+            // told only now that there is a log
+            _data_dir: data_dir.inspect_err(|error| tracing::warn!(%error, "everything is kept in memory")).ok(),
         };
         Ok((rooms, addresses, readers))
     }
@@ -141,11 +143,6 @@ impl Ground {
             tracing::info!("{remark}");
         }
         Ok((room, writers))
-    }
-
-    fn data_dir(&self) -> Option<DataDir> {
-        let opened = DataDir::open(&self.config.data_dir);
-        opened.inspect_err(|error| tracing::warn!(%error, "everything is kept in memory")).ok()
     }
 
     /// Starts the workers.

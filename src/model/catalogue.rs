@@ -269,7 +269,7 @@ pub static TELEMETRY_QUEUED: Metric = metric(
     "{item}",
     MetricKind::UpDownCounter,
     &["signal", "place"],
-    "Items that wait for delivery: produced = delivered + rejected + dropped + queued.",
+    "Items that wait for delivery: produced = delivered + rejected + dropped + queued, memory and disk together.",
 );
 
 /// Bytes waiting.
@@ -279,6 +279,15 @@ pub static TELEMETRY_QUEUE_BYTES: Metric = metric(
     MetricKind::UpDownCounter,
     &["signal", "place"],
     "Bytes that wait for delivery.",
+);
+
+/// Failures of the disk.
+pub static TELEMETRY_SPOOL_ERRORS: Metric = metric(
+    "content_factory.telemetry.spool.errors",
+    "{error}",
+    MetricKind::Counter,
+    &[],
+    "Failures of the disk while telemetry was written to it or read from it; telemetry stays in memory meanwhile.",
 );
 
 /// Values and names cut before they were encoded.
@@ -436,6 +445,7 @@ pub static ALL: &[&Metric] = &[
     &TELEMETRY_DROPPED,
     &TELEMETRY_QUEUED,
     &TELEMETRY_QUEUE_BYTES,
+    &TELEMETRY_SPOOL_ERRORS,
     &TELEMETRY_TRUNCATED,
     &PROCESS_CPU_TIME,
     &PROCESS_MEMORY_USAGE,

@@ -82,7 +82,7 @@ impl DropReason {
     }
 }
 
-/// The account of one signal, taken at one moment: `produced = delivered + rejected + dropped + queued`.
+/// The account of one signal, taken at one moment: `produced = delivered + rejected + dropped + queued + spooled`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     /// Items made or taken in.
@@ -93,10 +93,14 @@ pub struct Account {
     pub rejected: u64,
     /// Items dropped, by `DropReason`.
     pub dropped: [u64; DropReason::ALL.len()],
-    /// Items waiting, in chunks of the workers and in the queue.
+    /// Items waiting in memory, in chunks of the workers and in the queue.
     pub queued: u64,
     /// Bytes of what waits in memory.
     pub queued_bytes: u64,
+    /// Items waiting on disk.
+    pub spooled: u64,
+    /// Bytes of what waits on disk, compressed.
+    pub spooled_bytes: u64,
 }
 
 /// The state of the way out, for the dashboard and `/metrics`.

@@ -1,5 +1,6 @@
 //! The settings below `telemetry`: where telemetry goes, how much of it, and what is kept while nobody takes it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -28,12 +29,27 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// What may wait in memory, in bytes, by `Signal`.
     pub queue_bytes: [usize; Signal::ALL.len()],
+    /// What may wait on disk.
+    pub spool: SpoolConfig,
     /// The largest request before compression, in bytes.
     pub request_bytes: usize,
     /// How long the last deliveries may take once the process stops.
     pub shutdown: Duration,
     /// What was understood from the settings and is worth saying in the log.
     pub remarks: Vec<String>,
+}
+
+/// What may wait on disk while it cannot be delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolConfig {
+    /// Whether the disk is used at all.
+    pub enabled: bool,
+    /// The folder of the file: told by whoever holds its lock, not read here. `None`: all waits in memory.
+    pub folder: Option<PathBuf>,
+    /// Of all signals, compressed.
+    pub bytes: u64,
+    /// What is older is dropped.
+    pub age: Duration,
 }
 
 /// How metrics are exported.
@@ -127,6 +143,7 @@ impl Config {
             queue.bytes("logs", 6 << 20, "log records that wait in memory"),
         ]
         .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let spool = SpoolConfig::read(&mut section.section("spool"));
         let request_bytes = section.bytes(
             "max_request",
             1 << 20,
@@ -151,7 +168,19 @@ impl Config {
         );
         let metrics = MetricsConfig::read(&mut section.section("metrics"));
         let request_bytes = usize::try_from(request_bytes).unwrap_or(usize::MAX).max(4 << 10);
-        Self { enabled, destinations, sampling, spans, metrics, queue_bytes, request_bytes, shutdown, remarks }
+        Self { enabled, destinations, sampling, spans, metrics, queue_bytes, spool, request_bytes, shutdown, remarks }
+    }
+}
+
+impl SpoolConfig {
+    fn read(section: &mut Section<'_>) -> Self {
+        let about =
+            "whether telemetry that cannot be delivered waits on disk (spool.db in data_dir), also over restarts";
+        let enabled = section.flag("enabled", true, about);
+        let about = "what may wait on disk, compressed: 60% for spans, 30% for logs, 10% for metrics; the oldest goes first, errors last";
+        let bytes = section.bytes("bytes", 256 << 20, about);
+        let age = section.duration("age", Duration::from_secs(24 * 3600), "what has waited longer is dropped");
+        Self { enabled, folder: None, bytes, age }
     }
 }
 

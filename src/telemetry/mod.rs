@@ -19,6 +19,7 @@ pub mod resource;
 mod sender;
 mod span;
 mod span_writer;
+mod spool;
 pub mod tls;
 mod wire;
 
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Mutex, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tracing::{Subscriber, info, warn};
 
 use crate::lifecycle::{Drain, Phase};
@@ -44,8 +45,9 @@ use crate::telemetry::own::OwnTelemetry;
 use crate::telemetry::queue::Queue;
 use crate::telemetry::resource::Resource;
 use crate::telemetry::sender::delivery::{Delivery, Stage};
-use crate::telemetry::sender::destination::Destination;
+use crate::telemetry::sender::destination::{Destination, Destinations};
 use crate::telemetry::span::SpanEncoder;
+use crate::telemetry::spool::Spool;
 
 pub use crate::telemetry::reader::Reader;
 pub use crate::telemetry::sender::DestinationError;
@@ -54,6 +56,9 @@ pub use crate::telemetry::span_writer::SpanWriter;
 
 /// Workers tick about every 100 ms, so after this time no span is left in their chunks.
 const LAST_CHUNKS: Duration = Duration::from_millis(400);
+
+/// Of the last deadline, what is kept for writing to the disk what nobody took: some 100 MiB.
+const FOR_THE_DISK: Duration = Duration::from_millis(500);
 
 /// The SDK hands over within milliseconds, or never.
 const OWN_SHUTDOWN: Duration = Duration::from_millis(500);
@@ -67,6 +72,9 @@ pub struct Telemetry {
     queues: [Arc<Queue>; Signal::ALL.len()],
     /// By signal; `None` when it is switched off.
     deliveries: [Option<Delivery>; Signal::ALL.len()],
+    destinations: Destinations,
+    /// `None` when nothing is kept on disk.
+    spool: Option<Arc<Spool>>,
     reader: Reader,
     metrics: Mutex<MetricsExporter>,
     /// `None` when nothing is exported.
@@ -89,9 +97,11 @@ impl Telemetry {
     ) -> Result<(Self, Vec<SpanWriter>), DestinationError> {
         let queues = Signal::ALL.map(|signal| Arc::new(Queue::new(signal, config.queue_bytes[signal as usize])));
         let destinations = destinations(&config, redactor)?;
+        let spool = Spool::new(&config.spool, &queues).map(Arc::new);
         let deliveries = Signal::ALL.map(|signal| {
             let destination = destinations[signal as usize].clone()?;
-            Some(Delivery::new(Arc::clone(&queues[signal as usize]), destination, config.request_bytes))
+            let queue = Arc::clone(&queues[signal as usize]);
+            Some(Delivery::new(queue, spool.clone(), destination, config.request_bytes))
         });
         let (sender, chunks) = mpsc::channel(CHUNKS_PER_WORKER * workers.max(1));
         let writers = (0..workers).map(|_| {
@@ -102,12 +112,14 @@ impl Telemetry {
             SpanWriter::new(SpanEncoder::new(upstream, Arc::clone(redactor)), hand_off)
         });
         let writers = writers.collect();
-        let reader = Reader::new(queues.clone(), destinations);
+        let reader = Reader::new(queues.clone(), destinations.clone(), spool.clone());
         let (resource, scope) = (identity.encoded(), otlp::own_scope());
         let metrics = MetricsExporter::new(config.metrics, resource.clone(), scope.clone(), reading());
         let (chunks, metrics) = (Mutex::new(chunks), Mutex::new(metrics));
         let own = own_telemetry(&config, identity, &queues, redactor);
-        Ok((Self { config, resource, scope, queues, deliveries, reader, metrics, own, chunks }, writers))
+        let room =
+            Self { config, resource, scope, queues, deliveries, destinations, spool, reader, metrics, own, chunks };
+        Ok((room, writers))
     }
 
     /// Reads the accounts and the state; cheap to clone.
@@ -131,25 +143,50 @@ impl Telemetry {
     /// Delivers until the drain begins, then what is left until its deadline, at most `telemetry.shutdown`.
     ///
     /// The drain given here should begin when the workers have ended: their last spans are still taken.
-    /// What cannot be delivered by then is counted as dropped (`shutdown`).
+    /// What cannot be delivered by then goes to the disk, and the next process finds it; without one it is counted as
+    /// dropped (`shutdown`).
     pub async fn run(&self, sources: &[SampleSource], drain: Drain) {
         let (stage, seen) = watch::channel(Stage::Running);
         let last_deliveries = async {
             let deadline = self.produce(sources, drain).await;
             stage.send_replace(Stage::Finishing);
-            tokio::time::sleep_until(deadline).await;
+            let reserve = if self.spool.is_some() { FOR_THE_DISK } else { Duration::ZERO };
+            tokio::time::sleep_until(deadline.checked_sub(reserve).unwrap_or(deadline)).await;
         };
         let deliver = |signal: Signal| self.deliver(signal, seen.clone());
         let deliveries =
             async { tokio::join!(deliver(Signal::Traces), deliver(Signal::Metrics), deliver(Signal::Logs)) };
+        let keep = async {
+            if let Some(spool) = &self.spool {
+                spool.run(&self.destinations, seen.clone()).await;
+            }
+        };
         tokio::select! {
             () = last_deliveries => {}
-            _ = deliveries => {}
+            _ = async { tokio::join!(deliveries, keep) } => {}
+        }
+        self.leave().await;
+    }
+
+    /// Keeps what is left, and says what became of it.
+    async fn leave(&self) {
+        if let Some(spool) = &self.spool {
+            let kept = async {
+                spool.keep_all().await;
+                spool.close().await;
+            };
+            if timeout(FOR_THE_DISK, kept).await.is_err() {
+                warn!("the disk did not take what was left of telemetry in time");
+            }
         }
         for queue in &self.queues {
+            let (signal, on_disk) = (queue.signal().label(), queue.on_disk().0);
+            if on_disk > 0 {
+                info!(signal, items = on_disk, "telemetry was left at the end: the next start delivers it");
+            }
             let items = queue.drop_waiting(DropReason::Shutdown);
             if items > 0 {
-                warn!(signal = queue.signal().label(), items, "telemetry was left at the end, and is dropped");
+                warn!(signal, items, "telemetry was left at the end, and is dropped");
             }
         }
     }

@@ -77,14 +77,47 @@ pub(crate) fn split(signal: Signal, body: &[u8], limit: usize) -> Result<Vec<Req
         if !run.takes(resource, scope, item, limit) {
             run.end(&mut parts, limit)?;
         }
-        run.resource = resource;
-        run.scope = scope;
-        run.items += item_count(signal, item)?;
-        run.bytes.extend_from_slice(item.whole);
-        Ok(())
+        run.put(signal, resource, scope, item)
     })?;
     run.end(&mut parts, limit)?;
     Ok(parts)
+}
+
+/// Parts a request in two, in order: what tells of an error, and the rest.
+///
+/// # Errors
+/// When the bytes are no export request.
+pub(crate) fn part_errors(signal: Signal, body: &[u8]) -> Result<[Request; 2], Malformed> {
+    let mut runs = [Run::default(), Run::default()];
+    let mut parts = [Vec::new(), Vec::new()];
+    for_each_item(body, |resource, scope, item| {
+        let class = usize::from(!tells_of_an_error(signal, item));
+        if !runs[class].takes(resource, scope, item, usize::MAX) {
+            runs[class].end(&mut parts[class], usize::MAX)?;
+        }
+        runs[class].put(signal, resource, scope, item)
+    })?;
+    for (run, parts) in runs.iter_mut().zip(&mut parts) {
+        run.end(parts, usize::MAX)?;
+    }
+    Ok(parts.map(|mut parts| parts.pop().unwrap_or_default())) // without a limit there is one
+}
+
+/// Whether a span's status is an error, or a log record's severity at least one.
+fn tells_of_an_error(signal: Signal, item: &Field<'_>) -> bool {
+    const STATUS: u32 = 15;
+    const CODE: u32 = 3;
+    const ERROR: u64 = 2;
+    const SEVERITY: u32 = 2;
+    const SEVERITY_ERROR: u64 = 17;
+    let Value::Bytes(item) = item.value else { return false };
+    Fields(item).flatten().any(|field| match (signal, field.number, field.value) {
+        (Signal::Traces, STATUS, Value::Bytes(status)) => {
+            Fields(status).flatten().any(|field| (field.number, field.value) == (CODE, Value::Number(ERROR)))
+        }
+        (Signal::Logs, SEVERITY, Value::Number(severity)) => severity >= SEVERITY_ERROR,
+        _ => false,
+    })
 }
 
 /// Items of one scope that stay together.
@@ -99,7 +132,15 @@ struct Run<'a> {
 /// What the lengths of the nested messages may need.
 const FRAMING: usize = 16;
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn put(&mut self, signal: Signal, resource: &'a [u8], scope: &'a [u8], item: &Field<'_>) -> Result<(), Malformed> {
+        self.resource = resource;
+        self.scope = scope;
+        self.items += item_count(signal, item)?;
+        self.bytes.extend_from_slice(item.whole);
+        Ok(())
+    }
+
     fn takes(&self, resource: &[u8], scope: &[u8], item: &Field<'_>, limit: usize) -> bool {
         let same = std::ptr::eq(self.resource, resource) && std::ptr::eq(self.scope, scope);
         let length = resource.len() + scope.len() + self.bytes.len() + item.whole.len() + FRAMING;
@@ -218,6 +259,34 @@ mod tests {
         assert_eq!(count(Signal::Traces, b"\x0a\x05ab"), Err(Malformed));
         assert_eq!(count(Signal::Traces, b"\x10\x01"), Ok(0));
         assert_eq!(count(Signal::Logs, b""), Ok(0));
+    }
+
+    #[test]
+    fn errors_are_parted_from_the_rest_in_order() {
+        use opentelemetry_proto::tonic::trace::v1::{Status, status::StatusCode};
+        let mut items = Vec::new();
+        for (name, code) in
+            [("a", StatusCode::Unset), ("b", StatusCode::Error), ("c", StatusCode::Ok), ("d", StatusCode::Error)]
+        {
+            let status = Some(Status { code: code.into(), message: String::new() });
+            wire::bytes_field(
+                &mut items,
+                ITEMS,
+                &Span { name: name.into(), status, ..Span::default() }.encode_to_vec(),
+            );
+        }
+        let mut body = request(b"\x0a\x00", b"\x0a\x01s", &items);
+        body.extend(request(b"\x0a\x00", b"\x0a\x01t", &items));
+        let [errors, rest] = part_errors(Signal::Traces, &body).unwrap();
+        assert_eq!((names(&errors.body), errors.items), (["b", "d", "b", "d"].map(String::from).to_vec(), 4));
+        assert_eq!((names(&rest.body), rest.items), (["a", "c", "a", "c"].map(String::from).to_vec(), 4));
+        assert_eq!(
+            part_errors(Signal::Traces, &request(b"", b"", &spans(&["x".into()]))).unwrap()[0],
+            Request::default()
+        );
+        let record = |severity: u8| [0x12, 2, 0x10, severity];
+        let logs = request(b"", b"", &[record(9), record(17), record(21)].concat());
+        assert_eq!(part_errors(Signal::Logs, &logs).unwrap().map(|part| part.items), [2, 1]);
     }
 
     proptest! {

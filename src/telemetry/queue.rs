@@ -2,7 +2,7 @@
 //!
 //! Pieces are whole export requests. The sender leases a batch and settles it; a lease that is let go without a
 //! word goes back to the front. Workers never take the lock: they count on atomics, see `hand_off`.
-//! The disk spool will be a second place behind `push` and `lease`; neither the sender nor the producers will see it.
+//! What waits on disk is in the account too, so that it is exact at any moment; the file itself is `spool`'s.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -56,8 +56,22 @@ pub(crate) struct Queue {
     capacity: usize,
     workers: Mutex<Vec<Arc<WorkerCount>>>,
     state: Mutex<State>,
-    /// Something came in.
+    /// Something came in, or can be taken again.
     arrived: Notify,
+    /// Half of the room is taken.
+    pressed: Notify,
+}
+
+/// What became of telemetry that waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The receiver has it, but for so many items.
+    Delivered {
+        /// How many it refused.
+        rejected: u64,
+    },
+    /// Nobody will have it.
+    Dropped(DropReason),
 }
 
 #[derive(Debug, Default)]
@@ -75,11 +89,15 @@ struct State {
     delivered: u64,
     rejected: u64,
     dropped: [u64; DropReason::ALL.len()],
+    /// On disk, until it is settled.
+    spooled: u64,
+    spooled_bytes: u64,
 }
 
 impl Queue {
     pub(crate) fn new(signal: Signal, capacity: usize) -> Self {
-        Self { signal, capacity, workers: Mutex::default(), state: Mutex::default(), arrived: Notify::new() }
+        let (arrived, pressed) = (Notify::new(), Notify::new());
+        Self { signal, capacity, workers: Mutex::default(), state: Mutex::default(), arrived, pressed }
     }
 
     pub(crate) fn signal(&self) -> Signal {
@@ -98,23 +116,44 @@ impl Queue {
         }
         let mut state = self.state();
         state.put_in += piece.request.items;
-        state.add(piece, self.capacity);
-        drop(state);
-        self.arrived.notify_waiters();
+        self.add(state, piece);
     }
 
     /// Takes in what a worker produced and counted.
     pub(crate) fn push_handed_over(&self, request: Request) {
         let mut state = self.state();
         state.taken += request.items;
-        state.add(request.into(), self.capacity);
+        self.add(state, request.into());
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, State>, piece: Piece) {
+        state.add(piece, self.capacity);
+        let is_half_full = state.bytes > self.capacity / 2;
         drop(state);
         self.arrived.notify_waiters();
+        if is_half_full {
+            self.pressed.notify_one();
+        }
     }
 
     /// Ends when something comes in after this call, even before it is awaited.
     pub(crate) fn arrived(&self) -> Notified<'_> {
         self.arrived.notified()
+    }
+
+    /// Ends when memory is, or has become, half full.
+    pub(crate) fn pressed(&self) -> Notified<'_> {
+        self.pressed.notified()
+    }
+
+    /// Whether half of the room is taken, with what is on its way.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.state().bytes > self.capacity / 2
+    }
+
+    /// What may wait in memory, in bytes.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// Bytes that wait and are not leased.
@@ -177,7 +216,44 @@ impl Queue {
         items
     }
 
-    /// The account of now: `produced = delivered + rejected + dropped + queued`.
+    /// Items and bytes on disk that are not settled.
+    pub(crate) fn on_disk(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.spooled, state.spooled_bytes)
+    }
+
+    /// So many bytes came to the disk with what was leased for it; whoever delivers may look.
+    pub(crate) fn came_to_disk(&self, bytes: u64) {
+        self.state().spooled_bytes += bytes;
+        self.arrived.notify_waiters();
+    }
+
+    /// What is on disk was written anew.
+    pub(crate) fn was_rewritten(&self, before: u64, after: u64) {
+        let mut state = self.state();
+        state.spooled_bytes = (state.spooled_bytes + after).saturating_sub(before);
+    }
+
+    /// The disk holds so much that is not settled. What was not known counts as produced, by an earlier process or before a
+    /// failure; what is missing as dropped.
+    pub(crate) fn reconcile(&self, items: u64, bytes: u64) {
+        let mut state = self.state();
+        state.put_in += items.saturating_sub(state.spooled);
+        state.dropped[DropReason::DiskError as usize] += state.spooled.saturating_sub(items);
+        (state.spooled, state.spooled_bytes) = (items, bytes);
+        drop(state);
+        self.arrived.notify_waiters();
+    }
+
+    /// These left the disk.
+    pub(crate) fn left_disk(&self, items: u64, bytes: u64, fate: Fate) {
+        let mut state = self.state();
+        state.spooled -= items;
+        state.spooled_bytes = state.spooled_bytes.saturating_sub(bytes);
+        state.end(items, fate);
+    }
+
+    /// The account of now: `produced = delivered + rejected + dropped + queued + spooled`.
     pub(crate) fn account(&self) -> Account {
         let workers = self.workers.lock().expect("no code panics while it holds the list of workers");
         let state = self.state();
@@ -197,6 +273,8 @@ impl Queue {
             // in the chunks of the workers and on the way from them, then here
             queued: (produced - lost - state.taken) + state.items,
             queued_bytes: state.bytes as u64,
+            spooled: state.spooled,
+            spooled_bytes: state.spooled_bytes,
         }
     }
 
@@ -217,6 +295,17 @@ impl Queue {
 }
 
 impl State {
+    fn end(&mut self, items: u64, fate: Fate) {
+        match fate {
+            Fate::Delivered { rejected } => {
+                let rejected = rejected.min(items);
+                self.delivered += items - rejected;
+                self.rejected += rejected;
+            }
+            Fate::Dropped(reason) => self.dropped[reason as usize] += items,
+        }
+    }
+
     fn add(&mut self, piece: Piece, capacity: usize) {
         self.bytes += piece.len();
         self.items += piece.request.items;
@@ -258,26 +347,26 @@ impl Lease {
         &self.body
     }
 
-    /// The receiver has it, but for so many items.
-    pub(crate) fn delivered(mut self, rejected: u64) {
-        let rejected = rejected.min(self.items);
+    /// It waits no more.
+    pub(crate) fn settle(mut self, fate: Fate) {
         let mut state = self.queue.state();
-        state.delivered += self.items - rejected;
-        state.rejected += rejected;
         state.bytes -= self.body.len();
         state.items -= self.items;
+        state.end(self.items, fate);
         drop(state);
+        if matches!(fate, Fate::Dropped(_)) {
+            self.receipts.iter().for_each(Receipt::fail);
+        }
         self.settled();
     }
 
-    /// Nobody will have it.
-    pub(crate) fn dropped(mut self, reason: DropReason) {
+    /// The disk has it. Whoever waits for a receipt hears that it is safe.
+    pub(crate) fn spooled(mut self) {
         let mut state = self.queue.state();
-        state.dropped[reason as usize] += self.items;
         state.bytes -= self.body.len();
         state.items -= self.items;
+        state.spooled += self.items;
         drop(state);
-        self.receipts.iter().for_each(Receipt::fail);
         self.settled();
     }
 

@@ -5,26 +5,29 @@ use std::time::SystemTime;
 
 use crate::model::catalogue::{
     TELEMETRY_DELIVERED, TELEMETRY_DROPPED, TELEMETRY_PRODUCED, TELEMETRY_QUEUE_BYTES, TELEMETRY_QUEUED,
-    TELEMETRY_REJECTED, TELEMETRY_TRUNCATED,
+    TELEMETRY_REJECTED, TELEMETRY_SPOOL_ERRORS, TELEMETRY_TRUNCATED,
 };
 use crate::model::sample::Sample;
 use crate::model::telemetry::{DropReason, ExportCondition, ExportState, Signal};
 use crate::telemetry::queue::Queue;
-use crate::telemetry::sender::destination::Destination;
-
-/// By signal; `None` when it is switched off.
-pub(crate) type Destinations = [Option<Arc<Destination>>; Signal::ALL.len()];
+use crate::telemetry::sender::destination::Destinations;
+use crate::telemetry::spool::Spool;
 
 /// Reads how the way out fares.
 #[derive(Clone, Debug)]
 pub struct Reader {
     queues: [Arc<Queue>; Signal::ALL.len()],
     destinations: Destinations,
+    spool: Option<Arc<Spool>>,
 }
 
 impl Reader {
-    pub(crate) fn new(queues: [Arc<Queue>; Signal::ALL.len()], destinations: Destinations) -> Self {
-        Self { queues, destinations }
+    pub(crate) fn new(
+        queues: [Arc<Queue>; Signal::ALL.len()],
+        destinations: Destinations,
+        spool: Option<Arc<Spool>>,
+    ) -> Self {
+        Self { queues, destinations, spool }
     }
 
     /// The accounts, each exact at one moment, and the state of deliveries.
@@ -61,12 +64,18 @@ impl Reader {
                 let dropped = Sample::count(&TELEMETRY_DROPPED, account.dropped[reason as usize]);
                 out.push(labelled(dropped).with_literal("reason", reason.label()));
             }
-            let queued = Sample::level(&TELEMETRY_QUEUED, account.queued as f64);
-            out.push(labelled(queued).with_literal("place", "memory"));
+            let places =
+                [("memory", account.queued, account.queued_bytes), ("disk", account.spooled, account.spooled_bytes)];
+            for (place, items, bytes) in places {
+                let queued = Sample::level(&TELEMETRY_QUEUED, items as f64);
+                out.push(labelled(queued).with_literal("place", place));
+                let bytes = Sample::level(&TELEMETRY_QUEUE_BYTES, bytes as f64);
+                out.push(labelled(bytes).with_literal("place", place));
+            }
             let truncated = self.queues[signal as usize].truncated();
             out.push(labelled(Sample::count(&TELEMETRY_TRUNCATED, truncated)));
-            let bytes = Sample::level(&TELEMETRY_QUEUE_BYTES, account.queued_bytes as f64);
-            out.push(labelled(bytes).with_literal("place", "memory"));
         }
+        let errors = self.spool.as_ref().map_or(0, |spool| spool.errors());
+        out.push(Sample::count(&TELEMETRY_SPOOL_ERRORS, errors));
     }
 }

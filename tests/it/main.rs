@@ -44,6 +44,7 @@ mod telemetry_receiver;
 mod telemetry_setup;
 mod telemetry_shutdown;
 mod telemetry_spans;
+mod telemetry_spool;
 mod telemetry_tls;
 mod telemetry_tls_settings;
 

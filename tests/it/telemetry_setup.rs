@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,10 +59,21 @@ pub(crate) fn resource() -> Resource {
 
 impl Running {
     pub(crate) fn start(telemetry: Value, workers: usize, sources: Vec<SampleSource>) -> Self {
+        Self::start_with(config(telemetry), workers, sources)
+    }
+
+    /// With a folder for what cannot be delivered.
+    pub(crate) fn start_in(folder: &Path, telemetry: Value) -> Self {
+        let mut config = config(telemetry);
+        config.spool.folder = Some(folder.to_owned());
+        Self::start_with(config, 1, Vec::new())
+    }
+
+    fn start_with(config: Config, workers: usize, sources: Vec<SampleSource>) -> Self {
         let redactor = Arc::new(Redactor::new(["hunter2-secret"]));
         let upstream = Upstream { host: "127.0.0.1".into(), port: 8000 };
         let (telemetry, writers) =
-            Telemetry::new(config(telemetry), &resource(), &redactor, &upstream, workers).expect("valid settings");
+            Telemetry::new(config, &resource(), &redactor, &upstream, workers).expect("valid settings");
         let (conductor, drain) = lifecycle::drain();
         let (reader, intake) = (telemetry.reader(), telemetry.intake());
         let telemetry = Arc::new(telemetry);
@@ -92,10 +104,10 @@ impl Running {
     }
 }
 
-/// `produced = delivered + rejected + dropped + queued`.
+/// `produced = delivered + rejected + dropped + queued + spooled`.
 pub(crate) fn assert_balanced(account: &Account) {
     let dropped: u64 = account.dropped.iter().sum();
-    let sum = account.delivered + account.rejected + dropped + account.queued;
+    let sum = account.delivered + account.rejected + dropped + account.queued + account.spooled;
     assert_eq!(account.produced, sum, "{account:?}");
 }
 

@@ -35,16 +35,82 @@ impl Compression {
     }
 }
 
-/// The request compressed, behind gRPC's frame; HTTP leaves the frame out.
+/// A request as it waits for an attempt.
+#[derive(Clone, Debug)]
+pub(crate) enum Form {
+    /// As encoded: compressed for each attempt.
+    Raw(Bytes),
+    /// Compressed long ago: sent as it is, to whoever knows zstd.
+    Stored {
+        /// Behind gRPC's frame.
+        framed: Bytes,
+        /// Before compression.
+        raw_len: usize,
+    },
+}
+
+impl Form {
+    /// Of stored bodies behind an `empty_frame`: one after the other they are one request, before and after compression.
+    pub(crate) fn stored(mut framed: Vec<u8>, raw_len: usize) -> Self {
+        fill_frame(&mut framed, Compression::Zstd);
+        Self::Stored { framed: framed.into(), raw_len }
+    }
+
+    /// Bytes before compression.
+    pub(crate) fn raw_len(&self) -> usize {
+        match self {
+            Self::Raw(body) => body.len(),
+            Self::Stored { raw_len, .. } => *raw_len,
+        }
+    }
+
+    /// Compressed in this way, behind gRPC's frame; HTTP leaves the frame out.
+    ///
+    /// # Errors
+    /// What is stored cannot be read, or the compressor has no memory.
+    pub(crate) fn framed(&self, compression: Compression) -> io::Result<Bytes> {
+        match (self, compression) {
+            (Self::Stored { framed, .. }, Compression::Zstd) => Ok(framed.clone()),
+            (Self::Stored { framed, raw_len }, _) => self::framed(&unzstd(&framed[FRAME..], *raw_len)?, compression),
+            (Self::Raw(body), _) => self::framed(body, compression),
+        }
+    }
+}
+
+/// Compresses for the disk, and for whoever knows zstd.
 ///
 /// # Errors
 /// When the compressor fails, which it does only without memory.
-pub(crate) fn framed(raw: &[u8], compression: Compression) -> io::Result<Bytes> {
+pub(crate) fn zstd(raw: &[u8]) -> io::Result<Vec<u8>> {
+    // in one piece: the streaming interface copies everything through buffers of its own
+    zstd::bulk::compress(raw, ZSTD_LEVEL)
+}
+
+/// Undoes that, for one or several after each other that are as long together.
+///
+/// # Errors
+/// When they are not.
+pub(crate) fn unzstd(compressed: &[u8], raw_len: usize) -> io::Result<Vec<u8>> {
+    zstd::bulk::decompress(compressed, raw_len)
+}
+
+/// Room for gRPC's frame.
+pub(crate) fn empty_frame() -> Vec<u8> {
+    vec![0; FRAME]
+}
+
+fn fill_frame(framed: &mut [u8], compression: Compression) {
+    let length = u32::try_from(framed.len() - FRAME).unwrap_or(u32::MAX);
+    framed[0] = u8::from(compression != Compression::None);
+    framed[1..FRAME].copy_from_slice(&length.to_be_bytes());
+}
+
+/// The request compressed, behind gRPC's frame.
+fn framed(raw: &[u8], compression: Compression) -> io::Result<Bytes> {
     let mut out = Vec::with_capacity(FRAME + raw.len() / 4);
     out.resize(FRAME, 0);
     match compression {
-        // in one piece: the streaming interface copies everything through buffers of its own
-        Compression::Zstd => out.extend_from_slice(&zstd::bulk::compress(raw, ZSTD_LEVEL)?),
+        Compression::Zstd => out.extend_from_slice(&zstd(raw)?),
         Compression::Gzip => {
             let mut encoder = flate2::write::GzEncoder::new(&mut out, flate2::Compression::new(GZIP_LEVEL));
             encoder.write_all(raw)?;
@@ -52,9 +118,7 @@ pub(crate) fn framed(raw: &[u8], compression: Compression) -> io::Result<Bytes> 
         }
         Compression::None => out.extend_from_slice(raw),
     }
-    let length = u32::try_from(out.len() - FRAME).map_err(io::Error::other)?;
-    out[0] = u8::from(compression != Compression::None);
-    out[1..FRAME].copy_from_slice(&length.to_be_bytes());
+    fill_frame(&mut out, compression);
     Ok(out.into())
 }
 
@@ -103,6 +167,22 @@ mod tests {
             let answer = framed(&[0; 100_000], compression).unwrap();
             assert_eq!(unframed(&answer, compression.coding().map(str::as_bytes), 99_999), None);
         }
+    }
+
+    #[test]
+    fn what_was_stored_is_one_request_in_every_compression() {
+        let parts: [&[u8]; 3] = [b"first", b"", &[7; 100_000]];
+        let mut stored = empty_frame();
+        parts.iter().for_each(|part| stored.extend(zstd(part).unwrap()));
+        let form = Form::stored(stored, parts.concat().len());
+        for compression in CODINGS {
+            let framed = form.framed(compression).unwrap();
+            let coding = compression.coding().map(str::as_bytes);
+            let whole = unframed(&framed, coding, 200_000).map(Cow::into_owned);
+            assert_eq!(whole, Some(parts.concat()), "{compression:?}");
+        }
+        let broken = Form::stored(vec![0; 40], 100);
+        assert!(broken.framed(Compression::None).is_err());
     }
 
     #[test]

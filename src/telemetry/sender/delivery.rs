@@ -1,7 +1,8 @@
-//! The loop of one signal: leases batches from its queue, has them sent, and settles them by the answer.
+//! The loop of one signal: leases batches from memory and disk, has them sent, and settles them by the answer.
 //!
-//! Four lanes in one task. The first takes whatever waits; the others help only with a backlog of whole requests,
-//! so that a slow answer does not halve the throughput and a fast one costs no extra connections.
+//! Four lanes in one task. The first takes whatever waits, what is new before what is on disk; the others help only with a
+//! backlog, so that a slow answer does not halve the throughput and a fast one costs no extra connections. Half of
+//! them empty the disk, so that a long outage's remains never hold up what is new.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,13 +12,19 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::model::telemetry::DropReason;
-use crate::telemetry::queue::{Lease, Queue};
+use crate::telemetry::queue::{Fate, Lease, Queue};
 use crate::telemetry::sender::answer::Answer;
 use crate::telemetry::sender::breaker::Permit;
+use crate::telemetry::sender::compression::Form;
 use crate::telemetry::sender::destination::Destination;
+use crate::telemetry::spool::{Spool, SpoolLease};
 
 /// A probe is small: what it carries may be sent several times.
 const PROBE_BYTES: usize = 64 << 10;
+/// From this lane on, the disk comes first.
+const FIRST_FOR_DISK: usize = 2;
+/// A lane that found nothing pauses for so long.
+const EMPTY_HANDED: Duration = Duration::from_millis(100);
 /// When nothing else ends a wait; only a safety net.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -25,6 +32,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Delivery {
     queue: Arc<Queue>,
+    /// `None` when nothing is kept on disk.
+    spool: Option<Arc<Spool>>,
     destination: Arc<Destination>,
     /// Bytes of a request; shrinks for good when the receiver finds them too many.
     limit: AtomicUsize,
@@ -39,16 +48,58 @@ pub(crate) enum Stage {
     Finishing,
 }
 
+/// Where a lane takes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Memory,
+    Disk,
+}
+
 /// What a lane does next.
 enum Next {
-    Send(Lease, Duration),
+    /// Takes from there at most so many bytes, and sends them with this timeout.
+    Send(Place, usize, Duration),
     Wait(Instant),
     Done,
 }
 
+/// A batch on its way; dropped without being settled, it waits again.
+enum Batch {
+    Memory(Lease),
+    Disk(SpoolLease),
+}
+
+impl Batch {
+    fn form(&self) -> Form {
+        match self {
+            Self::Memory(lease) => Form::Raw(lease.body().clone()),
+            Self::Disk(lease) => lease.form().clone(),
+        }
+    }
+
+    fn is_indivisible(&self) -> bool {
+        match self {
+            Self::Memory(lease) => lease.is_indivisible(),
+            Self::Disk(lease) => lease.is_indivisible(),
+        }
+    }
+
+    fn settle(self, fate: Fate) {
+        match self {
+            Self::Memory(lease) => lease.settle(fate),
+            Self::Disk(lease) => lease.settle(fate),
+        }
+    }
+}
+
 impl Delivery {
-    pub(crate) fn new(queue: Arc<Queue>, destination: Arc<Destination>, limit: usize) -> Self {
-        Self { queue, destination, limit: AtomicUsize::new(limit) }
+    pub(crate) fn new(
+        queue: Arc<Queue>,
+        spool: Option<Arc<Spool>>,
+        destination: Arc<Destination>,
+        limit: usize,
+    ) -> Self {
+        Self { queue, spool, destination, limit: AtomicUsize::new(limit) }
     }
 
     /// Delivers until the stage is `Finishing` and nothing is left. Let go, it gives back what is on its way.
@@ -62,7 +113,7 @@ impl Delivery {
             let (arrived, changed) = (self.queue.arrived(), self.destination.changed());
             let now = *stage.borrow_and_update();
             match self.next(number, now) {
-                Next::Send(lease, timeout) => self.deliver(lease, timeout).await,
+                Next::Send(place, limit, timeout) => self.send(place, limit, timeout).await,
                 Next::Done => return,
                 Next::Wait(until) => tokio::select! {
                     () = arrived => {}
@@ -75,48 +126,64 @@ impl Delivery {
     }
 
     fn next(&self, lane: usize, stage: Stage) -> Next {
-        let waiting = self.queue.waiting_bytes();
         let limit = self.limit.load(Ordering::Relaxed);
+        let memory = self.queue.waiting_bytes();
+        let disk = self.spool.as_ref().map_or(0, |spool| spool.waiting(self.queue.signal()));
         let idle = Next::Wait(Instant::now() + LONGEST_WAIT);
-        if waiting == 0 && stage == Stage::Finishing {
-            return Next::Done;
+        if memory == 0 && disk == 0 {
+            return if stage == Stage::Finishing { Next::Done } else { idle };
         }
-        if waiting == 0 || (lane > 0 && waiting < limit && stage == Stage::Running) {
-            return idle;
-        }
-        let (limit, timeout) = match self.destination.permit() {
-            Permit::Send => (limit, self.destination.timeout()),
-            Permit::Probe(timeout) => (limit.min(PROBE_BYTES), timeout.min(self.destination.timeout())),
-            Permit::Wait(until) => return Next::Wait(until),
-            Permit::Ask => return idle,
+        let is_backlog = memory >= limit || (memory > 0 && stage == Stage::Finishing);
+        let place = match lane {
+            0 if memory > 0 => Place::Memory,
+            0 => Place::Disk,
+            FIRST_FOR_DISK.. if disk > 0 => Place::Disk,
+            _ if is_backlog => Place::Memory,
+            _ => return idle,
         };
-        match self.queue.lease(limit) {
-            Some(lease) => Next::Send(lease, timeout),
+        match self.destination.permit() {
+            Permit::Send => Next::Send(place, limit, self.destination.timeout()),
+            Permit::Probe(timeout) => {
+                Next::Send(place, limit.min(PROBE_BYTES), timeout.min(self.destination.timeout()))
+            }
+            Permit::Wait(until) => Next::Wait(until),
+            Permit::Ask => idle,
+        }
+    }
+
+    async fn send(&self, place: Place, limit: usize, timeout: Duration) {
+        let batch = match (place, &self.spool) {
+            (Place::Disk, Some(spool)) => spool.lease(self.queue.signal(), limit).await.map(Batch::Disk),
+            _ => self.queue.lease(limit).map(Batch::Memory),
+        };
+        match batch {
+            Some(batch) => self.deliver(batch, timeout).await,
             None => {
+                // another lane took it, or the disk fails: not again at once
                 self.destination.unused();
-                idle
+                tokio::time::sleep(EMPTY_HANDED).await;
             }
         }
     }
 
-    async fn deliver(&self, lease: Lease, timeout: Duration) {
+    async fn deliver(&self, batch: Batch, timeout: Duration) {
         let (destination, signal) = (&self.destination, self.queue.signal());
-        match destination.attempt(signal, lease.body(), timeout).await {
+        match destination.attempt(signal, &batch.form(), timeout).await {
             Answer::Accepted { rejected, message } => {
-                lease.delivered(rejected);
+                batch.settle(Fate::Delivered { rejected });
                 destination.accepted(signal, rejected, &message);
             }
             Answer::Later { floor, reason } => {
-                drop(lease); // back to the front
+                drop(batch); // back to the front
                 destination.failed(floor, &reason).await;
             }
-            Answer::TooLarge(reason) => self.too_large(lease, &reason),
+            Answer::TooLarge(reason) => self.too_large(batch, &reason),
             Answer::Refused(reason) | Answer::UnknownCoding(reason) => {
-                lease.dropped(DropReason::Permanent);
+                batch.settle(Fate::Dropped(DropReason::Permanent));
                 destination.refused(signal, &reason);
             }
             Answer::Unreadable(reason) => {
-                lease.dropped(DropReason::BadResponse);
+                batch.settle(Fate::Dropped(DropReason::BadResponse));
                 // what answers like this takes nothing: slow down, or all would be lost at full speed
                 destination.failed(None, &reason).await;
             }
@@ -124,12 +191,12 @@ impl Delivery {
     }
 
     /// Never the same bytes again: halves, until a single item is too large by itself.
-    fn too_large(&self, lease: Lease, reason: &str) {
+    fn too_large(&self, batch: Batch, reason: &str) {
         self.destination.refused(self.queue.signal(), reason);
-        if lease.is_indivisible() {
-            lease.dropped(DropReason::TooLarge);
+        if batch.is_indivisible() {
+            batch.settle(Fate::Dropped(DropReason::TooLarge));
         } else {
-            self.limit.fetch_min(lease.body().len() / 2, Ordering::Relaxed);
+            self.limit.fetch_min(batch.form().raw_len() / 2, Ordering::Relaxed);
         }
     }
 }

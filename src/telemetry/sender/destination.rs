@@ -15,7 +15,7 @@ use crate::redact::{Clean, Outlet, Redactor};
 use crate::telemetry::config::{Compression, DestinationConfig, Transport};
 use crate::telemetry::sender::answer::Answer;
 use crate::telemetry::sender::breaker::{Breaker, Change, Permit};
-use crate::telemetry::sender::compression::framed;
+use crate::telemetry::sender::compression::Form;
 use crate::telemetry::sender::grpc::Grpc;
 use crate::telemetry::sender::handshake;
 use crate::telemetry::sender::http::Http;
@@ -34,6 +34,9 @@ pub enum DestinationError {
     )]
     Http(String, #[source] reqwest::Error),
 }
+
+/// By signal; `None` when it is switched off.
+pub(crate) type Destinations = [Option<Arc<Destination>>; Signal::ALL.len()];
 
 /// One receiver.
 #[derive(Debug)]
@@ -108,13 +111,16 @@ impl Destination {
     }
 
     /// Sends a request; tries a simpler compression when it may be that which the receiver does not know.
-    pub(crate) async fn attempt(&self, signal: Signal, body: &Bytes, limit: Duration) -> Answer {
+    pub(crate) async fn attempt(&self, signal: Signal, form: &Form, limit: Duration) -> Answer {
         let preferred = self.state().compression;
         let mut compression = preferred;
         loop {
-            let answer = match framed(body, compression) {
-                Ok(framed) => self.exchange(signal, &framed, compression, limit).await,
-                Err(error) => Answer::none(format!("cannot compress: {error}")),
+            let answer = match (form.framed(compression), form) {
+                (Ok(framed), _) => self.exchange(signal, &framed, compression, limit).await,
+                (Err(error), Form::Raw(_)) => Answer::none(format!("cannot compress: {error}")),
+                (Err(error), Form::Stored { .. }) => {
+                    return Answer::Refused(format!("the disk gave it back broken: {error}"));
+                }
             };
             match (answer, compression.simpler()) {
                 (Answer::UnknownCoding(_), Some(simpler)) => compression = simpler,

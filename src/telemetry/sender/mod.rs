@@ -6,7 +6,7 @@
 
 mod answer;
 mod breaker;
-mod compression;
+pub(crate) mod compression;
 pub(crate) mod delivery;
 pub(crate) mod destination;
 mod grpc;

@@ -1,0 +1,60 @@
+//! When telemetry goes to the disk: each second while the receiver is away, at once when memory is half full, and at the end.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::model::telemetry::{ExportCondition, Signal};
+use crate::telemetry::sender::delivery::Stage;
+use crate::telemetry::sender::destination::Destinations;
+use crate::telemetry::spool::Spool;
+
+/// What a killed process may lose of an outage, besides what its workers hold.
+const PERIOD: Duration = Duration::from_secs(1);
+
+impl Spool {
+    /// Keeps what must not be lost until the stage is `Finishing`. May be called again after a panic.
+    pub(crate) async fn run(&self, destinations: &Destinations, mut stage: watch::Receiver<Stage>) {
+        self.recover().await;
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.desk.settled() => {}
+                () = self.pressed() => {}
+                _ = stage.wait_for(|stage| *stage == Stage::Finishing) => return,
+            }
+            for signal in Signal::ALL {
+                let queue = self.desk.queue(signal);
+                match &destinations[signal as usize] {
+                    Some(destination) if destination.condition() == ExportCondition::Failing => {
+                        self.keep(signal, 0).await
+                    }
+                    Some(_) if queue.is_half_full() => {
+                        self.keep(signal, queue.capacity() / 4).await;
+                    }
+                    _ => {}
+                }
+            }
+            self.sweep().await;
+        }
+    }
+
+    /// Keeps all that memory holds: the process ends.
+    pub(crate) async fn keep_all(&self) {
+        for signal in Signal::ALL {
+            self.keep(signal, 0).await;
+        }
+    }
+
+    async fn pressed(&self) {
+        let [traces, metrics, logs] = Signal::ALL.map(|signal| self.desk.queue(signal).pressed());
+        tokio::select! {
+            () = traces => {}
+            () = metrics => {}
+            () = logs => {}
+        }
+    }
+}

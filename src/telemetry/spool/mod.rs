@@ -1,0 +1,386 @@
+//! The spool: telemetry that waits on disk while the receiver is away, memory is short, or the process ends.
+//!
+//! Whole export requests, compressed once and sent as stored. Bounded in bytes and age; the oldest go first, errors last.
+//! A row goes after its acknowledgement: what was on its way when the process was killed is sent again. Nothing
+//! depends on the disk: while it fails, telemetry waits in memory, and the log says so.
+
+mod desk;
+pub(crate) mod keeper;
+mod store;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
+
+use crate::model::telemetry::{DropReason, Signal};
+use crate::telemetry::config::SpoolConfig;
+use crate::telemetry::otlp::{self, Request};
+use crate::telemetry::queue::{Fate, Lease, Queue};
+use crate::telemetry::sender::compression;
+
+use desk::Desk;
+use store::{NewRow, Slip, Store, StoreError, Worth};
+
+pub(crate) use desk::SpoolLease;
+
+/// In the data folder.
+const FILE: &str = "spool.db";
+/// One request on disk, before compression; as large as the largest that is sent.
+const ROW_BYTES: usize = 1 << 20;
+/// In one transaction, before compression: the file's log grows to what it makes of them.
+const TURN_BYTES: usize = 4 << 20;
+/// Rows that one request may be made of: a quiet outage leaves one a second.
+const ROWS_A_REQUEST: i64 = 64;
+/// Rows that are looked at when room is made or some are too old: a clock that jumps does not empty the file at once.
+const ROWS_A_LOOK: i64 = 256;
+/// A disk that does not answer for so long is as good as none.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// After a failure of the disk.
+const PAUSE: Duration = Duration::from_secs(5);
+/// The share of each signal, in percent, by `Signal`: spans are most of it, and metrics are few.
+const SHARES: [u64; Signal::ALL.len()] = [60, 10, 30];
+
+/// Telemetry on disk. One for the process, shared by the deliveries and by what fills it.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    path: PathBuf,
+    config: SpoolConfig,
+    desk: Arc<Desk>,
+    file: tokio::sync::Mutex<File>,
+    /// Rows can be read at present.
+    readable: AtomicBool,
+    errors: AtomicU64,
+    /// What was said last of the disk, so that a line is written once; empty while it works.
+    said: Mutex<String>,
+}
+
+#[derive(Debug)]
+enum File {
+    /// Not made before it is needed.
+    Closed,
+    /// With the instant before which nothing is written again, after a failure.
+    Open(Store, Option<Instant>),
+    /// Cannot be used: not before then again.
+    Failed(Instant),
+}
+
+impl Spool {
+    /// Opens nothing yet; `None` when it is switched off, or when there is no folder.
+    pub(crate) fn new(config: &SpoolConfig, queues: &[Arc<Queue>; Signal::ALL.len()]) -> Option<Self> {
+        let path = config.folder.as_ref().filter(|_| config.enabled)?.join(FILE);
+        let (desk, file) = (Arc::new(Desk::new(queues.clone())), tokio::sync::Mutex::new(File::Closed));
+        let (readable, errors) = (AtomicBool::new(false), AtomicU64::new(0));
+        Some(Self { path, config: config.clone(), desk, file, readable, errors, said: Mutex::default() })
+    }
+
+    /// Reads what an earlier process left, if it left anything.
+    pub(crate) async fn recover(&self) {
+        let mut file = self.file.lock().await;
+        if self.path.exists() && self.open(&mut file).await.is_some() {
+            let items = self.desk.items();
+            if items > 0 {
+                info!(items, path = %self.path.display(), "telemetry that an earlier process left is delivered now");
+            }
+        }
+    }
+
+    /// Items of a signal that wait, can be read, and are not on their way.
+    pub(crate) fn waiting(&self, signal: Signal) -> u64 {
+        if self.readable.load(Ordering::Relaxed) { self.desk.waiting(signal) } else { 0 }
+    }
+
+    /// Failures of the disk since the start.
+    pub(crate) fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    /// Writes what waits in memory, oldest first, until at most `rest` bytes of a signal are left there. Ends early when the
+    /// disk fails; what it did not take stays in memory.
+    pub(crate) async fn keep(&self, signal: Signal, rest: usize) {
+        let queue = self.desk.queue(signal);
+        loop {
+            let mut leases = Vec::new();
+            let mut bytes = 0;
+            while bytes < TURN_BYTES && queue.waiting_bytes() > rest {
+                let Some(lease) = queue.lease(ROW_BYTES) else { break };
+                bytes += lease.body().len();
+                leases.push(lease);
+            }
+            if leases.is_empty() {
+                return;
+            }
+            if let Err(leases) = self.write(signal, leases).await {
+                leases.into_iter().rev().for_each(drop); // each goes to the front
+                return;
+            }
+        }
+    }
+
+    /// Writes leased requests as rows.
+    async fn write(&self, signal: Signal, leases: Vec<Lease>) -> Result<(), Vec<Lease>> {
+        let mut file = self.file.lock().await;
+        let Some(store) = self.writable(&mut file).await else { return Err(leases) };
+        let written = async {
+            let mut rows = Vec::with_capacity(leases.len());
+            for lease in &leases {
+                rows.extend(rows_of(signal, lease.body())?);
+                tokio::task::yield_now().await; // a MiB takes milliseconds
+            }
+            let bytes = rows.iter().map(|row| row.body.len() as u64).sum();
+            let gone = self.worth_least(store, signal, bytes).await?;
+            within(store.replace(&gone, &rows, now_ms())).await?;
+            Ok((gone, bytes))
+        };
+        match written.await {
+            Ok((gone, bytes)) => {
+                leases.into_iter().for_each(Lease::spooled);
+                self.desk.queue(signal).came_to_disk(bytes);
+                self.desk.gone(signal, &gone, Fate::Dropped(DropReason::SpoolFull));
+                self.say("");
+                Ok(())
+            }
+            Err(error) => {
+                self.failed(&mut file, &error).await;
+                Err(leases)
+            }
+        }
+    }
+
+    /// The rows that must go so that so many bytes find room.
+    async fn worth_least(&self, store: &mut Store, signal: Signal, bytes: u64) -> Result<Vec<Slip>, StoreError> {
+        let share = self.config.bytes / 100 * SHARES[signal as usize];
+        let mut missing = (self.desk.queue(signal).on_disk().1 + bytes).saturating_sub(share);
+        if missing == 0 {
+            return Ok(Vec::new());
+        }
+        let mut rows = within(store.least_worth(signal, ROWS_A_LOOK)).await?;
+        self.desk.retain_free(signal, &mut rows);
+        rows.retain(|row| {
+            let goes = missing > 0;
+            missing = missing.saturating_sub(row.bytes);
+            goes
+        });
+        Ok(rows)
+    }
+
+    /// Takes the oldest rows, at most `limit` bytes of them before compression; more only when a single item is larger.
+    pub(crate) async fn lease(&self, signal: Signal, limit: usize) -> Option<SpoolLease> {
+        let mut file = self.file.lock().await;
+        let store = self.open(&mut file).await?;
+        match self.take(store, signal, limit).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                self.failed(&mut file, &error).await;
+                None
+            }
+        }
+    }
+
+    async fn take(&self, store: &mut Store, signal: Signal, limit: usize) -> Result<Option<SpoolLease>, StoreError> {
+        let rows = self.choose(store, signal, limit).await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut framed = compression::empty_frame();
+        for row in &rows {
+            within(store.body(row.id, &mut framed)).await?;
+        }
+        Ok(Some(self.desk.lease(signal, rows, framed, limit)))
+    }
+
+    /// Which rows go next: those that came back, else those behind the last. One that is larger than the limit is cut.
+    async fn choose(&self, store: &mut Store, signal: Signal, limit: usize) -> Result<Vec<Slip>, StoreError> {
+        loop {
+            let (mut rows, after) = self.desk.place(signal);
+            if rows.is_empty() {
+                rows = within(store.next(signal, after, ROWS_A_REQUEST)).await?;
+            }
+            let mut bytes = 0;
+            rows.retain(|row| {
+                let is_first = bytes == 0;
+                bytes += row.raw_len;
+                is_first || bytes <= limit
+            });
+            let too_large = rows.first().filter(|row| row.raw_len > limit && row.items > 1).copied();
+            match too_large {
+                // its parts are smaller, and behind it
+                Some(row) if self.cut(store, signal, row, limit).await? => {}
+                Some(row) => return Ok(vec![row]),
+                None => return Ok(rows),
+            }
+        }
+    }
+
+    /// Replaces a row by several that the receiver will take; false when it has no parts.
+    async fn cut(&self, store: &mut Store, signal: Signal, row: Slip, limit: usize) -> Result<bool, StoreError> {
+        let mut body = Vec::new();
+        within(store.body(row.id, &mut body)).await?;
+        let Ok(raw) = compression::unzstd(&body, row.raw_len) else { return Ok(false) };
+        let Some(parts) = otlp::split(signal, &raw, limit).ok().filter(|parts| parts.len() > 1) else {
+            return Ok(false);
+        };
+        let parts = parts.iter().map(|part| row_of(signal, Worth::Ordinary, part)).collect::<Result<Vec<_>, _>>()?;
+        within(store.replace(&[row], &parts, now_ms())).await?;
+        self.desk.cut(signal, &row, parts.iter().map(|part| part.body.len() as u64).sum());
+        Ok(true)
+    }
+
+    /// Removes rows that were settled and those that are too old, and gives the disk back what an empty file holds.
+    pub(crate) async fn sweep(&self) {
+        let mut file = self.file.lock().await;
+        if matches!(&*file, File::Closed) {
+            return;
+        }
+        let Some(store) = self.writable(&mut file).await else { return };
+        match self.sweep_in(store).await {
+            Ok(()) => self.say(""),
+            Err(error) => self.failed(&mut file, &error).await,
+        }
+    }
+
+    async fn sweep_in(&self, store: &mut Store) -> Result<(), StoreError> {
+        let settled = self.desk.to_remove();
+        if !settled.is_empty() {
+            within(store.replace(&settled, &[], 0)).await?;
+            self.desk.removed(&settled);
+            if self.desk.items() == 0 {
+                within(store.shrink()).await?;
+            }
+        }
+        let then = now_ms().saturating_sub(i64::try_from(self.config.age.as_millis()).unwrap_or(i64::MAX));
+        for signal in Signal::ALL {
+            if self.desk.waiting(signal) == 0 {
+                continue;
+            }
+            let mut old = within(store.before(signal, then, ROWS_A_LOOK)).await?;
+            self.desk.retain_free(signal, &mut old);
+            if !old.is_empty() {
+                within(store.replace(&old, &[], 0)).await?;
+                self.desk.gone(signal, &old, Fate::Dropped(DropReason::TooOld));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends it: what is committed is safe, and the next process finds it.
+    pub(crate) async fn close(&self) {
+        self.sweep().await;
+        let mut file = self.file.lock().await;
+        if let File::Open(store, _) = std::mem::replace(&mut *file, File::Closed) {
+            let _ = timeout(PATIENCE, store.close()).await; // its log is read at the next start, too
+        }
+    }
+
+    /// The open file, unless it refused to be written a moment ago.
+    async fn writable<'f>(&self, file: &'f mut File) -> Option<&'f mut Store> {
+        if matches!(&*file, File::Open(_, Some(until)) if *until > Instant::now()) {
+            return None;
+        }
+        self.open(file).await
+    }
+
+    /// The open file; opens or makes it if need be, and brings the account in line with what it holds.
+    async fn open<'f>(&self, file: &'f mut File) -> Option<&'f mut Store> {
+        let may_open = match file {
+            File::Open(..) => false,
+            File::Closed => true,
+            File::Failed(until) => *until <= Instant::now(),
+        };
+        if may_open {
+            match self.opened().await {
+                Ok(store) => *file = File::Open(store, None),
+                Err(error) => self.failed(file, &error).await,
+            }
+        }
+        match file {
+            File::Open(store, _) => Some(store),
+            _ => None,
+        }
+    }
+
+    async fn opened(&self) -> Result<Store, StoreError> {
+        let (store, totals) = match within(Store::open(&self.path)).await {
+            Err(error) if error.is_damage() => {
+                self.set_aside(&error)?;
+                within(Store::open(&self.path)).await?
+            }
+            other => other?,
+        };
+        self.desk.reconcile(&totals);
+        self.readable.store(true, Ordering::Relaxed);
+        Ok(store)
+    }
+
+    /// Moves a file that is damaged or not ours out of the way of a new one; what it held is lost, and counted.
+    fn set_aside(&self, error: &StoreError) -> io::Result<()> {
+        let aside = store::set_aside(&self.path)?;
+        self.desk.new_file();
+        let (path, aside) = (self.path.display(), aside.display());
+        warn!(%path, %error, %aside, "the spool cannot be read: it is set aside, and a new one is made");
+        Ok(())
+    }
+
+    /// The disk failed. What it holds can still be read when it is only full; else the file is closed and opened again
+    /// later, and set aside if it is damaged.
+    async fn failed(&self, file: &mut File, error: &StoreError) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        self.say(&error.to_string());
+        let until = Instant::now() + PAUSE;
+        match std::mem::replace(file, File::Failed(until)) {
+            File::Open(store, _) if error.is_lack_of_room() => *file = File::Open(store, Some(until)),
+            File::Open(store, _) => {
+                self.readable.store(false, Ordering::Relaxed);
+                if !matches!(error, StoreError::Stalled(_)) {
+                    let _ = timeout(PATIENCE, store.close()).await;
+                }
+                if error.is_damage() && self.set_aside(error).is_ok() {
+                    self.desk.reconcile(&Default::default());
+                    *file = File::Closed;
+                }
+            }
+            File::Closed | File::Failed(_) => {}
+        }
+    }
+
+    /// Tells of the disk, once for each change.
+    fn say(&self, failure: &str) {
+        let mut said = self.said.lock().expect("no code panics while it holds the text");
+        if *said == failure {
+            return;
+        }
+        failure.clone_into(&mut said);
+        drop(said);
+        let path = self.path.display();
+        if failure.is_empty() {
+            info!(%path, "the spool is written again");
+        } else {
+            warn!(%path, reason = failure, "the spool fails: telemetry stays in memory, and the disk is tried again");
+        }
+    }
+}
+
+/// The rows of one request: what tells of errors apart, as it goes last.
+fn rows_of(signal: Signal, body: &[u8]) -> Result<Vec<NewRow>, StoreError> {
+    let parts = otlp::part_errors(signal, body).map_err(io::Error::other)?;
+    let filled = parts.iter().zip([Worth::Errors, Worth::Ordinary]).filter(|(part, _)| part.items > 0);
+    filled.map(|(part, worth)| row_of(signal, worth, part)).collect()
+}
+
+fn row_of(signal: Signal, worth: Worth, request: &Request) -> Result<NewRow, StoreError> {
+    let body = compression::zstd(&request.body)?;
+    Ok(NewRow { signal, worth, items: request.items, raw_len: request.body.len(), body })
+}
+
+async fn within<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    timeout(PATIENCE, work).await.unwrap_or(Err(StoreError::Stalled(PATIENCE)))
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,278 @@
+//! The spool's file: one table of compressed export requests, in SQLite.
+//!
+//! Only SQL and the file's life are here; what is kept, and what goes first, is decided in `mod`. A file that is damaged
+//! or of another version is set aside, never overwritten in place and never a reason not to start.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+
+use crate::model::telemetry::Signal;
+
+/// The version of the table below, kept in the file's header.
+const VERSION: i64 = 1;
+/// Exclusive, which also spares the shared index, a file mapped into memory. A killed process loses nothing, a power cut a
+/// second. What was delivered is found in no file. Little cache, as rows are read once.
+const PRAGMAS: &str = "
+PRAGMA locking_mode = EXCLUSIVE;
+PRAGMA auto_vacuum = INCREMENTAL;
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+PRAGMA secure_delete = ON;
+PRAGMA cache_size = -256;
+";
+/// `AUTOINCREMENT`: a row's number is never used again, so that a reader's place stays true when the table was empty.
+const SCHEMA: &str = "
+CREATE TABLE spool (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  signal INTEGER NOT NULL,
+  created_ms INTEGER NOT NULL,
+  worth INTEGER NOT NULL,
+  items INTEGER NOT NULL,
+  raw_len INTEGER NOT NULL,
+  body BLOB NOT NULL
+) STRICT;
+CREATE INDEX spool_by_age ON spool (signal, id);
+CREATE INDEX spool_by_worth ON spool (signal, worth, id);
+PRAGMA user_version = 1;
+";
+/// Its own process alone has the file, so a lock that is taken is a fault, not a wait.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What goes first when room is short: the lower number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i64)]
+pub(super) enum Worth {
+    Ordinary,
+    /// It tells of errors.
+    Errors,
+}
+
+/// What is written: one export request, compressed by zstd.
+#[derive(Debug)]
+pub(super) struct NewRow {
+    pub(super) signal: Signal,
+    pub(super) worth: Worth,
+    pub(super) items: u64,
+    pub(super) raw_len: usize,
+    pub(super) body: Vec<u8>,
+}
+
+/// A row without its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slip {
+    pub(super) id: i64,
+    pub(super) items: u64,
+    /// Before compression.
+    pub(super) raw_len: usize,
+    /// Of the body as stored.
+    pub(super) bytes: u64,
+}
+
+/// What the file holds of one signal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Total {
+    pub(super) items: u64,
+    pub(super) bytes: u64,
+}
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoreError {
+    /// SQLite's own words.
+    #[error(transparent)]
+    Sqlite(#[from] sqlx::Error),
+    /// It is there, and was made by another version or another program.
+    #[error("it has version {0}, expected {VERSION}")]
+    OtherVersion(i64),
+    /// A file cannot be moved or removed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The disk does not answer.
+    #[error("no answer from the disk within {0:?}")]
+    Stalled(Duration),
+}
+
+impl StoreError {
+    /// Whether the file itself is bad: it is no use to try again.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Self::OtherVersion(_) => true,
+            Self::Sqlite(sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound) => true,
+            // SQLITE_CORRUPT and SQLITE_NOTADB; SQLITE_ERROR is a table that is not ours
+            _ => matches!(self.code(), Some(1 | 11 | 26)),
+        }
+    }
+
+    /// Whether it can be read, and only not be written: SQLITE_FULL and SQLITE_READONLY.
+    pub(super) fn is_lack_of_room(&self) -> bool {
+        matches!(self.code(), Some(13 | 8))
+    }
+
+    /// SQLite's primary result code.
+    fn code(&self) -> Option<u32> {
+        match self {
+            Self::Sqlite(sqlx::Error::Database(error)) => Some(error.code()?.parse::<u32>().ok()? & 0xff),
+            _ => None,
+        }
+    }
+}
+
+/// The open file.
+#[derive(Debug)]
+pub(super) struct Store {
+    connection: SqliteConnection,
+}
+
+impl Store {
+    /// Opens the file, or makes it, and tells what it holds of each signal.
+    ///
+    /// # Errors
+    /// It cannot be opened or read, or is not ours.
+    pub(super) async fn open(path: &Path) -> Result<(Self, [Total; Signal::ALL.len()]), StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .disable_statement_logging();
+        let mut store = Self { connection: options.connect().await? };
+        match store.prepare().await {
+            Ok(totals) => Ok((store, totals)),
+            Err(error) => {
+                store.close().await; // before anybody moves the file
+                Err(error)
+            }
+        }
+    }
+
+    async fn prepare(&mut self) -> Result<[Total; Signal::ALL.len()], StoreError> {
+        sqlx::raw_sql(PRAGMAS).execute(&mut self.connection).await?;
+        match sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut self.connection).await? {
+            0 => {
+                let mut transaction = self.connection.begin().await?;
+                sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
+                transaction.commit().await?;
+            }
+            VERSION => {}
+            other => return Err(StoreError::OtherVersion(other)),
+        }
+        self.totals().await
+    }
+
+    async fn totals(&mut self) -> Result<[Total; Signal::ALL.len()], StoreError> {
+        let mut totals = [Total::default(); Signal::ALL.len()];
+        let sums = "SELECT signal, sum(items), sum(length(body)) FROM spool GROUP BY signal";
+        for row in sqlx::query(sums).fetch_all(&mut self.connection).await? {
+            let signal = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
+            if let Some(total) = totals.get_mut(signal) {
+                *total = Total { items: unsigned(&row, 1)?, bytes: unsigned(&row, 2)? };
+            }
+        }
+        Ok(totals)
+    }
+
+    /// Writes rows and removes others, or neither.
+    pub(super) async fn replace(&mut self, gone: &[Slip], rows: &[NewRow], now_ms: i64) -> Result<(), StoreError> {
+        let mut transaction = self.connection.begin().await?;
+        for slip in gone {
+            sqlx::query("DELETE FROM spool WHERE id = ?").bind(slip.id).execute(&mut *transaction).await?;
+        }
+        for row in rows {
+            let insert =
+                "INSERT INTO spool (signal, created_ms, worth, items, raw_len, body) VALUES (?, ?, ?, ?, ?, ?)";
+            sqlx::query(insert)
+                .bind(row.signal as i64)
+                .bind(now_ms)
+                .bind(row.worth as i64)
+                .bind(signed(row.items))
+                .bind(signed(row.raw_len as u64))
+                .bind(row.body.as_slice())
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// The next rows of a signal behind this one, oldest first.
+    pub(super) async fn next(&mut self, signal: Signal, after: i64, most: i64) -> Result<Vec<Slip>, StoreError> {
+        let select =
+            "SELECT id, items, raw_len, length(body) FROM spool WHERE signal = ? AND id > ? ORDER BY id LIMIT ?";
+        let rows = sqlx::query(select).bind(signal as i64).bind(after).bind(most).fetch_all(&mut self.connection);
+        rows.await?.iter().map(slip).collect()
+    }
+
+    /// The rows of a signal that are worth least, the oldest of them first.
+    pub(super) async fn least_worth(&mut self, signal: Signal, most: i64) -> Result<Vec<Slip>, StoreError> {
+        let select = "SELECT id, items, raw_len, length(body) FROM spool WHERE signal = ? ORDER BY worth, id LIMIT ?";
+        let rows = sqlx::query(select).bind(signal as i64).bind(most).fetch_all(&mut self.connection);
+        rows.await?.iter().map(slip).collect()
+    }
+
+    /// The oldest rows of a signal that were written before then.
+    pub(super) async fn before(&mut self, signal: Signal, then_ms: i64, most: i64) -> Result<Vec<Slip>, StoreError> {
+        let select = "SELECT id, items, raw_len, length(body) FROM spool \
+                      WHERE signal = ? AND created_ms < ? ORDER BY id LIMIT ?";
+        let rows = sqlx::query(select).bind(signal as i64).bind(then_ms).bind(most).fetch_all(&mut self.connection);
+        rows.await?.iter().map(slip).collect()
+    }
+
+    /// Appends the body of a row.
+    pub(super) async fn body(&mut self, id: i64, out: &mut Vec<u8>) -> Result<(), StoreError> {
+        let row = sqlx::query("SELECT body FROM spool WHERE id = ?").bind(id).fetch_one(&mut self.connection).await?;
+        out.extend_from_slice(row.try_get::<&[u8], _>(0)?);
+        Ok(())
+    }
+
+    /// Gives the disk back what deleted rows held, in the file and in its log.
+    pub(super) async fn shrink(&mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&mut self.connection)
+            .await?;
+        Ok(())
+    }
+
+    /// Closes the file, its log written into it.
+    pub(super) async fn close(self) {
+        let _ = self.connection.close().await; // what is committed is safe in the log, too
+    }
+}
+
+/// Moves a bad file away, so that a new one can be made; an older one that was set aside gives way to it.
+///
+/// # Errors
+/// It cannot be moved.
+pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let aside = with_suffix(path, ".aside");
+    fs::rename(path, &aside)?;
+    for suffix in ["-wal", "-shm"] {
+        match fs::remove_file(with_suffix(path, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn slip(row: &SqliteRow) -> Result<Slip, StoreError> {
+    let raw_len = usize::try_from(unsigned(row, 2)?).unwrap_or(usize::MAX);
+    Ok(Slip { id: row.try_get(0)?, items: unsigned(row, 1)?, raw_len, bytes: unsigned(row, 3)? })
+}
+
+fn unsigned(row: &SqliteRow, column: usize) -> Result<u64, sqlx::Error> {
+    Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or_default())
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

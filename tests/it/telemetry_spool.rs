@@ -1,0 +1,291 @@
+//! What cannot be delivered waits on disk: over outages, over restarts, and never at the cost of what works.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use content_factory_sidecar::model::request::RequestSink;
+use content_factory_sidecar::model::telemetry::{Account, DropReason, Signal};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use prost::Message;
+use serde_json::{Value, json};
+use sqlx::{Connection, SqliteConnection};
+use tempfile::TempDir;
+use tonic::Code;
+
+use crate::rig::{Sidecar, echo_application, get};
+use crate::telemetry_receiver::{Codings, Over, Receiver, Reply, eventually};
+use crate::telemetry_setup::{Running, assert_balanced, request};
+
+const SOON: Duration = Duration::from_secs(30);
+const AWAY: Reply = Reply::Fail(Code::Unavailable, 503);
+const INFO: i32 = 9;
+const ERROR: i32 = 17;
+
+/// A receiver that takes nothing yet.
+async fn away(over: Over, codings: Codings) -> Receiver {
+    let receiver = Receiver::over(over, codings, Default::default()).await;
+    receiver.with(|seen| seen.otherwise = Some(AWAY));
+    receiver
+}
+
+fn back(receiver: &Receiver) {
+    receiver.with(|seen| seen.otherwise = None);
+}
+
+fn settings(over: Over, receiver: &Receiver, more: Value) -> Value {
+    let mut settings = json!({"endpoint": format!("http://{}", receiver.address), "protocol": over.protocol()});
+    let Value::Object(more) = more else { panic!("settings are an object") };
+    settings.as_object_mut().expect("an object").extend(more);
+    settings
+}
+
+/// Writes so many requests, two spans each, and lets the time pass that seals the chunk.
+fn produce(running: &mut Running, requests: u64) {
+    for number in 0..requests {
+        request(&mut running.writers[0], number);
+    }
+    running.writers[0].tick();
+    running.writers[0].tick();
+}
+
+fn account(running: &Running, signal: Signal) -> Account {
+    let account = running.account(signal);
+    assert_balanced(&account);
+    account
+}
+
+async fn on_disk(running: &Running, signal: Signal, items: u64) {
+    eventually(&format!("{items} {} on disk", signal.label()), SOON, || account(running, signal).spooled == items)
+        .await;
+    assert_eq!(account(running, signal).queued, 0);
+}
+
+async fn delivered(running: &Running, signal: Signal, items: u64) {
+    eventually(&format!("{items} {} delivered", signal.label()), SOON, || account(running, signal).delivered == items)
+        .await;
+    let account = account(running, signal);
+    assert_eq!((account.queued, account.spooled, account.dropped.iter().sum::<u64>()), (0, 0, 0), "{account:?}");
+}
+
+/// One log record as a whole request, of about `size` bytes that no compression makes smaller.
+fn log(severity: i32, size: usize) -> Vec<u8> {
+    let text: String = (0..size).map(|_| fastrand::alphanumeric()).collect();
+    let body = Some(AnyValue { value: Some(any_value::Value::StringValue(text)) });
+    let record = LogRecord { severity_number: severity, body, ..LogRecord::default() };
+    let scope_logs = vec![ScopeLogs { log_records: vec![record], ..ScopeLogs::default() }];
+    let resource_logs = vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }];
+    ExportLogsServiceRequest { resource_logs }.encode_to_vec()
+}
+
+async fn sqlite(folder: &Path) -> SqliteConnection {
+    let url = format!("sqlite://{}?mode=rwc", folder.join("spool.db").display());
+    SqliteConnection::connect(&url).await.expect("a file of SQLite")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_is_waited_for_on_disk_and_everything_arrives_once() {
+    // a receiver without zstd gets what is stored in its own coding
+    for (over, codings) in [(Over::Grpc, Codings::All), (Over::Http, Codings::Gzip), (Over::Http, Codings::None)] {
+        let (folder, receiver) = (TempDir::new().expect("a folder"), away(over, codings).await);
+        let mut running = Running::start_in(folder.path(), settings(over, &receiver, json!({})));
+        for round in 1..=3 {
+            produce(&mut running, 300);
+            on_disk(&running, Signal::Traces, 600 * round).await;
+        }
+        back(&receiver);
+        delivered(&running, Signal::Traces, 1_800).await;
+        receiver.with(|seen| assert_eq!(seen.spans.len(), 1_800));
+        running.stop(SOON).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_process_leaves_the_next_delivers_and_no_file_remembers_it() {
+    let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
+    let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, json!({})));
+    produce(&mut running, 100);
+    running.intake.push(Signal::Logs, log(INFO, 100)).expect("a request");
+    // not a word of failure yet: the end itself writes it down
+    running.stop(Duration::from_secs(2)).await;
+    for (signal, items) in [(Signal::Traces, 200), (Signal::Logs, 1)] {
+        let account = account(&running, signal);
+        assert_eq!((account.produced, account.spooled), (items, items), "{account:?}");
+    }
+    drop(running);
+
+    back(&receiver);
+    let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, json!({})));
+    delivered(&running, Signal::Traces, 200).await;
+    delivered(&running, Signal::Logs, 1).await;
+    let canary = receiver.with(|seen| match &seen.logs[0].body.as_ref().expect("a body").value {
+        Some(any_value::Value::StringValue(text)) => text.clone(),
+        other => panic!("{other:?}"),
+    });
+    running.stop(SOON).await;
+    assert_eq!(account(&running, Signal::Traces).produced, 200);
+    for file in std::fs::read_dir(folder.path()).expect("the folder") {
+        let path = file.expect("a file").path();
+        let bytes = std::fs::read(&path).expect("readable");
+        // zstd keeps text that repeats nothing as it is
+        assert!(!bytes.windows(16).any(|window| window == &canary.as_bytes()[..16]), "{}", path.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_stored_too_large_is_cut_until_the_receiver_takes_it() {
+    for over in Over::ALL {
+        let (folder, receiver) = (TempDir::new().expect("a folder"), away(over, Codings::All).await);
+        let mut running = Running::start_in(folder.path(), settings(over, &receiver, json!({})));
+        produce(&mut running, 200);
+        on_disk(&running, Signal::Traces, 400).await;
+        receiver.with(|seen| seen.limit = Some(9_000));
+        back(&receiver);
+        delivered(&running, Signal::Traces, 400).await;
+        receiver.with(|seen| assert_eq!(seen.spans.len(), 400));
+        running.stop(SOON).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_spool_loses_the_oldest_first_and_errors_last() {
+    let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
+    let limit = json!({"spool": {"bytes": "200KiB"}}); // 60 KiB for logs
+    let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, limit));
+    let mut written = 0;
+    for severity in [ERROR, INFO, INFO, INFO, INFO, INFO, INFO, INFO] {
+        running.intake.push(Signal::Logs, log(severity, 10_000)).expect("a request");
+        written += 1;
+        let is_there = || account(&running, Signal::Logs).queued == 0;
+        eventually("the record is on disk", SOON, is_there).await;
+    }
+    let now = account(&running, Signal::Logs);
+    let dropped = now.dropped[DropReason::SpoolFull as usize];
+    assert_eq!((now.produced, now.spooled + dropped), (written, written));
+    assert!(dropped >= 1 && now.spooled_bytes <= 60 << 10, "{now:?}");
+    back(&receiver);
+    eventually("the rest is delivered", SOON, || account(&running, Signal::Logs).spooled == 0).await;
+    receiver.with(|seen| {
+        assert_eq!(seen.logs.len() as u64, written - dropped);
+        assert!(seen.logs.iter().any(|log| log.severity_number == ERROR), "the first of all, kept to the last");
+    });
+    running.stop(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_waited_too_long_is_dropped_and_counted() {
+    let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
+    let mut running =
+        Running::start_in(folder.path(), settings(Over::Grpc, &receiver, json!({"spool": {"age": "1s"}})));
+    produce(&mut running, 10);
+    let is_gone = || account(&running, Signal::Traces).dropped[DropReason::TooOld as usize] == 20;
+    eventually("it is too old", SOON, is_gone).await;
+    assert_eq!(account(&running, Signal::Traces).spooled, 0);
+    running.stop(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_receiver_makes_memory_spill_to_disk_before_anything_is_lost() {
+    let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
+    receiver.with(|seen| seen.otherwise = Some(Reply::Slow(Duration::from_secs(3))));
+    let queue = json!({"queue": {"logs": "512KiB"}, "max_request": "32KiB"});
+    let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, queue));
+    for _ in 0..60 {
+        running.intake.push(Signal::Logs, log(INFO, 20_000)).expect("a request");
+        let has_room = || account(&running, Signal::Logs).queued_bytes <= 256 << 10;
+        eventually("half of memory is free", SOON, has_room).await;
+    }
+    assert!(account(&running, Signal::Logs).spooled > 0, "{:?}", account(&running, Signal::Logs));
+    back(&receiver);
+    delivered(&running, Signal::Logs, 60).await;
+    receiver.with(|seen| assert_eq!(seen.logs.len(), 60));
+    running.stop(SOON).await;
+}
+
+/// A file that is no database, one that is damaged inside, and one of a version to come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_cannot_be_used_is_set_aside_and_nothing_else_suffers() {
+    for damage in ["garbage", "inside", "version"] {
+        let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
+        let path = folder.path().join("spool.db");
+        match damage {
+            "garbage" => std::fs::write(&path, [0x5a; 10_000]).expect("written"),
+            "inside" => {
+                let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, json!({})));
+                produce(&mut running, 1_000);
+                running.stop(Duration::from_secs(2)).await;
+                let mut bytes = std::fs::read(&path).expect("a spool");
+                bytes[4096..].fill(0xff);
+                std::fs::write(&path, bytes).expect("written");
+            }
+            _ => {
+                let mut file = sqlite(folder.path()).await;
+                sqlx::raw_sql("CREATE TABLE spool (id INTEGER, future TEXT); PRAGMA user_version = 7")
+                    .execute(&mut file)
+                    .await
+                    .expect("a file of another version");
+                file.close().await.expect("closed");
+            }
+        }
+        let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, json!({})));
+        eventually(damage, SOON, || folder.path().join("spool.db.aside").exists()).await;
+        produce(&mut running, 10);
+        on_disk(&running, Signal::Traces, 20).await;
+        back(&receiver);
+        delivered(&running, Signal::Traces, 20).await;
+        running.stop(SOON).await;
+    }
+}
+
+/// The whole process, killed while the receiver is away and while it takes what was left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_on_disk_outlives_any_number_of_kills() {
+    const ROUNDS: u64 = 3;
+    const REQUESTS: u64 = 100;
+    let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
+    let endpoint = format!("http://{}", receiver.address);
+    let data_dir = folder.path().to_string_lossy().into_owned();
+    let environment = [("SIDECAR_DATA_DIR", data_dir.as_str()), ("SIDECAR_TELEMETRY__MAX_REQUEST", "8KiB")];
+    let application = echo_application().await;
+    let on_disk = |page: &str| sample(page, r#"content_factory_telemetry_queued{signal="traces",place="disk"}"#);
+    for round in 1..=ROUNDS {
+        let mut sidecar = Sidecar::start(application, &["--otlp", &endpoint], &environment).await;
+        for _ in 0..REQUESTS {
+            assert_eq!(get(sidecar.proxy, "/x").await.expect("the proxy answers").0, 200);
+        }
+        let all = |_, page: &str| on_disk(page) >= round * REQUESTS * 2;
+        sidecar.eventually("/metrics", all).await;
+        sidecar.signal("KILL").await;
+        sidecar.ended().await;
+    }
+    receiver.with(|seen| {
+        assert_eq!(seen.spans.len(), 0);
+        seen.otherwise = Some(Reply::Slow(Duration::from_millis(50)));
+    });
+    let requests = || receiver.with(|seen| request_spans(&seen.spans));
+    let mut sidecar = Sidecar::start(application, &["--otlp", &endpoint], &environment).await;
+    eventually("some are delivered", SOON, || requests() > 20).await;
+    sidecar.signal("KILL").await;
+    sidecar.ended().await;
+    back(&receiver);
+    let sidecar = Sidecar::start(application, &["--otlp", &endpoint], &environment).await;
+    let page = sidecar.eventually("/metrics", |_, page| on_disk(page) == 0).await;
+    eventually("all are delivered", SOON, || requests() as u64 == ROUNDS * REQUESTS * 2).await;
+    assert_eq!(sample(&page, "content_factory_telemetry_spool_errors_total"), 0);
+}
+
+/// How many different spans of requests there are: what was on its way when the process was killed comes twice.
+fn request_spans(spans: &[Span]) -> usize {
+    let of_requests = spans.iter().filter(|span| span.kind != SpanKind::Internal as i32);
+    of_requests.map(|span| &span.span_id).collect::<BTreeSet<_>>().len()
+}
+
+/// The value of one series; 0 when it is not there.
+fn sample(page: &str, series: &str) -> u64 {
+    let line = page.lines().find_map(|line| line.strip_prefix(series)?.trim().parse::<f64>().ok());
+    line.unwrap_or_default() as u64
+}
