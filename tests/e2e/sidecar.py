@@ -31,11 +31,19 @@ def binary() -> str:
 class Sidecar(Process):
     """One sidecar. `settings` is its configuration file."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any], environment: dict[str, str] | None = None, name: str = "sidecar"):
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        environment: dict[str, str] | None = None,
+        name: str = "sidecar",
+        within: tuple[str, ...] = (),
+    ):
+        """`within` is a command that starts the one behind it, in surroundings of its own."""
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump(defaults(folder, name) | settings, sort_keys=False))
-        super().__init__(name, [binary(), "run", "--config", str(file)], environment or {}, folder)
+        super().__init__(name, [*within, binary(), "run", "--config", str(file)], environment or {}, folder)
         self.proxy = self.admin = ""
         self._read_from = 0
 

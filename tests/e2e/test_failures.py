@@ -87,7 +87,7 @@ def test_a_collector_that_is_down_touches_no_request_and_gets_the_rest_when_it_i
         assert set(well(watching).values()) == {"healthy"}
         collector.start()
         assert client.get("/?after=the-return").status_code == 200
-    # the 300 of the outage fit into memory many times over, so they are kept and delivered too
+    # those of the outage waited in memory and on disk
     eventually(lambda: len(collector.exported.spans(SERVER)) >= 301, "all 301 spans", DELIVERY_GOES_ON_SECONDS)
     assert len({span.span_id for span in collector.exported.spans(SERVER)}) == 301
 

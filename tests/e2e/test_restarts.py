@@ -88,9 +88,13 @@ def test_no_request_fails_when_the_collector_is_restarted(
         names = ("produced_total", "delivered_total", "rejected_total", "dropped_total", "queued")
         return {name: sidecar.metric(f"content_factory_telemetry_{name}", signal="traces") for name in names}
 
-    eventually(lambda: accounts()["queued"] == 0, "an empty queue", 40)
-    found = accounts()
-    assert found["produced_total"] == found["delivered_total"] + found["rejected_total"] + found["dropped_total"], found
+    def all_delivered() -> bool:
+        found = accounts()
+        return found["queued"] == 0 and found["produced_total"] == found["delivered_total"] + found["rejected_total"]
+
+    # the sidecar's own spans come at any time, between two readings too
+    eventually(all_delivered, "all to be delivered", 40)
+    assert accounts()["dropped_total"] == 0, "what memory cannot hold waits on disk"
     if end == "stop":
-        # an orderly end loses nothing that was acknowledged, so each request that was not dropped is in the files
-        eventually(lambda: len({span.span_id for span in collector.exported.spans(SERVER)}) + found["dropped_total"] >= REQUESTS, "spans")
+        # an orderly end loses nothing that was acknowledged, so each request is in the files
+        eventually(lambda: len({span.span_id for span in collector.exported.spans(SERVER)}) >= REQUESTS, "spans")

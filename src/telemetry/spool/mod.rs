@@ -332,7 +332,10 @@ impl Spool {
         self.say(&error.to_string());
         let until = Instant::now() + PAUSE;
         match std::mem::replace(file, File::Failed(until)) {
-            File::Open(store, _) if error.is_lack_of_room() => *file = File::Open(store, Some(until)),
+            File::Open(mut store, _) if error.is_lack_of_room() => {
+                let _ = within(store.shrink()).await; // what its log holds twice is room; without success nothing is worse
+                *file = File::Open(store, Some(until));
+            }
             File::Open(store, _) => {
                 self.readable.store(false, Ordering::Relaxed);
                 if !matches!(error, StoreError::Stalled(_)) {

@@ -16,7 +16,7 @@ use crate::model::telemetry::Signal;
 /// The version of the table below, kept in the file's header.
 const VERSION: i64 = 1;
 /// Exclusive, which also spares the shared index, a file mapped into memory. A killed process loses nothing, a power cut a
-/// second. What was delivered is found in no file. Little cache, as rows are read once.
+/// second. What was delivered is found in no file. Little cache, as rows are read once; a log of a MiB, as the disk may be small.
 const PRAGMAS: &str = "
 PRAGMA locking_mode = EXCLUSIVE;
 PRAGMA auto_vacuum = INCREMENTAL;
@@ -24,6 +24,7 @@ PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 PRAGMA secure_delete = ON;
 PRAGMA cache_size = -256;
+PRAGMA wal_autocheckpoint = 256;
 ";
 /// `AUTOINCREMENT`: a row's number is never used again, so that a reader's place stays true when the table was empty.
 const SCHEMA: &str = "

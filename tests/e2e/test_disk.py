@@ -1,0 +1,63 @@
+"""The disk under the data folder has no room: that costs nothing but itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import httpx
+from collecting import FileCollector
+from conftest import QUICK_EXPORT, behind
+from exported import SERVER
+from factory import Application
+from sidecar import Sidecar
+from waiting import eventually
+
+# Delivery goes on within 20 s of the collector's return.
+DELIVERY_GOES_ON_SECONDS = 40
+
+
+def on_a_disk_of(size: str, folder: Path) -> tuple[str, ...]:
+    """Starts a command that alone sees a disk of this size at this folder; works for everybody where the system lets users
+    make namespaces of their own."""
+    as_root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    mount = f'mount -t tmpfs -o size={size},mode=0700 tmpfs "$0" && exec "$@"'
+    return ("unshare", *as_root, "--mount", "sh", "-c", mount, str(folder))
+
+
+def test_a_full_disk_costs_nothing_but_itself(tmp_path: Path, application: Application, collector: FileCollector):
+    (tmp_path / "data").mkdir()
+    settings = behind(application, collector) | {"data_dir": str(tmp_path / "data")}
+    sidecar = Sidecar(tmp_path, settings, QUICK_EXPORT, within=on_a_disk_of("192k", tmp_path / "data"))
+    sidecar.start()
+    collector.kill()
+    sent = 0
+    with httpx.Client(base_url=sidecar.proxy, timeout=5) as client:
+
+        def the_disk_is_full() -> bool:
+            nonlocal sent
+            for _ in range(100):
+                assert client.get("/").status_code == 200
+            sent += 100
+            return sidecar.metric("content_factory_telemetry_spool_errors_total") > 0
+
+        eventually(the_disk_is_full, "a full disk", 60)
+        assert client.get("/").status_code == 200
+    assert sidecar.metric("content_factory_telemetry_queued", signal="traces", place="disk") > 0
+    assert not list((tmp_path / "data").iterdir()), "nobody else sees that disk"
+    collector.start()
+
+    def account(name: str) -> float:
+        return sidecar.metric(f"content_factory_telemetry_{name}", signal="traces")
+
+    # the sidecar's own spans come at any time, between two readings too
+    def all_delivered() -> bool:
+        return account("queued") == 0 and account("produced_total") == account("delivered_total")
+
+    eventually(all_delivered, "all to be delivered", DELIVERY_GOES_ON_SECONDS)
+    eventually(lambda: len(collector.exported.spans(SERVER)) >= sent + 1, f"{sent + 1} spans")
+    spans = [span.span_id for span in collector.exported.spans(SERVER)]
+    assert len(spans) == len(set(spans)) == sent + 1
+    said = sidecar.said()
+    assert "the spool fails" in said and "is set aside" not in said
+    assert sidecar.stop() == 0
