@@ -8,6 +8,8 @@ SHELL := bash
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SIDECAR := $(TARGET)/release/content-factory-sidecar
+# As the image has it: without libraries of the system, in the profile `dist`.
+DIST := $(TARGET)/dist/content-factory-sidecar
 IMAGE ?= content-factory-sidecar:dev
 # The virtual environment of the tests; the script makes it when it is not there, and prints its path last.
 PYTHON = $$(tests/setup/python.sh | tail -n 1)/bin/python
@@ -80,8 +82,10 @@ docs: ## Rewrite the generated pages of docs/, and build the documentation of th
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 
 .PHONY: bench
-bench: ## What a request costs in the shipped profile: instructions, system calls, CPU, memory, start; ARGS='memory start' chooses
-	cargo bench --quiet --profile dist --bench cost -- $(ARGS)
+bench: dist ## The sidecar and its peers side by side, a quarter of an hour: rewrites the figures of docs/performance.md; ARGS='memory start' prints parts
+	tests/setup/debian.sh
+	BENCH_VENV="$$(tests/setup/python.sh benches/requirements.txt | tail -n 1)" SIDECAR_BIN="$(abspath $(DIST))" \
+		cargo bench --quiet --profile dev --bench cost -- $(ARGS)
 
 .PHONY: bench-instructions
 bench-instructions: release ## The instructions and system calls of a request, which have limits; as `make test` counts them
@@ -89,8 +93,8 @@ bench-instructions: release ## The instructions and system calls of a request, w
 
 .PHONY: text-order
 text-order: ## Lay the binary out anew by what runs in it: rewrites build/text.ld (needs valgrind; minutes)
-	TEXT_ORDER=off cargo build --profile dist --quiet
-	SIDECAR_BIN="$(abspath $(TARGET)/dist/content-factory-sidecar)" cargo bench --quiet --profile dev --bench cost -- order > $(TARGET)/text.ld
+	TEXT_ORDER=off $(MAKE) dist
+	SIDECAR_BIN="$(abspath $(DIST))" cargo bench --quiet --profile dev --bench cost -- order > $(TARGET)/text.ld
 	mv $(TARGET)/text.ld build/text.ld
 
 .PHONY: image
@@ -101,6 +105,10 @@ image: ## Build the container image, IMAGE=name:tag
 .PHONY: release
 release: ## Build the binary
 	cargo build --release --quiet
+
+.PHONY: dist
+dist: ## Build the binary as it is shipped: minutes
+	cargo rustc --profile dist --quiet --bin content-factory-sidecar -- -C target-feature=+crt-static
 
 .PHONY: tools
 tools: ## Install what the tests need, outside the tree
@@ -113,6 +121,6 @@ tools: ## Install what the tests need, outside the tree
 	tests/setup/deny.sh > /dev/null
 
 .PHONY: requirements
-requirements: ## Resolve tests/e2e/requirements.in anew, with hashes
-	cd tests/e2e && pip-compile --quiet --upgrade --generate-hashes --strip-extras --no-header --no-emit-find-links \
-		--no-emit-index-url --no-emit-trusted-host --output-file requirements.txt requirements.in
+requirements: ## Resolve the requirements.in of the tests and of the bench anew, with hashes
+	for folder in tests/e2e benches; do (cd $$folder && pip-compile --quiet --upgrade --generate-hashes --strip-extras --no-header \
+		--no-emit-find-links --no-emit-index-url --no-emit-trusted-host --output-file requirements.txt requirements.in); done

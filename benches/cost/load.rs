@@ -1,44 +1,68 @@
-//! The clients: keep-alive connections, each of which asks again when it has its answer.
+//! The clients: kept connections, each with one request under way.
+//!
+//! Closed loop: each asks again when it has its answer. Open loop: requests are due at their times, whether or not the
+//! answers before have come, and a wait for them counts.
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const REQUEST: &[u8] = b"GET /api/v1/products?page=2 HTTP/1.1\r\nHost: app.example\r\nUser-Agent: cost/1\r\n\
-                         Accept: application/json\r\n\r\n";
-/// A request that takes longer than that, under valgrind too, is a failure.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::client::Client;
 
-/// One connection.
-struct Client {
-    stream: TcpStream,
-    buffer: Vec<u8>,
+/// What is spoken to the proxy; behind it all is HTTP/1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 by prior knowledge.
+    H2c,
 }
 
-impl Client {
-    fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the proxy listens");
-        stream.set_nodelay(true).expect("a socket");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        Self { stream, buffer: vec![0; 16 * 1024] }
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// 1 KiB.
+    Small,
+    /// 64 KiB.
+    Large,
+}
+
+impl Protocol {
+    /// What the tables call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "HTTP/1.1",
+            Self::H2c => "h2c",
+        }
+    }
+}
+
+impl Body {
+    /// Both.
+    pub(crate) const ALL: [Self; 2] = [Self::Small, Self::Large];
+
+    /// Where it is found.
+    pub(crate) fn path(self) -> &'static str {
+        match self {
+            Self::Small => "/api/v1/products",
+            Self::Large => "/api/v1/archive",
+        }
     }
 
-    /// Asks once and reads the whole answer, which must be a 200 with 1 KiB.
-    fn ask(&mut self) {
-        self.stream.write_all(REQUEST).expect("the connection is kept");
-        let mut used = 0;
-        loop {
-            let count = self.stream.read(&mut self.buffer[used..]).expect("an answer in time");
-            assert!(count > 0, "the proxy closed the connection");
-            used += count;
-            let head = self.buffer[..used].windows(4).position(|part| part == b"\r\n\r\n");
-            if head.is_some_and(|end| used >= end + 4 + 1024) {
-                break;
-            }
+    /// How many bytes it has.
+    pub(crate) fn length(self) -> usize {
+        match self {
+            Self::Small => 1 << 10,
+            Self::Large => 64 << 10,
         }
-        let text = String::from_utf8_lossy(&self.buffer[..used]);
-        assert!(text.starts_with("HTTP/1.1 200 "), "answered with {}", text.lines().next().unwrap_or_default());
+    }
+
+    /// What the tables call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Small => "1 KiB",
+            Self::Large => "64 KiB",
+        }
     }
 }
 
@@ -47,46 +71,68 @@ pub(crate) fn ask(address: SocketAddr, connections: usize, count: usize) {
     thread::scope(|scope| {
         for _ in 0..connections {
             scope.spawn(move || {
-                let mut client = Client::connect(address);
+                let mut client = Client::connect(address, Protocol::Http1, Body::Small);
                 (0..count).for_each(|_| client.ask());
             });
         }
     });
 }
 
-/// Asks on all connections for this long; returns the number of answers.
-pub(crate) fn press(address: SocketAddr, connections: usize, time: Duration) -> usize {
-    let until = Instant::now() + time;
-    thread::scope(|scope| {
-        let clients: Vec<_> = (0..connections)
-            .map(|_| {
-                scope.spawn(move || {
-                    let (mut client, mut answers) = (Client::connect(address), 0);
-                    while Instant::now() < until {
-                        client.ask();
-                        answers += 1;
-                    }
-                    answers
-                })
-            })
-            .collect();
-        clients.into_iter().map(|client| client.join().expect("a client does not fail")).sum()
-    })
+/// An open loop.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) protocol: Protocol,
+    pub(crate) body: Body,
+    pub(crate) connections: usize,
+    /// Requests a second, of all connections together.
+    pub(crate) rate: u32,
 }
 
-/// Connects as soon as somebody listens, asks, and returns at the first byte of the answer.
-pub(crate) fn first_byte(address: SocketAddr, patience: Duration) {
-    let until = Instant::now() + patience;
-    loop {
-        assert!(Instant::now() < until, "nothing was proxied within {patience:?}");
-        if let Ok(mut stream) = TcpStream::connect(address) {
-            stream.set_read_timeout(Some(patience)).expect("a socket");
-            let mut start = [0; 12];
-            if stream.write_all(REQUEST).and_then(|()| stream.read_exact(&mut start)).is_ok() {
-                assert_eq!(&start, b"HTTP/1.1 200");
-                return;
-            }
+impl Pace {
+    /// Asks for this long; how long each request took, from the time at which it was due.
+    ///
+    /// A request that is due while the connection waits for the answer before has begun to wait then, whenever it is sent
+    /// (else a proxy that stalls would be asked less, and look better). One whose connection is free begins when it is
+    /// sent: that this program was woken late is not the proxy's fault.
+    pub(crate) fn latencies(&self, address: SocketAddr, time: Duration) -> Vec<Duration> {
+        let pause = Duration::from_secs(1) * u32::try_from(self.connections).expect("few") / self.rate;
+        thread::scope(|scope| {
+            // all connect before the first asks
+            let clients: Vec<_> =
+                (0..self.connections).map(|_| Client::connect(address, self.protocol, self.body)).collect();
+            let (start, step) = (Instant::now(), Duration::from_secs(1) / self.rate);
+            let running: Vec<_> = (0u32..)
+                .zip(clients)
+                .map(|(place, client)| scope.spawn(move || paced(client, start + step * place, (pause, start + time))))
+                .collect();
+            running.into_iter().flat_map(|client| client.join().expect("a client does not fail")).collect()
+        })
+    }
+}
+
+/// One connection of an open loop: due at `first`, and then after each `pause`.
+fn paced(mut client: Client, first: Instant, (pause, until): (Duration, Instant)) -> Vec<Duration> {
+    let (mut due, mut free_since) = (first, first);
+    let mut latencies = Vec::new();
+    while due < until {
+        if let Some(left) = due.checked_duration_since(Instant::now()) {
+            thread::sleep(left);
         }
+        let begun = if free_since > due { due } else { Instant::now() };
+        client.ask();
+        free_since = Instant::now();
+        latencies.push(free_since - begun);
+        due += pause;
+    }
+    latencies
+}
+
+/// Connects as soon as somebody listens, asks, and returns at the end of the answer.
+pub(crate) fn first_answer(address: SocketAddr, patience: Duration) {
+    let until = Instant::now() + patience;
+    while TcpStream::connect(address).is_err() {
+        assert!(Instant::now() < until, "nobody listens within {patience:?}");
         thread::park_timeout(Duration::from_micros(200));
     }
+    Client::connect(address, Protocol::Http1, Body::Small).ask();
 }

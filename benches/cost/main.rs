@@ -9,19 +9,40 @@
 #![expect(clippy::disallowed_methods, reason = "plain threads and sockets, in real time: there is no runtime to pause")]
 
 mod application;
+mod client;
+mod counts;
+mod figure;
+mod generator;
 mod load;
-mod measure;
+mod memory;
 mod order;
+mod origin;
+mod page;
+mod plot;
 mod process;
+mod proxy;
+mod python;
 mod receiver;
+mod table;
+mod turns;
 
 use std::process::{Command, ExitCode};
 
-use measure::Figure;
-use process::Proxy;
+use proxy::Proxy;
+use turns::Results;
 
-/// A measurement and its name on the command line.
-type Measure = (&'static str, fn(&[Proxy]) -> Vec<Figure>);
+/// A part of the measurement: its name on the command line, and what it does for these proxies.
+type Part = (&'static str, fn(&[Proxy]) -> Results);
+
+const PARTS: [Part; 7] = [
+    ("instructions", |proxies| counts::instructions(proxies).into()),
+    ("syscalls", |proxies| counts::system_calls(proxies).into()),
+    ("memory", |proxies| memory::memory(proxies).into()),
+    ("start", |proxies| counts::start(proxies).into()),
+    ("closed", turns::closed),
+    ("open", turns::open),
+    ("application", python::application),
+];
 
 fn main() -> ExitCode {
     // `cargo bench` passes `--bench` along.
@@ -30,31 +51,29 @@ fn main() -> ExitCode {
         print!("{}", order::script());
         return ExitCode::SUCCESS;
     }
-    let measures: [Measure; 5] = [
-        ("instructions", measure::instructions),
-        ("syscalls", measure::system_calls),
-        ("memory", measure::memory),
-        ("start", measure::start),
-        ("cpu", measure::cpu),
-    ];
-    if let Some(unknown) = wanted.iter().find(|name| measures.iter().all(|(known, _)| known != name)) {
-        println!("{unknown}: expected instructions, syscalls, memory, start, cpu or order");
+    let (peers, wanted): (Vec<String>, Vec<String>) = wanted.into_iter().partition(|name| name == "peers");
+    if let Some(unknown) = wanted.iter().find(|name| PARTS.iter().all(|(known, _)| known != name)) {
+        println!("{unknown}: expected {}, peers or order", PARTS.map(|(name, _)| name).join(", "));
         return ExitCode::from(64);
     }
-    println!("{}\n", machine());
-    println!("| measured | figure | limit |\n|---|---|---|");
-    let chosen = measures.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|one| one == name));
     // what is asked for by name is a limit to hold; all of it together is a comparison
-    let proxies = if wanted.is_empty() { Proxy::all() } else { Proxy::own() };
-    let (mut passed, mut failed) = (0, 0);
-    for figure in chosen.flat_map(|(_, run)| run(&proxies)) {
-        println!("{figure}");
-        match figure.verdict() {
-            Some(true) => passed += 1,
-            Some(false) => failed += 1,
-            None => {}
-        }
+    let whole = wanted.is_empty();
+    let proxies = if whole || !peers.is_empty() { Proxy::all() } else { Proxy::OWN.to_vec() };
+    let machine = machine();
+    println!("{machine}\n");
+    let mut results = Vec::new();
+    for (name, measure) in PARTS.iter().filter(|(name, _)| whole || wanted.iter().any(|one| one == name)) {
+        let part = measure(&proxies);
+        println!("{}", page::part(&part));
+        results.push((*name, part));
     }
+    if whole {
+        page::write(&machine, &results);
+    }
+    let verdicts: Vec<bool> =
+        results.iter().flat_map(|(_, part)| &part.figures).filter_map(|one| one.verdict()).collect();
+    let (passed, failed) =
+        (verdicts.iter().filter(|held| **held).count(), verdicts.iter().filter(|held| !**held).count());
     // In the words of cargo's own tests, because a limit is one: `make test` adds them up.
     let result = if failed == 0 { "ok" } else { "FAILED" };
     println!("\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored");
@@ -66,10 +85,20 @@ fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown processor");
     let cores = info.lines().filter(|line| line.starts_with("processor")).count();
-    let versions =
-        [("uname", "-r"), ("rustc", "--version"), ("valgrind", "--version"), ("nginx", "-v"), ("haproxy", "-v")];
-    let versions: Vec<String> = versions.iter().map(|(program, flag)| first_line(program, flag)).collect();
-    format!("{cores} cores of {}; Linux {}", model.trim_start_matches(['\t', ' ', ':']), versions.join(", "))
+    let envoy = proxy::python_program("envoy").unwrap_or_else(|| "envoy".to_owned());
+    let programs = [
+        ("date", "+%-d %B %Y"),
+        ("uname", "-sr"),
+        ("rustc", "--version"),
+        ("valgrind", "--version"),
+        ("nginx", "-v"),
+        ("haproxy", "-v"),
+        (&envoy, "--version"),
+        ("wrk", "-v"),
+        ("h2load", "--version"),
+    ];
+    let versions = programs.map(|(program, flag)| first_line(program, flag)).join(", ");
+    format!("{cores} cores of {}; {versions}", model.trim_start_matches(['\t', ' ', ':']))
 }
 
 fn first_line(program: &str, flag: &str) -> String {
@@ -78,5 +107,9 @@ fn first_line(program: &str, flag: &str) -> String {
     };
     // nginx prints its version to standard error.
     let text = [output.stdout, output.stderr].concat();
-    String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    // what comes behind it is an address or a copyright
+    let line = line.split(" - ").next().unwrap_or_default().split(" Copyright").next().unwrap_or_default();
+    line.trim().trim_start_matches(&format!("{program}  version: ")).to_owned()
 }

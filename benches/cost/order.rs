@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::application;
 use crate::load;
-use crate::process::Proxy;
+use crate::proxy::Proxy;
 
 /// Long enough under valgrind for each thing that runs by the clock to run once.
 const IDLE: Duration = Duration::from_secs(40);
@@ -24,7 +24,7 @@ const PAGES: [&str; 5] = ["/livez", "/readyz", "/startupz", "/health", "/metrics
 /// Without `valgrind`, or if nothing of the binary was seen.
 pub(crate) fn script() -> String {
     let arguments = ["valgrind", "--tool=callgrind", "--demangle=no", "--callgrind-out-file=profile"];
-    let mut running = Proxy::Sidecar.start(application::start(), &arguments.map(str::to_owned));
+    let mut running = Proxy::Sidecar.start(application::start(), &arguments);
     load::ask(running.address, 8, 25);
     let admin = admin(&running.folder);
     PAGES.iter().for_each(|page| ask(&admin, page));

@@ -1,4 +1,4 @@
-//! The process that is measured: the sidecar, or a peer as a plain proxy.
+//! A process that is measured or that serves the measurement: how it is started, what the kernel knows of it, its end.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -11,27 +11,42 @@ use std::time::{Duration, Instant};
 
 use crate::receiver::Receiver;
 
-/// Which proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Proxy {
-    /// The sidecar, with metrics and all spans.
-    Sidecar,
-    /// The sidecar without export: it counts, and writes no span.
-    Quiet,
-    /// nginx without any telemetry: the mark to beat.
-    Nginx,
-    /// HAProxy without any telemetry.
-    Haproxy,
+/// A command line and its environment, which holds nothing else but `PATH`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Line {
+    words: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
-/// A running proxy; killed with the value unless it was stopped.
+impl Line {
+    /// A program and its arguments.
+    pub(crate) fn new<T: Into<String>>(words: impl IntoIterator<Item = T>) -> Self {
+        Self { words: words.into_iter().map(Into::into).collect(), environment: Vec::new() }
+    }
+
+    /// With a variable.
+    pub(crate) fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Behind another program with its arguments, which runs it.
+    pub(crate) fn under(mut self, wrapper: &[&str]) -> Self {
+        self.words.splice(0..0, wrapper.iter().map(|&word| word.to_owned()));
+        self
+    }
+}
+
+/// A running process; killed with the value unless it was stopped.
 pub(crate) struct Running {
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    /// Where it takes HTTP/2, if that is another port.
+    pub(crate) h2c: SocketAddr,
     /// Where its own files are; `valgrind` writes there too.
     pub(crate) folder: PathBuf,
     child: Child,
-    receiver: Receiver,
+    receiver: Option<Receiver>,
 }
 
 /// A port that nobody listens on.
@@ -40,7 +55,7 @@ pub(crate) fn free_port() -> SocketAddr {
 }
 
 /// A folder for one process: several may run at once.
-fn fresh_folder() -> PathBuf {
+pub(crate) fn fresh_folder() -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let name = format!("cost-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -48,112 +63,46 @@ fn fresh_folder() -> PathBuf {
     folder
 }
 
-impl Proxy {
-    /// Whether it is the sidecar, with whatever is on.
-    pub(crate) fn is_ours(self) -> bool {
-        self.peer().is_none()
-    }
-
-    /// The program of a peer.
-    fn peer(self) -> Option<&'static str> {
-        match self {
-            Self::Sidecar | Self::Quiet => None,
-            Self::Nginx => Some("nginx"),
-            Self::Haproxy => Some("haproxy"),
-        }
-    }
-
-    /// The sidecar alone.
-    pub(crate) fn own() -> Vec<Self> {
-        vec![Self::Sidecar, Self::Quiet]
-    }
-
-    /// The sidecar, and the peers that are installed: they are a comparison, not a requirement.
-    pub(crate) fn all() -> Vec<Self> {
-        let is_there = |program: &str| Command::new(program).arg("-v").output().is_ok();
-        let all = [Self::Sidecar, Self::Quiet, Self::Nginx, Self::Haproxy];
-        all.into_iter().filter(|proxy| proxy.peer().is_none_or(is_there)).collect()
-    }
-
-    /// Starts it in front of `application`, under `wrapper` (a program with its arguments) if that is not empty.
-    pub(crate) fn spawn(self, application: SocketAddr, wrapper: &[String]) -> Running {
-        let folder = fresh_folder();
-        let (address, receiver) = (free_port(), Receiver::start());
-        let own = match self {
-            Self::Sidecar | Self::Quiet => sidecar(application, address, &receiver),
-            Self::Nginx => nginx(application, address, &folder),
-            Self::Haproxy => haproxy(application, address, &folder),
-        };
-        let exports = if self == Self::Quiet { "false" } else { "true" };
-        let line: Vec<String> = wrapper.iter().cloned().chain(own).collect();
+impl Running {
+    /// Starts it in this folder; it will listen there.
+    pub(crate) fn spawn(line: Line, folder: PathBuf, address: SocketAddr) -> Self {
         let output = fs::File::create(folder.join("stdout")).expect("a writable folder");
         let errors = fs::File::create(folder.join("stderr")).expect("a writable folder");
-        let child = Command::new(&line[0])
-            .args(&line[1..])
+        let child = Command::new(&line.words[0])
+            .args(&line.words[1..])
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-            .env("SIDECAR_TELEMETRY__ENABLED", exports)
+            .envs(line.environment)
             .current_dir(&folder)
             .stdout(output)
             .stderr(errors)
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", line[0]));
-        Running { address, folder, child, receiver }
+            .unwrap_or_else(|error| panic!("{}: {error}", line.words[0]));
+        Self { address, h2c: address, folder, child, receiver: None }
     }
 
     /// Starts it and waits until it listens.
-    pub(crate) fn start(self, application: SocketAddr, wrapper: &[String]) -> Running {
-        let running = self.spawn(application, wrapper);
-        let until = Instant::now() + Duration::from_secs(90);
-        while TcpStream::connect(running.address).is_err() {
-            assert!(Instant::now() < until, "{self:?} does not listen; it said:\n{}", running.errors());
-            thread::park_timeout(Duration::from_millis(5));
-        }
+    pub(crate) fn start(line: Line, folder: PathBuf, address: SocketAddr) -> Self {
+        let running = Self::spawn(line, folder, address);
+        running.wait();
         running
     }
-}
 
-fn sidecar(application: SocketAddr, address: SocketAddr, receiver: &Receiver) -> Vec<String> {
-    let upstream = format!("http://{application}");
-    let (listen, otlp) = (address.to_string(), format!("http://{}", receiver.address));
-    // cargo would build the binary once more, with the features of the tests; `make test` has it already, without
-    let chosen = std::env::var_os("SIDECAR_BIN").map(|path| path.to_string_lossy().into_owned());
-    let program = chosen.as_deref().unwrap_or(env!("CARGO_BIN_EXE_content-factory-sidecar"));
-    let arguments = ["run", "--upstream", &upstream, "--listen", &listen, "--admin", "127.0.0.1:0", "--otlp", &otlp];
-    [program].iter().chain(&arguments).chain(&["--data-dir", "data"]).map(|&text| text.to_owned()).collect()
-}
+    /// With what takes its telemetry, and the port for HTTP/2.
+    pub(crate) fn with(mut self, receiver: Receiver, h2c: SocketAddr) -> Self {
+        (self.receiver, self.h2c) = (Some(receiver), h2c);
+        self
+    }
 
-fn nginx(application: SocketAddr, address: SocketAddr, folder: &Path) -> Vec<String> {
-    let root = folder.display();
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|name| format!("{name}_temp_path {root}/{name};\n"))
-        .concat();
-    let config = format!(
-        "daemon off; master_process off; pid {root}/pid; error_log {root}/errors crit;\n\
-         events {{ worker_connections 1024; }}\n\
-         http {{ access_log off; {temporary} keepalive_requests 1000000000;\n\
-         upstream application {{ server {application}; keepalive 64; keepalive_requests 1000000000; }}\n\
-         server {{ listen {address}; location / {{ proxy_pass http://application; proxy_http_version 1.1;\n\
-         proxy_set_header Connection ''; proxy_set_header Host $http_host; }} }} }}\n"
-    );
-    let file = folder.join("nginx.conf");
-    fs::write(&file, config).expect("a writable folder");
-    ["nginx", "-e", "stderr", "-c", &file.display().to_string()].map(str::to_owned).to_vec()
-}
+    /// Waits until it listens.
+    pub(crate) fn wait(&self) {
+        let until = Instant::now() + Duration::from_secs(90);
+        while TcpStream::connect(self.address).is_err() {
+            assert!(Instant::now() < until, "it does not listen; it said:\n{}", self.errors());
+            thread::park_timeout(Duration::from_millis(5));
+        }
+    }
 
-fn haproxy(application: SocketAddr, address: SocketAddr, folder: &Path) -> Vec<String> {
-    let config = format!(
-        "global\n  nbthread 1\n  maxconn 4096\n\
-         defaults\n  mode http\n  http-reuse always\n  timeout connect 1s\n  timeout client 75s\n  timeout server 75s\n\
-         listen proxy\n  bind {address}\n  server application {application}\n"
-    );
-    let file = folder.join("haproxy.cfg");
-    fs::write(&file, config).expect("a writable folder");
-    ["haproxy", "-db", "-f", &file.display().to_string()].map(str::to_owned).to_vec()
-}
-
-impl Running {
     /// Its process id; under a wrapper, the wrapper's, which for `valgrind` is the same.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
@@ -171,17 +120,19 @@ impl Running {
         line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
-    /// User and system time so far, in clock ticks of 10 ms.
-    pub(crate) fn ticks(&self) -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("it runs");
-        // The name in brackets may hold blanks; utime and stime are the 12th and 13th fields after it.
-        let fields = stat.rsplit(") ").next().expect("a name in brackets").split(' ').map(str::to_owned);
-        fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks")).sum()
+    /// Time on a processor so far, of all its threads: in nanoseconds, where ticks of 10 ms would blur a short turn.
+    pub(crate) fn cpu(&self) -> Duration {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.id())).expect("it runs").flatten();
+        let of_thread = |folder: PathBuf| {
+            let text = fs::read_to_string(folder.join("schedstat")).ok()?; // a thread may end meanwhile
+            text.split(' ').next()?.parse::<u64>().ok()
+        };
+        Duration::from_nanos(threads.filter_map(|thread| of_thread(thread.path())).sum())
     }
 
     /// Bytes of spans that it has sent.
     pub(crate) fn trace_bytes(&self) -> u64 {
-        self.receiver.trace_bytes()
+        self.receiver.as_ref().map_or(0, Receiver::trace_bytes)
     }
 
     /// Asks it to end, and waits; its folder goes away with the value.

@@ -249,7 +249,9 @@ impl Limits {
              proxy.trusted_proxies are exempt",
         );
         let in_flight = count("in_flight", 4_096, 1..=1_000_000, "requests at once; beyond it 503 with Retry-After");
-        let pool = count("pool", 128, 0..=10_000, "idle connections to the application, per worker");
+        // with fewer than a crowd has under way at once, each of its turns closes connections only to open them again; none
+        // stays longer than `pool_idle`
+        let pool = count("pool", 1_024, 0..=10_000, "idle connections to the application, per worker");
         let mut size =
             |name, default, about| usize::try_from(section.bytes(name, default, about)).unwrap_or(usize::MAX);
         Self {

@@ -15,6 +15,7 @@ faketime       faketime
 nginx          nginx-light
 haproxy        haproxy
 wrk            wrk
+h2load         nghttp2-client
 cc             build-essential
 curl           curl
 git            git

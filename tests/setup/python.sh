@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Makes the virtual environment of the end-to-end tests and prints its path on the last line.
+# Makes the virtual environment of the end-to-end tests and prints its path on the last line. First argument: other
+# requirements, with hashes, than those of the tests.
 #
 # It lives outside the tree, under a name made from the pinned requirements and the version of Python, so a
 # change of either makes a new one and a second run only looks. Safe to call from several shells at once.
 set -euo pipefail
 
 readonly here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-readonly requirements="$here/../e2e/requirements.txt"
+readonly requirements="${1:-$here/../e2e/requirements.txt}"
 readonly cache="${XDG_CACHE_HOME:-$HOME/.cache}/content-factory-sidecar"
 
 if ! command -v python3 >/dev/null || ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
