@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
-use crate::model::request::{Client, Method, Outcome, Protocol, Refusal, RequestSink, UpstreamFault};
+use crate::model::request::{Client, CutOff, Method, Outcome, Protocol, Refusal, RequestSink, UpstreamFault};
 use crate::proxy::answer::{After, Answer};
 use crate::proxy::client::ClientSide;
 use crate::proxy::exchange::{Ended, Exchange};
@@ -235,14 +235,16 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
     }
 
     async fn tunnel(&mut self, plan: &mut Plan<S>, hop: Hop) -> Next {
-        let mut tunnel = Tunnel::new(self, hop);
+        let protocol = plan.upgrade.and_then(|place| self.worker.config.upgrades.get(place));
+        let is_websocket = protocol.is_some_and(|protocol| protocol == "websocket");
+        let mut tunnel = if is_websocket { Tunnel::of_frames(self, hop) } else { Tunnel::new(self, hop) };
         poll_fn(|cx| tunnel.poll(cx)).await;
         let settled = tunnel.settle();
         if let Some(facts) = plan.facts() {
             facts.response_bytes = settled.sent;
         }
         plan.body.bytes = settled.received;
-        plan.end(Outcome::Answered);
+        plan.end(if settled.was_told_to_go { Outcome::CutOff(CutOff::Shutdown) } else { Outcome::Answered });
         if settled.client_goes_on { Next::Linger } else { Next::Close }
     }
 

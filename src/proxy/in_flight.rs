@@ -36,7 +36,7 @@ pub(crate) struct Facts {
     pub(crate) kind: RequestKind,
     pub(crate) route: Option<RouteId>,
     pub(crate) status: u16,
-    /// `CutOff` until it is known: a task that is dropped before was broken off, and the worker knows why.
+    /// Cut off by a panic until it is known: a task that is dropped before was broken off, and the worker knows why.
     pub(crate) outcome: Outcome,
     pub(crate) first_byte: Option<Duration>,
     pub(crate) request_bytes: u64,
@@ -209,7 +209,7 @@ impl<S: RequestSink> InFlight<S> {
 impl<S: RequestSink> Drop for InFlight<S> {
     fn drop(&mut self) {
         self.worker.in_flight.set(self.worker.in_flight.get() - 1);
-        if matches!(self.facts.outcome, Outcome::CutOff(_)) {
+        if self.facts.outcome == Outcome::CutOff(CutOff::Panic) {
             self.facts.outcome = Outcome::CutOff(self.worker.cuts_off_by.get());
         }
         if self.counted {

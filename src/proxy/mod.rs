@@ -19,6 +19,7 @@ mod connection;
 mod counters;
 mod exchange;
 mod forwarded;
+mod frames;
 mod framing;
 mod grpc;
 mod h2c;

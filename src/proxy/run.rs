@@ -55,8 +55,7 @@ pub(crate) async fn run<S: RequestSink + 'static>(
         {
             deadline = Some(until);
             port.closes = Some(Instant::now() + worker.config.drain_delay);
-            worker.draining.set(true);
-            worker.timers.wake_all();
+            worker.drain(until.saturating_duration_since(Instant::now()));
         }
         if poll_ticks(&mut ticks, cx) {
             port.paused = false;

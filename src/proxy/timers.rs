@@ -18,6 +18,9 @@ pub(crate) type Tick = u64;
 /// No deadline.
 pub(crate) const NEVER: Tick = Tick::MAX;
 
+/// One that never comes, of someone who is still to be woken with all others.
+pub(crate) const FAR: Tick = NEVER - 1;
+
 const BUCKETS: u64 = 1_024;
 
 /// The wheel of a worker.

@@ -1,6 +1,7 @@
 //! An upgraded connection: raw bytes both ways, after 101 and not before.
 //!
-//! One side that closes is passed on as such; the other may go on.
+//! One side that closes is passed on as such; the other may go on. The client of a WebSocket is told when the process ends,
+//! by a close frame between two of the application's.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,8 +9,9 @@ use std::task::{Context, Poll};
 use crate::model::request::RequestSink;
 use crate::proxy::buffers::{Buffers, Inbox};
 use crate::proxy::client::ClientSide;
+use crate::proxy::frames::Frames;
 use crate::proxy::hop::Hop;
-use crate::proxy::timers::{NEVER, Tick};
+use crate::proxy::timers::{FAR, NEVER, Tick};
 use crate::proxy::wire::Wire;
 
 /// Two streams of bytes.
@@ -29,6 +31,8 @@ struct Flow {
     state: FlowState,
     /// Whether the receiver refused a part of it.
     is_refused: bool,
+    /// What it is made of, where that is known: the frames of a WebSocket.
+    frames: Option<Frames>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,11 +50,27 @@ impl<'c, S: RequestSink, W: Wire> Tunnel<'c, S, W> {
         Self { client, hop, up: Flow::default(), down: Flow::default(), half_closed_until: NEVER }
     }
 
+    /// One whose bytes are the frames of a WebSocket.
+    pub(crate) fn of_frames(client: &'c mut ClientSide<S, W>, hop: Hop) -> Self {
+        let mut tunnel = Self::new(client, hop);
+        tunnel.down.frames = Some(Frames::default());
+        tunnel
+    }
+
     /// Ready when both sides have closed, or one has broken.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let client = &mut *self.client;
         let worker = &client.worker;
         let before = self.up.bytes + self.down.bytes;
+        let mut leaves_at = NEVER;
+        if let Some(frames) = &mut self.down.frames {
+            // far away until the process drains, which wakes whoever has a deadline
+            leaves_at = worker.leaves_at.get().min(FAR);
+            if worker.timers.now() >= leaves_at {
+                frames.leave();
+                leaves_at = NEVER;
+            }
+        }
         let up = self.up.poll(&worker.buffers, (&mut client.stream, &mut client.inbox), &mut self.hop.stream, cx);
         let down = self.down.poll(&worker.buffers, (&mut self.hop.stream, &mut self.hop.inbox), &mut client.stream, cx);
         let (Ok(up), Ok(down)) = (up, down) else { return Poll::Ready(()) };
@@ -66,7 +86,7 @@ impl<'c, S: RequestSink, W: Wire> Tunnel<'c, S, W> {
                 return Poll::Ready(());
             }
         }
-        client.deadline.set(self.half_closed_until, cx);
+        client.deadline.set(self.half_closed_until.min(leaves_at), cx);
         Poll::Pending
     }
 
@@ -74,7 +94,12 @@ impl<'c, S: RequestSink, W: Wire> Tunnel<'c, S, W> {
     pub(crate) fn settle(mut self) -> Settled {
         self.client.worker.buffers.take_inbox(&mut self.hop.inbox);
         let Self { up, down, .. } = self;
-        Settled { received: up.bytes, sent: down.bytes, client_goes_on: up.is_refused && !down.is_refused }
+        Settled {
+            received: up.bytes,
+            sent: down.bytes,
+            client_goes_on: up.is_refused && !down.is_refused,
+            was_told_to_go: down.frames.is_some_and(|frames| frames.has_left()),
+        }
     }
 }
 
@@ -87,6 +112,8 @@ pub(crate) struct Settled {
     pub(crate) sent: u64,
     /// The application took no more while the client was sending: to close at once would take its last words away.
     pub(crate) client_goes_on: bool,
+    /// The process ends, and the client knows.
+    pub(crate) was_told_to_go: bool,
 }
 
 /// One side has broken: the tunnel ends.
@@ -101,10 +128,31 @@ impl Flow {
         cx: &mut Context<'_>,
     ) -> Result<FlowState, Broken> {
         while self.state != FlowState::Closed {
-            if !inbox.is_empty() {
+            if let Some(frames) = &mut self.frames
+                && self.state == FlowState::Open
+                && let Some(farewell) = frames.farewell()
+            {
+                if farewell.is_empty() {
+                    // behind a close frame there is nothing: what the application still says is not passed on
+                    inbox.consume(inbox.filled().len());
+                    self.state = FlowState::Ending;
+                    continue;
+                }
+                match Pin::new(&mut *to).poll_write(cx, farewell) {
+                    Poll::Ready(Ok(count @ 1..)) => {
+                        self.bytes += count as u64;
+                        frames.said(count);
+                    }
+                    Poll::Ready(_) => self.refused(inbox),
+                    Poll::Pending => break,
+                }
+            } else if !inbox.is_empty() {
                 match Pin::new(&mut *to).poll_write(cx, inbox.filled()) {
                     Poll::Ready(Ok(count @ 1..)) => {
                         self.bytes += count as u64;
+                        if let Some(frames) = &mut self.frames {
+                            frames.advance(&inbox.filled()[..count]);
+                        }
                         inbox.consume(count);
                     }
                     Poll::Ready(_) => self.refused(inbox),

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -20,7 +21,7 @@ use crate::proxy::h2c::link::LinkLimits;
 use crate::proxy::h2c::links::Links;
 use crate::proxy::ids::{Ids, TracePolicy};
 use crate::proxy::pool::Pool;
-use crate::proxy::timers::{Tick, Timers};
+use crate::proxy::timers::{NEVER, TICK, Tick, Timers};
 use crate::proxy::upstream::Upstream;
 
 /// The state of a worker.
@@ -36,6 +37,8 @@ pub(crate) struct Worker<S> {
     pub(crate) clock: Clock,
     pub(crate) policy: Cell<TracePolicy>,
     pub(crate) draining: Cell<bool>,
+    /// When the clients of tunnels are told that the process ends: a moment before it breaks them off.
+    pub(crate) leaves_at: Cell<Tick>,
     /// Why what is under way ends, if it ends now: by a panic, until the drain is over.
     pub(crate) cuts_off_by: Cell<CutOff>,
     /// A connection's task has panicked since the last tick.
@@ -60,6 +63,10 @@ pub(crate) struct Sources {
     pub(crate) policy: watch::Receiver<TracePolicy>,
     pub(crate) pulse: Option<Pulse>,
 }
+
+/// How long before the end the clients of tunnels are told, or half of the time if that is less: a frame must have ended, and
+/// its close frame must be answered.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Memory for copied heads that is used again; more of it is given back.
 const KEPT_COPIES: usize = 64;
@@ -92,6 +99,7 @@ impl<S: RequestSink> Worker<S> {
             clock: Clock::new(),
             policy: Cell::new(policy),
             draining: Cell::new(false),
+            leaves_at: Cell::new(NEVER),
             cuts_off_by: Cell::new(CutOff::Panic),
             has_panicked: Cell::new(false),
             connections: Cell::new(0),
@@ -132,6 +140,14 @@ impl<S: RequestSink> Worker<S> {
         if (1..=KEPT_COPY_BYTES).contains(&bytes.capacity()) && kept.len() < KEPT_COPIES {
             kept.push(bytes);
         }
+    }
+
+    /// The drain begins, and will be over after this time.
+    pub(crate) fn drain(&self, limit: Duration) {
+        let told = limit.saturating_sub(FAREWELL).max(limit / 2).max(TICK);
+        self.leaves_at.set(self.timers.after(told));
+        self.draining.set(true);
+        self.timers.wake_all();
     }
 
     /// What is done at each tick: deadlines, the pool, what the sink gathers, the sign of life, and what others

@@ -24,7 +24,7 @@ use crate::telemetry_receiver::{Codings, Receiver};
 const KEPT: usize = 8;
 
 /// Methods that may be sent again: RFC 9110, section 9.2.1.
-const SAFE: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
+pub(crate) const SAFE: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
 
 /// Answers at once, but `/together` only when `KEPT` requests are there, so that each has its own connection.
 struct Gathering {
@@ -220,6 +220,19 @@ async fn counters_say_since_when_they_count() {
     }
 }
 
+/// How many requests the end of the process broke off, by a histogram at the receiver.
+pub(crate) fn cut_off(receiver: &Receiver, histogram: &str) -> u64 {
+    receiver.with(|seen| {
+        let metrics = seen.metrics.iter().filter(|metric| metric.name == histogram);
+        let points = metrics.filter_map(|metric| match &metric.data {
+            Some(Data::ExponentialHistogram(histogram)) => Some(&histogram.data_points),
+            _ => None,
+        });
+        let cut = points.flatten().filter(|point| format!("{:?}", point.attributes).contains("\"shutdown\""));
+        cut.map(|point| point.count).sum()
+    })
+}
+
 /// Row 6: a second SIGTERM ends the drain at once, and what it cuts off is counted as that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_sigterm_ends_the_drain_at_once_and_what_it_cuts_off_is_counted() {
@@ -244,14 +257,6 @@ async fn a_second_sigterm_ends_the_drain_at_once_and_what_it_cuts_off_is_counted
     }
     assert_eq!(sidecar.ended().await, Some(0));
     assert!(sidecar.log().contains("stopped again"), "{}", sidecar.log());
-    let cut_off = receiver.with(|seen| {
-        let metrics = seen.metrics.iter().filter(|metric| metric.name == "http.server.request.duration");
-        let counts = metrics.filter_map(|metric| match &metric.data {
-            Some(Data::ExponentialHistogram(histogram)) => Some(histogram.data_points.clone()),
-            _ => None,
-        });
-        let cut = counts.flatten().filter(|point| format!("{:?}", point.attributes).contains("\"shutdown\""));
-        cut.map(|point| point.count).sum::<u64>()
-    });
+    let cut_off = cut_off(&receiver, "http.server.request.duration");
     assert_eq!(cut_off, 3, "error.type `shutdown` at the receiver");
 }

@@ -111,7 +111,7 @@ const ASKING: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket
 /// A close frame of 1009: too big.
 const TOO_BIG: &[u8] = b"\x88\x02\x03\xf1";
 
-fn limits() -> WebSocketConfig {
+pub(crate) fn limits() -> WebSocketConfig {
     WebSocketConfig::default().max_frame_size(Some(32 << 20)).max_message_size(Some(32 << 20))
 }
 
@@ -120,7 +120,7 @@ fn close(code: u16, reason: &'static str) -> Message {
 }
 
 /// The client of the library, on a connection to the proxy.
-async fn socket(sidecar: &Sidecar) -> WebSocketStream<Stream> {
+pub(crate) async fn socket(sidecar: &Sidecar) -> WebSocketStream<Stream> {
     let stream = connect(sidecar.proxy).await.expect("the proxy is there");
     let address = format!("ws://{}/echo", sidecar.proxy);
     client_async_with_config(address, stream, Some(limits())).await.expect("the handshake passes through").0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import httpx
 import pytest
@@ -13,6 +14,9 @@ from factory import Application
 from processes import free_port
 from traffic import Load
 from waiting import eventually
+from websockets.exceptions import ConnectionClosedOK
+from websockets.frames import CloseCode
+from websockets.sync.client import connect
 
 REQUESTS = 20_000
 
@@ -98,3 +102,17 @@ def test_no_request_fails_when_the_collector_is_restarted(
     if end == "stop":
         # an orderly end loses nothing that was acknowledged, so each request is in the files
         eventually(lambda: len({span.span_id for span in collector.exported.spans(SERVER)}) >= REQUESTS, "spans")
+
+
+def test_a_websocket_is_told_when_the_sidecar_ends(start_sidecar: SidecarMaker, application: Application, collector: FileCollector):
+    settings = behind(application, collector)
+    settings["proxy"] |= {"drain_timeout": "6s"}
+    sidecar = start_sidecar(settings, QUICK_EXPORT)
+    with connect(sidecar.proxy.replace("http://", "ws://") + "/api/v1/echo", open_timeout=10) as socket:
+        socket.send("hello")
+        assert socket.recv(timeout=10) == "hello"
+        sidecar.send(signal.SIGTERM)
+        with pytest.raises(ConnectionClosedOK):
+            socket.recv(timeout=30)
+    assert socket.protocol.close_rcvd.code == CloseCode.GOING_AWAY
+    assert sidecar.wait() == 0
