@@ -281,6 +281,33 @@ pub static TELEMETRY_QUEUE_BYTES: Metric = metric(
     "Bytes that wait for delivery.",
 );
 
+/// Age of what waits.
+pub static TELEMETRY_OLDEST_AGE: Metric = metric(
+    "content_factory.telemetry.queue.oldest_age",
+    "s",
+    MetricKind::Gauge,
+    &["signal"],
+    "How long the oldest item has waited for delivery, in memory or on disk; 0 when none waits.",
+);
+
+/// Requests that go again.
+pub static TELEMETRY_RETRIES: Metric = metric(
+    "content_factory.telemetry.retries",
+    "{request}",
+    MetricKind::Counter,
+    &["signal"],
+    "Requests to the receiver that failed and are sent again.",
+);
+
+/// Whether the receiver is given up for now.
+pub static TELEMETRY_BREAKER_OPEN: Metric = metric(
+    "content_factory.telemetry.breaker.open",
+    "1",
+    MetricKind::UpDownCounter,
+    &["signal"],
+    "1 while the receiver has failed five times in a row and is only asked, within 10 s, whether it is back; else 0.",
+);
+
 /// Failures of the disk.
 pub static TELEMETRY_SPOOL_ERRORS: Metric = metric(
     "content_factory.telemetry.spool.errors",
@@ -445,6 +472,9 @@ pub static ALL: &[&Metric] = &[
     &TELEMETRY_DROPPED,
     &TELEMETRY_QUEUED,
     &TELEMETRY_QUEUE_BYTES,
+    &TELEMETRY_OLDEST_AGE,
+    &TELEMETRY_RETRIES,
+    &TELEMETRY_BREAKER_OPEN,
     &TELEMETRY_SPOOL_ERRORS,
     &TELEMETRY_TRUNCATED,
     &PROCESS_CPU_TIME,

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -20,22 +21,24 @@ use crate::telemetry::receipt::Receipt;
 const COALESCED: usize = 64 << 10;
 
 /// A request that waits, and who wants to hear of its delivery.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Piece {
     request: Request,
     receipts: Vec<Receipt>,
+    /// Its oldest part came in.
+    since: SystemTime,
 }
 
 impl From<Request> for Piece {
     fn from(request: Request) -> Self {
-        Self { request, receipts: Vec::new() }
+        Self { request, receipts: Vec::new(), since: SystemTime::now() }
     }
 }
 
 impl Piece {
     /// A request whose delivery somebody waits for.
     pub(crate) fn with_receipt(request: Request, receipt: Receipt) -> Self {
-        Self { request, receipts: vec![receipt] }
+        Self { request, receipts: vec![receipt], since: SystemTime::now() }
     }
 
     fn append(&mut self, mut other: Self) {
@@ -92,6 +95,8 @@ struct State {
     /// On disk, until it is settled.
     spooled: u64,
     spooled_bytes: u64,
+    /// When the oldest of it came in.
+    spooled_since: Option<SystemTime>,
 }
 
 impl Queue {
@@ -184,6 +189,7 @@ impl Queue {
             items: batch.request.items,
             body,
             receipts: batch.receipts,
+            since: batch.since,
             is_indivisible,
         })
     }
@@ -194,7 +200,8 @@ impl Queue {
             return piece; // it was counted when it came in, so it can be read; whole is better than lost
         };
         let before = piece.len();
-        let mut parts = parts.into_iter().map(|request| Piece { request, receipts: piece.receipts.clone() });
+        let part = |request| Piece { request, receipts: piece.receipts.clone(), since: piece.since };
+        let mut parts = parts.into_iter().map(part);
         let Some(first) = parts.next() else { return piece };
         let mut after = first.len();
         for part in parts.rev() {
@@ -220,6 +227,21 @@ impl Queue {
     pub(crate) fn on_disk(&self) -> (u64, u64) {
         let state = self.state();
         (state.spooled, state.spooled_bytes)
+    }
+
+    /// When the oldest row came in, in milliseconds since the Unix epoch.
+    pub(crate) fn oldest_on_disk(&self, created_ms: Option<i64>) {
+        let since = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or_default());
+        self.state().spooled_since = created_ms.map(since);
+    }
+
+    /// How long the oldest item has waited here or on disk; zero when nothing waits. What is on its way is not looked at.
+    pub(crate) fn oldest_age(&self) -> Duration {
+        let state = self.state();
+        let in_memory = state.pieces.front().map(|piece| piece.since);
+        let oldest = in_memory.into_iter().chain(state.spooled_since).min();
+        // a clock that was set back makes it young, never a mistake
+        oldest.and_then(|since| since.elapsed().ok()).unwrap_or_default()
     }
 
     /// So many bytes came to the disk with what was leased for it; whoever delivers may look.
@@ -334,6 +356,7 @@ pub(crate) struct Lease {
     items: u64,
     body: Bytes,
     receipts: Vec<Receipt>,
+    since: SystemTime,
     is_indivisible: bool,
 }
 
@@ -384,6 +407,7 @@ impl Drop for Lease {
         }
         let body = std::mem::take(&mut self.body).into();
         let receipts = std::mem::take(&mut self.receipts);
-        self.queue.state().pieces.push_front(Piece { request: Request { items: self.items, body }, receipts });
+        let request = Request { items: self.items, body };
+        self.queue.state().pieces.push_front(Piece { request, receipts, since: self.since });
     }
 }

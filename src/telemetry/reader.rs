@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::model::catalogue::{
-    TELEMETRY_DELIVERED, TELEMETRY_DROPPED, TELEMETRY_PRODUCED, TELEMETRY_QUEUE_BYTES, TELEMETRY_QUEUED,
-    TELEMETRY_REJECTED, TELEMETRY_SPOOL_ERRORS, TELEMETRY_TRUNCATED,
+    TELEMETRY_BREAKER_OPEN, TELEMETRY_DELIVERED, TELEMETRY_DROPPED, TELEMETRY_OLDEST_AGE, TELEMETRY_PRODUCED,
+    TELEMETRY_QUEUE_BYTES, TELEMETRY_QUEUED, TELEMETRY_REJECTED, TELEMETRY_RETRIES, TELEMETRY_SPOOL_ERRORS,
+    TELEMETRY_TRUNCATED,
 };
 use crate::model::sample::Sample;
 use crate::model::telemetry::{DropReason, ExportCondition, ExportState, Signal};
@@ -71,6 +72,13 @@ impl Reader {
                 out.push(labelled(queued).with_literal("place", place));
                 let bytes = Sample::level(&TELEMETRY_QUEUE_BYTES, bytes as f64);
                 out.push(labelled(bytes).with_literal("place", place));
+            }
+            let age = self.queues[signal as usize].oldest_age().as_secs_f64();
+            out.push(labelled(Sample::level(&TELEMETRY_OLDEST_AGE, age)));
+            if let Some(destination) = &self.destinations[signal as usize] {
+                out.push(labelled(Sample::count(&TELEMETRY_RETRIES, destination.retries(signal))));
+                let is_open = f64::from(u8::from(destination.is_given_up()));
+                out.push(labelled(Sample::level(&TELEMETRY_BREAKER_OPEN, is_open)));
             }
             let truncated = self.queues[signal as usize].truncated();
             out.push(labelled(Sample::count(&TELEMETRY_TRUNCATED, truncated)));

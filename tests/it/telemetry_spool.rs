@@ -258,7 +258,8 @@ async fn what_is_on_disk_outlives_any_number_of_kills() {
             assert_eq!(get(sidecar.proxy, "/x").await.expect("the proxy answers").0, 200);
         }
         let all = |_, page: &str| on_disk(page) >= round * REQUESTS * 2;
-        sidecar.eventually("/metrics", all).await;
+        let page = sidecar.eventually("/metrics", all).await;
+        assert!(sample(&page, r#"content_factory_telemetry_retries_total{signal="traces"}"#) > 0, "{page}");
         sidecar.signal("KILL").await;
         sidecar.ended().await;
     }
@@ -276,6 +277,10 @@ async fn what_is_on_disk_outlives_any_number_of_kills() {
     let page = sidecar.eventually("/metrics", |_, page| on_disk(page) == 0).await;
     eventually("all are delivered", SOON, || requests() as u64 == ROUNDS * REQUESTS * 2).await;
     assert_eq!(sample(&page, "content_factory_telemetry_spool_errors_total"), 0);
+    let nothing_waits =
+        |_, page: &str| page.contains("content_factory_telemetry_queue_oldest_age_seconds{signal=\"traces\"} 0\n");
+    sidecar.eventually("/metrics", nothing_waits).await;
+    sidecar.eventually("/metrics", |_, page| page.contains("telemetry_breaker_open{signal=\"traces\"} 0\n")).await;
 }
 
 /// How many different spans of requests there are: what was on its way when the process was killed comes twice.

@@ -93,7 +93,8 @@ impl Breaker {
         self.failures > 0
     }
 
-    fn is_open(&self) -> bool {
+    /// Whether only probes are sent.
+    pub(crate) fn is_open(&self) -> bool {
         self.failures >= FAILURES
     }
 }

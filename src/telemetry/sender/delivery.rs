@@ -175,6 +175,7 @@ impl Delivery {
             }
             Answer::Later { floor, reason } => {
                 drop(batch); // back to the front
+                destination.count_retry(signal);
                 destination.failed(floor, &reason).await;
             }
             Answer::TooLarge(reason) => self.too_large(batch, &reason),

@@ -1,5 +1,6 @@
 //! A receiver: what all signals that go there share. Its breaker, its compression, and what is logged about it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -47,6 +48,8 @@ pub(crate) struct Destination {
     state: Mutex<State>,
     /// The breaker's state is another one.
     changed: Notify,
+    /// Requests that will be sent again, by `Signal`.
+    retries: [AtomicU64; Signal::ALL.len()],
 }
 
 #[derive(Debug)]
@@ -82,7 +85,14 @@ impl Destination {
         let compression = config.compression;
         let state =
             State { breaker: Breaker::default(), compression, last_delivered: None, last_refusal: String::new() };
-        Ok(Self { config, client, redactor, state: Mutex::new(state), changed: Notify::new() })
+        Ok(Self {
+            config,
+            client,
+            redactor,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            retries: Default::default(),
+        })
     }
 
     /// What it was made from.
@@ -187,6 +197,21 @@ impl Destination {
             _ => None,
         };
         self.tell(change, fault.as_deref().unwrap_or(reason));
+    }
+
+    /// A request of this signal goes again.
+    pub(crate) fn count_retry(&self, signal: Signal) {
+        self.retries[signal as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that were to be sent again, since the start.
+    pub(crate) fn retries(&self, signal: Signal) -> u64 {
+        self.retries[signal as usize].load(Ordering::Relaxed)
+    }
+
+    /// Whether the receiver is only asked whether it is back.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.state().breaker.is_open()
     }
 
     /// How deliveries fare.

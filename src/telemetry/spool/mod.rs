@@ -128,12 +128,12 @@ impl Spool {
         let written = async {
             let mut rows = Vec::with_capacity(leases.len());
             for lease in &leases {
-                rows.extend(rows_of(signal, lease.body())?);
+                rows.extend(rows_of(signal, lease.body(), now_ms())?);
                 tokio::task::yield_now().await; // a MiB takes milliseconds
             }
             let bytes = rows.iter().map(|row| row.body.len() as u64).sum();
             let gone = self.worth_least(store, signal, bytes).await?;
-            within(store.replace(&gone, &rows, now_ms())).await?;
+            within(store.replace(&gone, &rows)).await?;
             Ok((gone, bytes))
         };
         match written.await {
@@ -224,8 +224,9 @@ impl Spool {
         let Some(parts) = otlp::split(signal, &raw, limit).ok().filter(|parts| parts.len() > 1) else {
             return Ok(false);
         };
-        let parts = parts.iter().map(|part| row_of(signal, Worth::Ordinary, part)).collect::<Result<Vec<_>, _>>()?;
-        within(store.replace(&[row], &parts, now_ms())).await?;
+        let part_row = |part| row_of(signal, Worth::Ordinary, part, row.created_ms);
+        let parts = parts.iter().map(part_row).collect::<Result<Vec<_>, _>>()?;
+        within(store.replace(&[row], &parts)).await?;
         self.desk.cut(signal, &row, parts.iter().map(|part| part.body.len() as u64).sum());
         Ok(true)
     }
@@ -246,7 +247,7 @@ impl Spool {
     async fn sweep_in(&self, store: &mut Store) -> Result<(), StoreError> {
         let settled = self.desk.to_remove();
         if !settled.is_empty() {
-            within(store.replace(&settled, &[], 0)).await?;
+            within(store.replace(&settled, &[])).await?;
             self.desk.removed(&settled);
             if self.desk.items() == 0 {
                 within(store.shrink()).await?;
@@ -254,13 +255,17 @@ impl Spool {
         }
         let then = now_ms().saturating_sub(i64::try_from(self.config.age.as_millis()).unwrap_or(i64::MAX));
         for signal in Signal::ALL {
-            if self.desk.waiting(signal) == 0 {
+            let queue = self.desk.queue(signal);
+            if queue.on_disk().0 == 0 {
+                queue.oldest_on_disk(None);
                 continue;
             }
+            let oldest = within(store.next(signal, 0, 1)).await?;
+            queue.oldest_on_disk(oldest.first().map(|row| row.created_ms));
             let mut old = within(store.before(signal, then, ROWS_A_LOOK)).await?;
             self.desk.retain_free(signal, &mut old);
             if !old.is_empty() {
-                within(store.replace(&old, &[], 0)).await?;
+                within(store.replace(&old, &[])).await?;
                 self.desk.gone(signal, &old, Fate::Dropped(DropReason::TooOld));
             }
         }
@@ -368,15 +373,15 @@ impl Spool {
 }
 
 /// The rows of one request: what tells of errors apart, as it goes last.
-fn rows_of(signal: Signal, body: &[u8]) -> Result<Vec<NewRow>, StoreError> {
+fn rows_of(signal: Signal, body: &[u8], created_ms: i64) -> Result<Vec<NewRow>, StoreError> {
     let parts = otlp::part_errors(signal, body).map_err(io::Error::other)?;
     let filled = parts.iter().zip([Worth::Errors, Worth::Ordinary]).filter(|(part, _)| part.items > 0);
-    filled.map(|(part, worth)| row_of(signal, worth, part)).collect()
+    filled.map(|(part, worth)| row_of(signal, worth, part, created_ms)).collect()
 }
 
-fn row_of(signal: Signal, worth: Worth, request: &Request) -> Result<NewRow, StoreError> {
+fn row_of(signal: Signal, worth: Worth, request: &Request, created_ms: i64) -> Result<NewRow, StoreError> {
     let body = compression::zstd(&request.body)?;
-    Ok(NewRow { signal, worth, items: request.items, raw_len: request.body.len(), body })
+    Ok(NewRow { signal, worth, created_ms, items: request.items, raw_len: request.body.len(), body })
 }
 
 async fn within<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {

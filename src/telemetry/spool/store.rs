@@ -58,6 +58,8 @@ pub(super) enum Worth {
 pub(super) struct NewRow {
     pub(super) signal: Signal,
     pub(super) worth: Worth,
+    /// Milliseconds since the Unix epoch.
+    pub(super) created_ms: i64,
     pub(super) items: u64,
     pub(super) raw_len: usize,
     pub(super) body: Vec<u8>,
@@ -67,6 +69,8 @@ pub(super) struct NewRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slip {
     pub(super) id: i64,
+    /// Milliseconds since the Unix epoch.
+    pub(super) created_ms: i64,
     pub(super) items: u64,
     /// Before compression.
     pub(super) raw_len: usize,
@@ -177,7 +181,7 @@ impl Store {
     }
 
     /// Writes rows and removes others, or neither.
-    pub(super) async fn replace(&mut self, gone: &[Slip], rows: &[NewRow], now_ms: i64) -> Result<(), StoreError> {
+    pub(super) async fn replace(&mut self, gone: &[Slip], rows: &[NewRow]) -> Result<(), StoreError> {
         let mut transaction = self.connection.begin().await?;
         for slip in gone {
             sqlx::query("DELETE FROM spool WHERE id = ?").bind(slip.id).execute(&mut *transaction).await?;
@@ -187,7 +191,7 @@ impl Store {
                 "INSERT INTO spool (signal, created_ms, worth, items, raw_len, body) VALUES (?, ?, ?, ?, ?, ?)";
             sqlx::query(insert)
                 .bind(row.signal as i64)
-                .bind(now_ms)
+                .bind(row.created_ms)
                 .bind(row.worth as i64)
                 .bind(signed(row.items))
                 .bind(signed(row.raw_len as u64))
@@ -201,22 +205,21 @@ impl Store {
 
     /// The next rows of a signal behind this one, oldest first.
     pub(super) async fn next(&mut self, signal: Signal, after: i64, most: i64) -> Result<Vec<Slip>, StoreError> {
-        let select =
-            "SELECT id, items, raw_len, length(body) FROM spool WHERE signal = ? AND id > ? ORDER BY id LIMIT ?";
+        let select = "SELECT id, created_ms, items, raw_len, length(body) FROM spool WHERE signal = ? AND id > ? ORDER BY id LIMIT ?";
         let rows = sqlx::query(select).bind(signal as i64).bind(after).bind(most).fetch_all(&mut self.connection);
         rows.await?.iter().map(slip).collect()
     }
 
     /// The rows of a signal that are worth least, the oldest of them first.
     pub(super) async fn least_worth(&mut self, signal: Signal, most: i64) -> Result<Vec<Slip>, StoreError> {
-        let select = "SELECT id, items, raw_len, length(body) FROM spool WHERE signal = ? ORDER BY worth, id LIMIT ?";
+        let select = "SELECT id, created_ms, items, raw_len, length(body) FROM spool WHERE signal = ? ORDER BY worth, id LIMIT ?";
         let rows = sqlx::query(select).bind(signal as i64).bind(most).fetch_all(&mut self.connection);
         rows.await?.iter().map(slip).collect()
     }
 
     /// The oldest rows of a signal that were written before then.
     pub(super) async fn before(&mut self, signal: Signal, then_ms: i64, most: i64) -> Result<Vec<Slip>, StoreError> {
-        let select = "SELECT id, items, raw_len, length(body) FROM spool \
+        let select = "SELECT id, created_ms, items, raw_len, length(body) FROM spool \
                       WHERE signal = ? AND created_ms < ? ORDER BY id LIMIT ?";
         let rows = sqlx::query(select).bind(signal as i64).bind(then_ms).bind(most).fetch_all(&mut self.connection);
         rows.await?.iter().map(slip).collect()
@@ -266,8 +269,13 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn slip(row: &SqliteRow) -> Result<Slip, StoreError> {
-    let raw_len = usize::try_from(unsigned(row, 2)?).unwrap_or(usize::MAX);
-    Ok(Slip { id: row.try_get(0)?, items: unsigned(row, 1)?, raw_len, bytes: unsigned(row, 3)? })
+    Ok(Slip {
+        id: row.try_get(0)?,
+        created_ms: row.try_get(1)?,
+        items: unsigned(row, 2)?,
+        raw_len: usize::try_from(unsigned(row, 3)?).unwrap_or(usize::MAX),
+        bytes: unsigned(row, 4)?,
+    })
 }
 
 fn unsigned(row: &SqliteRow, column: usize) -> Result<u64, sqlx::Error> {
