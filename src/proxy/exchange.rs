@@ -327,10 +327,21 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
         let tap = self.plan.in_flight.as_mut().and_then(|in_flight| in_flight.facts.tap.as_mut());
         let moved = self.body.step(&mut hop.inbox, &mut self.client.outbox, tap);
         moved.map_err(|_| UpstreamFault::BadAnswer)?;
+        if self.plan.is_grpc {
+            self.note_stream();
+        }
         if self.body.is_done() {
             self.stage = Stage::Whole;
         }
         Ok(())
+    }
+
+    /// A call of several messages takes as long as there is something to say: that is no latency.
+    fn note_stream(&mut self) {
+        let is_stream = self.plan.body.is_stream() || self.body.is_stream();
+        if let Some(facts) = self.plan.facts().filter(|facts| is_stream && facts.kind == RequestKind::Ordinary) {
+            facts.kind = RequestKind::Stream;
+        }
     }
 
     /// Writes to the client; the last write of an answer reports the request.
@@ -512,6 +523,7 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
         self.body = Transfer::new(head.framing, coding);
         if self.plan.hop == HopProtocol::H2c && self.plan.is_grpc && head.is_grpc() {
             self.body.let_metadata_pass();
+            self.note_stream();
         }
         self.hop_keeps_alive = head.keeps_alive();
         self.stage = if self.body.is_done() { Stage::Whole } else { Stage::Body };

@@ -2,7 +2,7 @@
 
 use crate::proxy::buffers::{Inbox, Outbox};
 use crate::proxy::chunked::{BadChunk, ChunkDecoder};
-use crate::proxy::grpc::is_metadata;
+use crate::proxy::grpc::{Messages, is_metadata};
 use crate::proxy::head::fields::is_allowed_trailer;
 
 /// How a message's body is delimited.
@@ -34,6 +34,8 @@ pub(crate) struct Transfer {
     coding: Coding,
     /// Whether the trailers of gRPC pass, which are the application's own.
     with_metadata: bool,
+    /// What is known of its messages, where they are of interest.
+    messages: Option<Box<Messages>>,
     /// Bytes of the body so far, without framing.
     pub(crate) bytes: u64,
 }
@@ -68,12 +70,24 @@ impl Transfer {
             Framing::Chunked => Source::Chunked(Box::default()),
             Framing::UntilClose => Source::UntilClose,
         };
-        Self { source, coding, with_metadata: false, bytes: 0 }
+        Self { source, coding, with_metadata: false, messages: None, bytes: 0 }
     }
 
-    /// It is an answer of gRPC, to a client that speaks it: what stands behind it is metadata, read as such.
+    /// It is an answer of gRPC, to a client that speaks it: what stands behind it is metadata, read as such, and its
+    /// messages are counted.
     pub(crate) fn let_metadata_pass(&mut self) {
         self.with_metadata = true;
+        self.count_messages();
+    }
+
+    /// It is of gRPC: its messages are counted.
+    pub(crate) fn count_messages(&mut self) {
+        self.messages = Some(Box::default());
+    }
+
+    /// Whether several messages have begun in it, so that it is a stream of them.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.messages.as_ref().is_some_and(|messages| messages.are_several())
     }
 
     /// Whether all of it was read, and its end written.
@@ -133,6 +147,9 @@ impl Transfer {
             return; // a chunk of size 0 would end the body
         }
         self.bytes += piece.len() as u64;
+        if let Some(messages) = &mut self.messages {
+            messages.pass(piece);
+        }
         match self.coding {
             Coding::Plain => out.bytes.extend_from_slice(piece),
             Coding::Chunked => {

@@ -1,6 +1,6 @@
 //! What the proxy knows of gRPC: how to tell it, what may stand behind an answer, and how to say no in its words.
 //!
-//! Source: `PROTOCOL-HTTP2.md` and `http-grpc-status-mapping.md` of the gRPC project. Messages are never looked at.
+//! Source: `PROTOCOL-HTTP2.md` and `http-grpc-status-mapping.md` of the gRPC project. Of messages only the lengths are read.
 
 use crate::proxy::head::fields::{Field, is_allowed_trailer};
 
@@ -83,6 +83,47 @@ pub(crate) fn is_metadata(name: &[u8]) -> bool {
     is_allowed_trailer(name) || !is_steering
 }
 
+/// The messages of a body, by their prefixes: a flag, and a length of four bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Messages {
+    begun: u8,
+    /// Bytes of the prefix that have come.
+    prefix: u8,
+    /// What is to come of the message; of a prefix that is not whole, what of its length has come.
+    rest: u32,
+}
+
+impl Messages {
+    const PREFIX: u8 = 5;
+
+    /// Whether more than one has begun: then it is known, and nothing is looked at any more.
+    pub(crate) fn are_several(&self) -> bool {
+        self.begun > 1
+    }
+
+    /// Reads the next piece.
+    pub(crate) fn pass(&mut self, mut piece: &[u8]) {
+        while !self.are_several()
+            && let Some((first, behind)) = piece.split_first()
+        {
+            if self.prefix < Self::PREFIX {
+                self.begun += u8::from(self.prefix == 0);
+                // the flag is shifted out again
+                self.rest = self.rest << 8 | u32::from(*first);
+                self.prefix += 1;
+                piece = behind;
+            } else {
+                let count = usize::try_from(self.rest).unwrap_or(usize::MAX).min(piece.len());
+                self.rest -= count as u32;
+                piece = &piece[count..];
+            }
+            if self.prefix == Self::PREFIX && self.rest == 0 {
+                self.prefix = 0;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +144,27 @@ mod tests {
             "",
         ] {
             assert!(!is_head(no.as_bytes()), "{no:?}");
+        }
+    }
+
+    #[test]
+    fn messages_are_told_apart_however_they_are_cut() {
+        let message =
+            |length: usize| [&[1], u32::try_from(length).unwrap().to_be_bytes().as_slice(), &vec![0; length]].concat();
+        for (body, several) in [
+            (vec![], false),
+            (message(0), false),
+            (message(3), false),
+            (message(70_000), false),
+            ([message(0), message(0)].concat(), true),
+            ([message(300), vec![0]].concat(), true),
+            ([message(5), message(9)].concat(), true),
+        ] {
+            for size in [1, 2, 4, 5, 7, 100_000] {
+                let mut messages = Messages::default();
+                body.chunks(size).for_each(|piece| messages.pass(piece));
+                assert_eq!(messages.are_several(), several, "{} bytes by {size}", body.len());
+            }
         }
     }
 

@@ -100,11 +100,15 @@ pub(crate) fn plan<S: RequestSink>(
         UpstreamProtocol::H2c => HopProtocol::H2c,
     };
     let is_safe = matches!(request.method, Method::Get | Method::Head | Method::Options);
+    let mut body = Transfer::new(request.framing, coding);
+    if is_grpc {
+        body.count_messages();
+    }
     let plan = Plan {
         in_flight: Some(InFlight::begin(worker, facts, counting)),
         method: request.method,
         protocol: request.protocol,
-        body: Transfer::new(request.framing, coding),
+        body,
         out,
         keeps_alive: request.keeps_alive(),
         upgrade,

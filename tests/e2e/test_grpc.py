@@ -89,7 +89,9 @@ def channel(sidecar: Sidecar) -> Iterator[grpc.Channel]:
 def counted(sidecar: Sidecar) -> int:
     """Calls that were counted, once none is under way."""
     eventually(lambda: sidecar.in_flight() == 0, "each call to be over")
-    assert sidecar.metric("http_server_request_duration_seconds_count", network_protocol_version="2") == sidecar.request_count()
+    metrics = ["http_server_request_duration", "content_factory_http_server_stream_duration"]
+    calls = sum(sidecar.metric(f"{metric}_seconds_count", network_protocol_version="2") for metric in metrics)
+    assert calls == sidecar.request_count()
     return sidecar.request_count()
 
 
@@ -130,6 +132,7 @@ def test_streams_in_each_direction(sidecar: Sidecar, channel: grpc.Channel):
         assert message == str(number).encode()
         heard.release()
     assert counted(sidecar) == 3
+    assert sidecar.metric("content_factory_http_server_stream_duration_seconds_count", http_response_status_code="200") == 3
 
 
 def test_a_deadline_and_a_cancellation_reach_the_application(sidecar: Sidecar, channel: grpc.Channel, factory: Factory):

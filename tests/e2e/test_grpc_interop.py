@@ -14,7 +14,7 @@ from processes import ROOT, Process, free_port
 from waiting import eventually
 
 # Each case, and how many calls it makes; of the two where the client gives up at once, the call may never leave it.
-CASES = {
+CALLS = {
     "empty_unary": {1},
     "large_unary": {1},
     "client_streaming": {1},
@@ -56,7 +56,11 @@ def server(programs: Path, servers_folder: Path) -> Iterator[str]:
     process.kill()
 
 
-@pytest.mark.parametrize("case", CASES)
+# Of several messages, whose length is no latency.
+STREAMS = {"client_streaming", "server_streaming", "ping_pong"}
+
+
+@pytest.mark.parametrize("case", CALLS)
 @pytest.mark.parametrize("protocol", ["auto", "h2c"])
 def test_interop(programs: Path, server: str, start_sidecar: SidecarMaker, case: str, protocol: str):
     proxy = {"listen": "127.0.0.1:0", "upstream": server, "upstream_protocol": protocol}
@@ -69,5 +73,6 @@ def test_interop(programs: Path, server: str, start_sidecar: SidecarMaker, case:
     assert client.returncode == 0, client.stderr[-3000:]
     assert " done" in client.stderr.lower(), client.stderr[-3000:]
     eventually(lambda: sidecar.in_flight() == 0, "each call to be over")
-    assert sidecar.metric("http_server_request_duration_seconds_count", network_protocol_version="2") in CASES[case]
-    assert sidecar.request_count() in CASES[case]
+    metric = "content_factory_http_server_stream_duration" if case in STREAMS else "http_server_request_duration"
+    assert sidecar.metric(f"{metric}_seconds_count", network_protocol_version="2") in CALLS[case]
+    assert sidecar.request_count() in CALLS[case]

@@ -22,7 +22,7 @@ use crate::proxy::upstream::Upstream;
 pub(crate) const STREAMS: usize = 100;
 
 /// What of one answer may wait for a slow client.
-const STREAM_WINDOW: u32 = 64 << 10;
+const STREAM_WINDOW: u32 = 32 << 10;
 
 /// All streams together: none can take the window of another, so a client that does not read holds up nobody else.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
