@@ -12,7 +12,10 @@ use tokio::time::timeout;
 use crate::grpc_calls::status;
 use crate::grpc_world::{Application, Manner, Word, call, until};
 use crate::h2_requests::counted;
-use crate::h2_world::{Answer, ask, connect, open, push, read, send};
+use crate::h2_world::{
+    Answer, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, SETTINGS, ask, block, connect, encode, open, push, read,
+    send,
+};
 use crate::proxy_world::spawn;
 use crate::rig::{PATIENCE, Sidecar};
 
@@ -171,6 +174,43 @@ async fn an_application_that_does_not_speak_http2_is_told_from_one_that_is_away(
             assert_eq!((answer.status, status(&answer)), (200, ("14", told)));
         }
     }
+}
+
+/// An application that answers one call, says that it takes no more, and keeps the connection: ready when that was
+/// closed by the other side.
+async fn farewell(listener: TcpListener) {
+    loop {
+        let (mut stream, _) = listener.accept().await.expect("a listener");
+        let mut preface = [0; PREFACE.len()];
+        if stream.read_exact(&mut preface).await.is_err() || preface != *PREFACE {
+            continue; // the sidecar's own questions
+        }
+        stream.write_all(&encode((SETTINGS, 0), 0, b"")).await.expect("it reads");
+        let mut head = [0; 9];
+        while head[3] != HEADERS {
+            stream.read_exact(&mut head).await.expect("a frame");
+            let mut payload = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+            stream.read_exact(&mut payload).await.expect("a frame");
+        }
+        let fields = block(&[(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "0")]);
+        let go_away = encode((GOAWAY, 0), 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
+        let answer = encode((HEADERS, END_HEADERS | END_STREAM), 1, &fields);
+        stream.write_all(&[go_away, answer].concat()).await.expect("it reads");
+        while stream.read(&mut [0; 1_024]).await.is_ok_and(|count| count > 0) {}
+        return;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_no_more_is_closed_behind_its_last_call() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let mut application = JoinSet::new();
+    application.spawn(farewell(listener));
+    let sidecar = Sidecar::start(address, &[], &[("SIDECAR_PROXY__TIMEOUTS__POOL_IDLE", "1h")]).await;
+    let client = connect(sidecar.proxy).await.unwrap();
+    assert_eq!(status(&ask(&client, call("/x")).await.unwrap()).0, "0");
+    timeout(PATIENCE, application.join_next()).await.expect("it is closed").expect("one task").expect("no panic");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::proxy::upstream::Upstream;
 /// How long the last connections may take to say that they end.
 const FAREWELL: Duration = Duration::from_millis(200);
 
-/// The connections, the fullest use of the first ones first: so that the last ones age out.
+/// The connections. The first that has room is taken, so that the last ones age out.
 ///
 /// There are never more of them than requests in flight and those that have just ended.
 pub(crate) struct Links {
@@ -70,9 +70,19 @@ impl Links {
     }
 
     fn find(&self) -> Option<Rc<Link>> {
-        let mut links = self.links.borrow_mut();
-        links.retain(|link| !link.is_over(0));
-        links.iter().find(|link| link.has_room()).map(Rc::clone)
+        self.let_go(0);
+        self.links.borrow().iter().find(|link| link.has_room()).map(Rc::clone)
+    }
+
+    /// Forgets those that are of no more use: they end behind what they still carry.
+    fn let_go(&self, idle_before: Tick) {
+        self.links.borrow_mut().retain(|link| {
+            let is_over = link.is_over(idle_before);
+            if is_over {
+                link.leave();
+            }
+            !is_over
+        });
     }
 
     fn open(&self) -> Rc<Link> {
@@ -91,14 +101,7 @@ impl Links {
 
     /// Closes what nobody has used for long; gives the number of tasks that have panicked.
     pub(crate) fn sweep(&self, now: Tick) -> u64 {
-        let idle_before = now.saturating_sub(self.idle_ticks);
-        self.links.borrow_mut().retain(|link| {
-            let is_over = link.is_over(idle_before);
-            if is_over {
-                link.leave();
-            }
-            !is_over
-        });
+        self.let_go(now.saturating_sub(self.idle_ticks));
         let mut panics = 0;
         while let Some(ended) = self.tasks.borrow_mut().try_join_next() {
             panics += u64::from(ended.is_err_and(|error| error.is_panic()));
