@@ -20,6 +20,26 @@ const LANES: usize = 10;
 /// Ways to leave: three kinds of requests, each by FIN and by RST.
 const WAYS: usize = 6;
 
+/// Does something for each number below `count`, in lanes of one after the other; gives all results.
+async fn in_lanes<T, F>(count: usize, each: impl Fn(usize) -> F + Clone + Send + 'static) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send,
+{
+    let mut lanes = JoinSet::new();
+    for lane in 0..LANES {
+        let each = each.clone();
+        lanes.spawn(async move {
+            let mut results = Vec::new();
+            for number in (lane..count).step_by(LANES) {
+                results.push(each(number).await);
+            }
+            results
+        });
+    }
+    lanes.join_all().await.into_iter().flatten().collect()
+}
+
 /// One request, as the application sees it come and be left.
 #[derive(Default)]
 struct Visit {
@@ -83,19 +103,12 @@ async fn an_application_is_told_of_every_client_that_leaves() {
     let site = Arc::new(Patient { visits: (0..count).map(|_| Visit::default()).collect() });
     let application = Origin::start(Arc::clone(&site)).await;
     let sidecar = Sidecar::start(application.address, &[], &[]).await;
-    let mut lanes = JoinSet::new();
-    for lane in 0..LANES {
-        let (site, proxy) = (Arc::clone(&site), sidecar.proxy);
-        lanes.spawn(async move {
-            let mut waits = Vec::new();
-            for number in (lane..count).step_by(LANES) {
-                let wait = leave(proxy, Arc::clone(&site), number).await.expect("the proxy is there");
-                waits.push((wait, number % WAYS));
-            }
-            waits
-        });
-    }
-    let mut waits: Vec<(Duration, usize)> = lanes.join_all().await.into_iter().flatten().collect();
+    let proxy = sidecar.proxy;
+    let mut waits = in_lanes(count, move |number| {
+        let site = Arc::clone(&site);
+        async move { (leave(proxy, site, number).await.expect("the proxy is there"), number % WAYS) }
+    })
+    .await;
     waits.sort();
     println!("{count} of {count} told; half within {:?}, the last after {:?}", waits[count / 2].0, waits[count - 1].0);
     assert_eq!(waits.len(), count);
@@ -184,23 +197,20 @@ async fn a_client_sees_that_its_answer_is_not_whole() {
     let site = Arc::new(Fragile { arrived: (0..count).map(|_| Notify::new()).collect() });
     let application = Origin::start(Arc::clone(&site)).await;
     let sidecar = Sidecar::start(application.address, &[], &[]).await;
-    let mut lanes = JoinSet::new();
-    for lane in 0..LANES {
-        let (site, proxy) = (Arc::clone(&site), sidecar.proxy);
-        lanes.spawn(async move {
-            for number in (lane..count).step_by(LANES) {
-                let answer = broken_answer(proxy, number, &site.arrived[number]).await;
-                match answer {
-                    Ok(whole) if number % BREAKS.len() >= HEADLESS => {
-                        assert!(whole.starts_with(b"HTTP/1.1 502 ") && looks_whole(&whole), "{number}: {whole:?}");
-                    }
-                    Ok(part) => assert!(!looks_whole(&part), "{number} looks whole: {part:?}"),
-                    Err(_) => assert!(number % BREAKS.len() < HEADLESS, "{number}: no 502"),
+    let proxy = sidecar.proxy;
+    in_lanes(count, move |number| {
+        let site = Arc::clone(&site);
+        async move {
+            match broken_answer(proxy, number, &site.arrived[number]).await {
+                Ok(whole) if number % BREAKS.len() >= HEADLESS => {
+                    assert!(whole.starts_with(b"HTTP/1.1 502 ") && looks_whole(&whole), "{number}: {whole:?}");
                 }
+                Ok(part) => assert!(!looks_whole(&part), "{number} looks whole: {part:?}"),
+                Err(_) => assert!(number % BREAKS.len() < HEADLESS, "{number}: no 502"),
             }
-        });
-    }
-    lanes.join_all().await;
+        }
+    })
+    .await;
     let page = page::settled(&sidecar, count as u64).await;
     let headless = (0..count).filter(|number| number % BREAKS.len() >= HEADLESS).count() as u64;
     let broken = |status| (Kind::Ordinary, status, "upstream_broken".to_owned());

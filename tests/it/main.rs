@@ -23,6 +23,7 @@ mod h2_requests;
 mod h2_rules;
 mod h2_world;
 mod port;
+mod press;
 mod proxy_arrivals;
 mod proxy_counting;
 mod proxy_drain;

@@ -5,14 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use content_factory_sidecar::model::request::{
-    CutOff, Outcome, Refusal, RequestHead, RequestKind, RequestRecord, RequestSink, UpstreamFault,
-};
+use content_factory_sidecar::model::request::{CutOff, Outcome, Refusal, RequestKind, UpstreamFault};
 use content_factory_sidecar::proxy;
 use serde_json::{Value, json};
 
 use crate::port::Port;
-use crate::proxy_room::{Ledger, Room, config, echo};
+use crate::proxy_room::{Moment, Room, config, echo};
 use crate::raw::{PATIENCE, origin};
 
 /// An address where nothing listens.
@@ -262,31 +260,15 @@ fn the_deadline_of_a_drain_breaks_off_what_is_left() {
     );
 }
 
-/// Panics at the end of a request for `/panic`.
-struct Fragile(Ledger);
-
-impl RequestSink for Fragile {
-    fn begin(&mut self, head: &RequestHead) {
-        self.0.begin(head);
-    }
-
-    fn last_write(&mut self) {
-        self.0.last_write();
-    }
-
-    fn not_yet(&mut self) {
-        self.0.not_yet();
-    }
-
-    fn end(&mut self, record: &RequestRecord<'_>) {
-        self.0.end(record);
-        assert!(record.target != b"/panic", "a sink with a bug");
-    }
-}
-
 #[test]
 fn a_sink_that_panics_harms_no_request() {
-    let room = Room::with_sink(&config(echo(), json!({})), Fragile);
+    let room = Room::with_sink(&config(echo(), json!({})), |ledger| {
+        ledger.and(|moment| {
+            if let Moment::End(record) = moment {
+                assert!(record.target != b"/panic", "a sink with a bug");
+            }
+        })
+    });
     let mut client = room.client();
     for target in ["/panic", "/1", "/panic", "/2"] {
         assert_eq!(client.get(target).status(), 200);
@@ -295,23 +277,17 @@ fn a_sink_that_panics_harms_no_request() {
     assert_eq!(room.counters.sink_panics.load(Ordering::Relaxed), 2);
 }
 
-/// Hears that time passes.
-struct Listening(mpsc::Sender<()>);
-
-impl RequestSink for Listening {
-    fn begin(&mut self, _: &RequestHead) {}
-    fn last_write(&mut self) {}
-    fn not_yet(&mut self) {}
-    fn end(&mut self, _: &RequestRecord<'_>) {}
-    fn tick(&mut self) {
-        let _ = self.0.send(()); // the test may have ended
-    }
-}
-
 #[test]
 fn a_sink_is_told_that_time_passes_though_no_request_comes() {
     let (sender, ticks) = mpsc::channel();
-    let _room = Room::with_sink(&config(NOWHERE, json!({})), |_| Listening(sender.clone()));
+    let _room = Room::with_sink(&config(NOWHERE, json!({})), |ledger| {
+        let sender = sender.clone();
+        ledger.and(move |moment| {
+            if let Moment::Tick = moment {
+                let _ = sender.send(()); // the test may have ended
+            }
+        })
+    });
     for _ in 0..3 {
         ticks.recv_timeout(PATIENCE).expect("a tick: spans would wait in their chunk for ever");
     }

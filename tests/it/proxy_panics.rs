@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use content_factory_sidecar::model::request::{CutOff, Method, Outcome, RequestHead, RequestRecord, RequestSink};
+use content_factory_sidecar::model::request::{CutOff, Method, Outcome};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::proxy_room::{Ledger, Room, config, echo};
+use crate::proxy_room::{Moment, Room, config, echo};
 use crate::raw::{PATIENCE, origin};
 
 /// Gets through `catch_unwind`.
@@ -27,47 +27,19 @@ impl Drop for Bomb {
 
 /// A sink that panics where it is told to: at the begin of each DELETE, over the last write of each PATCH, and at
 /// the next tick of one worker once `at_tick` is set.
-struct Explosive {
-    ledger: Ledger,
-    at_tick: Arc<AtomicBool>,
-    at_last_write: bool,
-}
-
-impl Explosive {
-    fn new(ledger: Ledger, at_tick: &Arc<AtomicBool>) -> Self {
-        Self { ledger, at_tick: Arc::clone(at_tick), at_last_write: false }
-    }
-}
-
-impl RequestSink for Explosive {
-    fn begin(&mut self, head: &RequestHead) {
-        self.ledger.begin(head);
-        self.at_last_write = head.method == Method::Patch;
-        if head.method == Method::Delete {
-            panic_any(Bomb);
+fn explosive(at_tick: &Arc<AtomicBool>) -> impl FnMut(Moment<'_>) + Send + 'static {
+    let (at_tick, mut at_last_write) = (Arc::clone(at_tick), false);
+    move |moment| match moment {
+        Moment::Begin(head) => {
+            at_last_write = head.method == Method::Patch;
+            if head.method == Method::Delete {
+                panic_any(Bomb);
+            }
         }
-    }
-
-    fn last_write(&mut self) {
-        self.ledger.last_write();
-        if self.at_last_write {
-            panic_any(Bomb);
-        }
-    }
-
-    fn not_yet(&mut self) {
-        self.ledger.not_yet();
-    }
-
-    fn end(&mut self, record: &RequestRecord<'_>) {
-        self.at_last_write = false;
-        self.ledger.end(record);
-    }
-
-    fn tick(&mut self) {
-        if self.at_tick.swap(false, Ordering::Relaxed) {
-            panic_any(Bomb);
-        }
+        Moment::LastWrite if at_last_write => panic_any(Bomb),
+        Moment::End(_) => at_last_write = false,
+        Moment::Tick if at_tick.swap(false, Ordering::Relaxed) => panic_any(Bomb),
+        Moment::LastWrite | Moment::Tick => {}
     }
 }
 
@@ -83,7 +55,7 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 #[test]
 fn a_panic_in_the_task_of_a_connection_harms_no_other() {
     let never = Arc::default();
-    let room = Room::with_sink(&config(echo(), json!({})), |ledger| Explosive::new(ledger, &never));
+    let room = Room::with_sink(&config(echo(), json!({})), |ledger| ledger.and(explosive(&never)));
     let (mut idle, mut half) = (room.client(), room.client());
     assert_eq!(idle.get("/1").status(), 200);
     half.send("POST /2 HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhe");
@@ -126,7 +98,7 @@ fn a_worker_that_panics_begins_again_and_each_request_is_counted_once() {
         }
     });
     let at_tick = Arc::new(AtomicBool::new(false));
-    let room = Room::with_sink(&config(application, json!({})), |ledger| Explosive::new(ledger, &at_tick));
+    let room = Room::with_sink(&config(application, json!({})), |ledger| ledger.and(explosive(&at_tick)));
     for round in 1..=3_u64 {
         let (mut idle, mut held) = (room.client(), room.client());
         assert_eq!(idle.get("/1").status(), 200, "round {round}");
@@ -158,7 +130,7 @@ fn a_worker_that_panics_begins_again_and_each_request_is_counted_once() {
 fn a_worker_that_panics_takes_no_other_worker_with_it_and_still_drains() {
     let at_tick = Arc::new(AtomicBool::new(false));
     let settings = config(echo(), json!({"workers": 2}));
-    let room = Room::with_sink(&settings, |ledger| Explosive::new(ledger, &at_tick));
+    let room = Room::with_sink(&settings, |ledger| ledger.and(explosive(&at_tick)));
     let mut clients: Vec<_> = (0..32).map(|_| room.client()).collect();
     for client in &mut clients {
         assert_eq!(client.get("/").status(), 200);
@@ -184,33 +156,15 @@ fn a_worker_that_panics_takes_no_other_worker_with_it_and_still_drains() {
 struct Log(Arc<Mutex<Vec<String>>>);
 
 /// Keeps what the worker's thread logs: the sink is the one thing of ours that runs there.
-struct Listening(Explosive, Log, bool);
-
-impl RequestSink for Listening {
-    fn begin(&mut self, head: &RequestHead) {
-        self.0.begin(head);
-    }
-
-    fn last_write(&mut self) {
-        self.0.last_write();
-    }
-
-    fn not_yet(&mut self) {
-        self.0.not_yet();
-    }
-
-    fn end(&mut self, record: &RequestRecord<'_>) {
-        self.0.end(record);
-    }
-
-    fn tick(&mut self) {
-        if !self.2 {
-            let log = self.1.clone();
+fn listening(log: &Log) -> impl FnMut() + Send + 'static {
+    let (log, mut listens) = (log.clone(), false);
+    move || {
+        if !listens {
+            let log = log.clone();
             let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
             std::mem::forget(tracing::subscriber::set_default(subscriber)); // until the thread ends
-            self.2 = true;
+            listens = true;
         }
-        self.0.tick();
     }
 }
 
@@ -232,7 +186,11 @@ fn panics_are_logged_without_anything_of_the_request() {
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let (log, at_tick) = (Log::default(), Arc::new(AtomicBool::new(false)));
     let room = Room::with_sink(&config(echo(), json!({})), |ledger| {
-        Listening(Explosive::new(ledger, &at_tick), log.clone(), false)
+        let (mut listen, mut explode) = (listening(&log), explosive(&at_tick));
+        ledger.and(move |moment| {
+            listen();
+            explode(moment);
+        })
     });
     let logged =
         |text: &str| log.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|line| line.contains(text));

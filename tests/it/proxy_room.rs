@@ -113,6 +113,52 @@ impl RequestSink for Ledger {
     }
 }
 
+/// What a sink is told, beside what the ledger keeps of it.
+pub(crate) enum Moment<'a> {
+    Begin(&'a RequestHead),
+    LastWrite,
+    End(&'a RequestRecord<'a>),
+    Tick,
+}
+
+/// A ledger, and something else that happens when it is told.
+pub(crate) struct Watched<F> {
+    ledger: Ledger,
+    also: F,
+}
+
+impl Ledger {
+    /// A sink that keeps all that it is told, and then does this.
+    pub(crate) fn and<F: FnMut(Moment<'_>)>(self, also: F) -> Watched<F> {
+        Watched { ledger: self, also }
+    }
+}
+
+impl<F: FnMut(Moment<'_>)> RequestSink for Watched<F> {
+    fn begin(&mut self, head: &RequestHead) {
+        self.ledger.begin(head);
+        (self.also)(Moment::Begin(head));
+    }
+
+    fn last_write(&mut self) {
+        self.ledger.last_write();
+        (self.also)(Moment::LastWrite);
+    }
+
+    fn not_yet(&mut self) {
+        self.ledger.not_yet();
+    }
+
+    fn end(&mut self, record: &RequestRecord<'_>) {
+        self.ledger.end(record);
+        (self.also)(Moment::End(record));
+    }
+
+    fn tick(&mut self) {
+        (self.also)(Moment::Tick);
+    }
+}
+
 /// The room, serving.
 pub(crate) struct Room {
     pub(crate) address: SocketAddr,
