@@ -221,7 +221,8 @@ fn read_via(section: &mut Section<'_>) -> Option<String> {
         name: "via",
         default: None,
         default_text: String::new(),
-        about: "our pseudonym in Via, by which a loop is seen; none, because applications rarely want the field",
+        about: "our pseudonym in the requests' Via (RFC 9110, section 7.6.3), by which a loop is seen; none, because servers \
+                that see one may stop compressing, and the application shall not notice us",
     };
     let token = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
     section.parsed(key, "a name of letters, digits, dots and dashes", |text| {

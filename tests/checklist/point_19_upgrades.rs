@@ -123,9 +123,15 @@ async fn an_answer_that_requires_an_upgrade_says_so_to_this_hop() {
     let answer =
         "HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n";
     let house = House::answering(&[answer]).await;
-    let got = house.client().get("/0");
-    assert_eq!(
-        (got.status(), got.field("upgrade"), got.field("connection")),
-        (426, Some("websocket"), Some("Upgrade"))
-    );
+    for (asked, connection) in [
+        ("HTTP/1.1\r\nHost: h\r\n\r\n", "Upgrade"),
+        ("HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "close, Upgrade"),
+        ("HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\n\r\n", "keep-alive, Upgrade"),
+    ] {
+        let mut client = house.client();
+        client.send(format!("GET /0 {asked}"));
+        let got = client.message();
+        assert_eq!((got.status(), got.field("upgrade")), (426, Some("websocket")), "{asked:?}");
+        assert_eq!(values(&got.head, "connection"), [connection], "one field says all: {asked:?}");
+    }
 }

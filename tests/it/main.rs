@@ -18,7 +18,6 @@ mod grpc_world;
 mod h2_admin;
 mod h2_conduct;
 mod h2_drain;
-mod h2_floods;
 mod h2_requests;
 mod h2_rules;
 mod h2_world;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::process::Command;
+use std::thread;
 
 use crate::client::Pace;
 use crate::corpus::{self, Entry, Kind};
@@ -20,24 +21,44 @@ pub(crate) fn tables() -> String {
     let (here, absent): (Vec<Peer>, Vec<Peer>) = PEERS.into_iter().partition(|peer| version(*peer).is_some());
     let ci = std::env::var("CI").as_deref() == Ok("true");
     assert!(absent.is_empty() || !ci, "not installed: {absent:?}, expected all in CI: see tests/setup/debian.sh");
-    let mut text = String::new();
-    for (folder, request) in [("requests", true), ("responses", false)] {
-        let entries = corpus::load(folder);
-        let count = format!("{} {folder}", entries.len());
-        text += &row(&count, ["refused", "closed", "clean", "truncated", "DIRTY", "repaired", "withheld"]);
-        for &peer in &here {
-            let judge = |lane: &Lane, entry: &Entry| match request {
-                true => lane.request(entry, Pace::Whole, Demand::Cleanliness),
-                false => lane.response(entry, Demand::Cleanliness),
-            };
-            let judgements = run::judge_all(peer, &entries, judge);
-            text += &line(&version(peer).unwrap_or_default(), &entries, &judgements);
-        }
-    }
+    // all at once: most of the time is waiting for proxies that wait themselves
+    let mut text: String = thread::scope(|scope| {
+        let requests =
+            scope.spawn(|| table("requests", &here, |lane, entry, demand| lane.request(entry, Pace::Whole, demand)));
+        let responses = scope.spawn(|| table("responses", &here, Lane::response));
+        [requests, responses].map(|table| table.join().expect("a table")).concat()
+    });
     for peer in absent {
         let _never_fails = writeln!(text, "{peer:?} is not installed");
     }
     text
+}
+
+/// How an entry is judged.
+type Ask = fn(&Lane, &Entry, Demand) -> Judgement;
+
+/// The lines of one half of the corpus.
+fn table(folder: &str, peers: &[Peer], ask: Ask) -> String {
+    let entries = corpus::load(folder);
+    let count = format!("{} {folder}", entries.len());
+    let head = row(&count, ["refused", "closed", "clean", "truncated", "DIRTY", "repaired", "withheld"]);
+    let judge = |lane: &Lane, entry: &Entry| ask(lane, entry, Demand::Cleanliness);
+    let lines = thread::scope(|scope| {
+        let judged: Vec<_> = peers
+            .iter()
+            .map(|&peer| {
+                scope.spawn({
+                    let entries = &entries;
+                    move || run::judge_all(peer, entries, judge)
+                })
+            })
+            .collect();
+        let lines = peers.iter().zip(judged).map(|(&peer, judged)| {
+            line(&version(peer).unwrap_or_default(), &entries, &judged.join().expect("judgements"))
+        });
+        lines.collect::<String>()
+    });
+    head + &lines
 }
 
 /// Repaired are those of the dirty that parse, though what was sent does not; withheld are lawful ones.

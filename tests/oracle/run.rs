@@ -14,8 +14,8 @@ use crate::replies::{self, Reply};
 use crate::requests;
 use crate::verdict::{self, Case, Demand, FOLLOWING, Judgement, Verdict};
 
-/// How many peers run at once.
-pub(crate) const LANES: usize = 4;
+/// How many peers run at once: more than there are cores, because most of the time is waiting for a silence to last.
+pub(crate) const LANES: usize = 8;
 
 /// A peer with its origin.
 pub(crate) struct Lane {

@@ -132,17 +132,17 @@ pub(crate) fn response(response: &Response<'_, '_>, reply: Reply, out: &mut Vec<
     let mut lines = Lines::new(response.bytes, out);
     let status = status.format(response.status).as_bytes();
     lines.first([b"HTTP/1.1 ", status, b" ", response.reason.as_bytes(), b"\r\n"]);
+    // who sends `Upgrade` must name it: it is for this hop (RFC 9110, section 7.8)
+    let mut names_upgrade = reply.connection == ConnectionWord::Upgrade;
     for (class, name, value) in response.fields() {
         let passes = match class {
             // written below, from what was understood
             Field::ContentLength | Field::TransferEncoding | Field::Connection => false,
             Field::HopByHop | Field::ProxyAuth | Field::Te => false,
-            Field::Upgrade if response.status == 426 => {
-                // who sends the field must name it: it is for this hop (RFC 9110, section 7.8)
-                lines.field(b"Connection", b"Upgrade");
-                true
+            Field::Upgrade => {
+                names_upgrade |= response.status == 426;
+                names_upgrade
             }
-            Field::Upgrade => reply.connection == ConnectionWord::Upgrade,
             Field::Trailer => reply.coding == Coding::Chunked,
             _ => true,
         };
@@ -152,12 +152,15 @@ pub(crate) fn response(response: &Response<'_, '_>, reply: Reply, out: &mut Vec<
     }
     drop(lines);
     write_framing(response, reply, out);
-    match reply.connection {
-        ConnectionWord::Silent => {}
-        ConnectionWord::KeepAlive => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-        ConnectionWord::Close => out.extend_from_slice(b"Connection: close\r\n"),
-        ConnectionWord::Upgrade => out.extend_from_slice(b"Connection: Upgrade\r\n"),
-    }
+    let connection: &[u8] = match (reply.connection, names_upgrade) {
+        (ConnectionWord::Silent, false) => b"",
+        (ConnectionWord::KeepAlive, false) => b"Connection: keep-alive\r\n",
+        (ConnectionWord::Close, false) => b"Connection: close\r\n",
+        (ConnectionWord::KeepAlive, true) => b"Connection: keep-alive, Upgrade\r\n",
+        (ConnectionWord::Close, true) => b"Connection: close, Upgrade\r\n",
+        (ConnectionWord::Silent | ConnectionWord::Upgrade, _) => b"Connection: Upgrade\r\n",
+    };
+    out.extend_from_slice(connection);
     out.extend_from_slice(b"\r\n");
 }
 
