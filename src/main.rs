@@ -6,6 +6,10 @@ use std::process::ExitCode;
 use content_factory_sidecar::cli::{self, Process};
 use content_factory_sidecar::fetch::provide_cryptography;
 
+/// Gives memory back to the kernel after a burst; how it is set stands in `.cargo/config.toml`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     provide_cryptography();
     let process = Process {

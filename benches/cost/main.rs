@@ -109,7 +109,11 @@ fn first_line(program: &str, flag: &str) -> String {
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
     let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    // Envoy's: `envoy  version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL`
+    if let Some((_, rest)) = line.split_once("envoy  version: ") {
+        return format!("Envoy {}", rest.split('/').nth(1).unwrap_or(rest));
+    }
     // what comes behind it is an address or a copyright
     let line = line.split(" - ").next().unwrap_or_default().split(" Copyright").next().unwrap_or_default();
-    line.trim().trim_start_matches(&format!("{program}  version: ")).to_owned()
+    line.trim().to_owned()
 }

@@ -12,7 +12,7 @@ use crate::proxy::Proxy;
 
 const FEW: usize = 32;
 const MANY: usize = 1_000;
-const TURN: Duration = Duration::from_secs(6);
+const TURN: Duration = Duration::from_secs(5);
 
 /// What is measured of each, in MiB, and what it should be with everything on.
 const ROWS: [(&str, f64); 4] = [
