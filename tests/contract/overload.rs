@@ -105,6 +105,8 @@ async fn probe(admin: SocketAddr, ends: Arc<AtomicBool>) -> Duration {
 struct Found {
     peak: f64,
     goodput: f64,
+    /// The share of requests that were too many.
+    refused: f64,
     admin: Duration,
 }
 
@@ -131,13 +133,12 @@ async fn press(sidecar: &Sidecar, peak: f64, long: Duration) -> Found {
     let [good, refused, other] = [&clients.good, &clients.refused, &clients.other].map(|n| n.load(Ordering::Relaxed));
     println!("{sent} asked, {good} answered, {refused} refused; {goodput:.0}/s of {peak:.0}/s; admin {admin:?}");
     assert_eq!((good + refused, other), (sent, 0), "each is answered with 200, or 503 and Retry-After");
-    assert!(refused > sent / 3, "{refused} of {sent} refused: that was no overload");
     let total = page::total(&before) + sent;
     let page = page::settled(sidecar, total).await;
     let overload: End = (Kind::Ordinary, 503, "overload".to_owned());
     let counted = |page| page::tally(page).get(&overload).copied().unwrap_or(0);
     assert_eq!((counted(&page) - counted(&before), page::total(&page)), (refused, total));
-    Found { peak, goodput, admin }
+    Found { peak, goodput, refused: refused as f64 / sent as f64, admin }
 }
 
 /// Row 19: at three times what the application can do, at least 80 % of that is done; the rest is 503 with Retry-After.
@@ -152,10 +153,11 @@ async fn three_times_too_much_still_gets_the_work_done() {
     let sidecar = Sidecar::start(application.address, &[], &limit).await;
     for turn in 1..=3 {
         let peak = peak(sidecar.proxy, short).await;
-        let Found { peak, goodput, admin } = press(&sidecar, peak, Duration::from_secs(long)).await;
-        if goodput >= 0.8 * peak && admin < Duration::from_millis(100) {
+        let Found { peak, goodput, refused, admin } = press(&sidecar, peak, Duration::from_secs(long)).await;
+        let is_overload = refused > 1.0 / 3.0; // else the peak was found while the machine was busy with something else
+        if is_overload && goodput >= 0.8 * peak && admin < Duration::from_millis(100) {
             return;
         }
-        assert!(turn < 3, "{goodput:.0}/s of {peak:.0}/s, and the admin port took {admin:?}");
+        assert!(turn < 3, "{goodput:.0}/s of {peak:.0}/s, {refused:.2} of all refused, the admin port took {admin:?}");
     }
 }
