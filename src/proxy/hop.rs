@@ -29,7 +29,7 @@ pub(crate) struct Hop {
     pub(crate) is_reused: bool,
 }
 
-/// What carries it.
+/// What carries it. Its methods are asked to be inlined: to a socket they shall be no more than one comparison.
 pub(crate) enum HopStream {
     Socket(TcpStream),
     /// On the heap: an exchange over HTTP/1.1 shall not hold room for it.
@@ -75,6 +75,7 @@ impl Hop {
 impl Wire for HopStream {
     const CARRIES: Option<Protocol> = None;
 
+    #[inline]
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Socket(socket) => TcpStream::poll_read_ready(socket, cx),
@@ -91,6 +92,7 @@ impl Wire for HopStream {
 }
 
 impl AsyncRead for HopStream {
+    #[inline]
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Socket(socket) => Pin::new(socket).poll_read(cx, buf),
@@ -100,6 +102,7 @@ impl AsyncRead for HopStream {
 }
 
 impl AsyncWrite for HopStream {
+    #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Socket(socket) => Pin::new(socket).poll_write(cx, bytes),
@@ -107,6 +110,7 @@ impl AsyncWrite for HopStream {
         }
     }
 
+    #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Socket(socket) => Pin::new(socket).poll_flush(cx),
@@ -114,6 +118,7 @@ impl AsyncWrite for HopStream {
         }
     }
 
+    #[inline]
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Socket(socket) => Pin::new(socket).poll_shutdown(cx),
