@@ -49,19 +49,26 @@ async fn as_many_calls_share_a_connection_as_the_application_allows() {
 }
 
 #[tokio::test]
-async fn one_connection_carries_calls_one_after_the_other_until_nobody_needs_it() {
+async fn one_connection_carries_calls_one_after_the_other() {
     let application = Application::start().await;
-    let idle = [("SIDECAR_PROXY__TIMEOUTS__POOL_IDLE", "5s")];
-    let sidecar = Sidecar::start(application.address, &[], &idle).await;
+    let sidecar = Sidecar::start(application.address, &[], &[("SIDECAR_PROXY__TIMEOUTS__POOL_IDLE", "1h")]).await;
     for _ in 0..20 {
         assert!(is_whole(&echoed(sidecar.proxy).await.unwrap()));
     }
     assert_eq!(application.connections.load(Ordering::SeqCst), 1);
-    timeout(PATIENCE, application.ended.acquire()).await.expect("it is closed").unwrap().forget();
-    assert!(is_whole(&echoed(sidecar.proxy).await.unwrap()), "the next one opens another");
-    assert_eq!(application.connections.load(Ordering::SeqCst), 2);
     let page = sidecar.metrics().await;
-    assert!(page.contains("\ncontent_factory_proxy_upstream_connections_total 2\n"), "{page}");
+    assert!(page.contains("\ncontent_factory_proxy_upstream_connections_total 1\n"), "{page}");
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_needs_is_closed_and_the_next_call_opens_another() {
+    let application = Application::start().await;
+    let sidecar = Sidecar::start(application.address, &[], &[("SIDECAR_PROXY__TIMEOUTS__POOL_IDLE", "200ms")]).await;
+    for connections in 1..=2 {
+        assert!(is_whole(&echoed(sidecar.proxy).await.unwrap()));
+        assert_eq!(application.connections.load(Ordering::SeqCst), connections);
+        timeout(PATIENCE, application.ended.acquire()).await.expect("it is closed").unwrap().forget();
+    }
 }
 
 #[tokio::test]
@@ -245,7 +252,7 @@ async fn http1(proxy: SocketAddr, request: &str) -> String {
 #[tokio::test]
 async fn everything_goes_on_by_http2_where_that_is_set() {
     let application = Application::start().await;
-    let h2c = [("SIDECAR_PROXY__UPSTREAM_PROTOCOL", "h2c")];
+    let h2c = [("SIDECAR_PROXY__UPSTREAM_PROTOCOL", "h2c"), ("SIDECAR_PROXY__TIMEOUTS__POOL_IDLE", "1h")];
     let sidecar = Sidecar::start(application.address, &[], &h2c).await;
     let rest = "Host: h.example\r\nConnection: close\r\n";
     for (request, line, body) in [
