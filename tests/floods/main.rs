@@ -1,7 +1,8 @@
-//! Floods of HTTP/2 (RFC 9113, section 10.5): who asks in peace keeps half of the throughput, and memory stays bounded.
+//! Floods of HTTP/2 (RFC 9113, section 10.5): who asks in peace is served on, and memory stays bounded.
 //!
-//! A program of its own, so that nothing else is tried beside it. The bar of a half holds for a release build, which
-//! `SIDECAR_BIN` names; the one that cargo builds for tests has a lower one. What is compared are counts of one run.
+//! A program of its own, so that nothing else is tried beside it. The long form (`CONTRACT=full`) asks for half of the
+//! throughput of a release build, which `SIDECAR_BIN` names, on a machine with a core for each who takes part. What is
+//! compared are counts of one run.
 
 #![expect(clippy::disallowed_methods, reason = "tests choose their size by the environment and take real time")]
 #![expect(clippy::print_stdout, reason = "the figures of a run are its result")]
