@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::rig::{PATIENCE, Sidecar};
+use crate::rig::PATIENCE;
 
 /// What the sidecar asks of the application itself, as its routes, is no traffic.
 const OWN_USER_AGENT: &str = "content-factory-sidecar/";
@@ -28,8 +28,9 @@ pub(crate) struct Application {
     pub(crate) broken_off: Semaphore,
     /// Complete requests.
     pub(crate) requests: AtomicUsize,
-    /// Connections that were accepted, those of the sidecar's own checks among them: see `before_anyone_asks`.
-    pub(crate) connections: AtomicUsize,
+    /// Connections that are not the sidecar's own: those neither brought a question of its own nor ended without a word,
+    /// as its check does.
+    strangers: AtomicUsize,
 }
 
 impl Application {
@@ -42,12 +43,12 @@ impl Application {
             abandoned: Semaphore::new(0),
             broken_off: Semaphore::new(0),
             requests: AtomicUsize::new(0),
-            connections: AtomicUsize::new(0),
+            strangers: AtomicUsize::new(0),
         });
         let serving = Arc::clone(&application);
         spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                serving.connections.fetch_add(1, Ordering::Relaxed);
+                serving.strangers.fetch_add(1, Ordering::Relaxed);
                 let connection = Arc::clone(&serving);
                 spawn(async move {
                     let _the_peer_may_go_at_any_time = connection.serve(stream).await;
@@ -57,10 +58,26 @@ impl Application {
         application
     }
 
+    /// The next head; takes back what was counted when it is the sidecar that came.
+    async fn head_or_end(
+        &self,
+        stream: &mut TcpStream,
+        unread: &mut Vec<u8>,
+        is_first: bool,
+    ) -> std::io::Result<Option<String>> {
+        let head = head(stream, unread).await?;
+        if is_first && head.as_ref().is_none_or(|head| head.contains(OWN_USER_AGENT)) {
+            self.strangers.fetch_sub(1, Ordering::Relaxed);
+        }
+        Ok(head)
+    }
+
     async fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
         stream.set_nodelay(true)?;
         let mut unread = Vec::new();
-        while let Some(head) = head(&mut stream, &mut unread).await? {
+        let mut is_first = true;
+        while let Some(head) = self.head_or_end(&mut stream, &mut unread, is_first).await? {
+            is_first = false;
             if head.contains(OWN_USER_AGENT) {
                 answer(&mut stream, &head).await?;
                 continue;
@@ -247,19 +264,15 @@ impl Client {
     }
 }
 
-/// Settings by which the sidecar connects to the application once, at its start, and then not of its own accord.
-pub(crate) const QUIET: [(&str, &str); 2] =
-    [("SIDECAR_TRAFFIC__ROUTES__ENABLED", "false"), ("SIDECAR_CHECKS__APPLICATION__PERIOD", "1h")];
-
 impl Application {
-    /// Waits until a sidecar that is `QUIET` has done what it does at its start; gives the connections so far.
-    pub(crate) async fn before_anyone_asks(&self, sidecar: &Sidecar) -> usize {
-        let has_checked = |_, page: &str| {
-            let health: serde_json::Value = serde_json::from_str(page).expect("JSON");
-            health["services"]["application"]["status"] == "healthy"
-        };
-        sidecar.eventually("/health", has_checked).await;
-        self.connections.load(Ordering::Relaxed)
+    /// Waits until so many connections came from the proxy, all told: the sidecar's own questions come at any time.
+    pub(crate) async fn connections_become(&self, expected: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.strangers.load(Ordering::Relaxed) != expected {
+            let found = self.strangers.load(Ordering::Relaxed);
+            assert!(Instant::now() < deadline, "the proxy has opened {found} connections, expected {expected}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 
