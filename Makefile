@@ -120,6 +120,10 @@ tools: ## Install what the tests need, outside the tree
 	tests/setup/collector.sh > /dev/null
 	tests/setup/deny.sh > /dev/null
 
+.PHONY: conventions
+conventions: ## Rewrite tests/data/conventions.tsv, the names of OpenTelemetry's semantic conventions
+	$(PYTHON) tests/setup/conventions.py
+
 .PHONY: requirements
 requirements: ## Resolve the requirements.in of the tests and of the bench anew, with hashes
 	for folder in tests/e2e benches; do (cd $$folder && pip-compile --quiet --upgrade --generate-hashes --strip-extras --no-header \

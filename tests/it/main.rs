@@ -8,6 +8,7 @@ mod api_whole;
 mod checks_rows;
 mod checks_services;
 mod command_line;
+mod conventions;
 mod demo;
 mod documents;
 mod grpc_calls;

@@ -1,6 +1,6 @@
 //! An OTLP receiver for tests: gRPC and HTTP, scripted, decoding by prost what our encoders wrote.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response as HttpResponse};
 use opentelemetry_proto::tonic::collector::logs::v1 as logs;
 use opentelemetry_proto::tonic::collector::metrics::v1 as metrics;
 use opentelemetry_proto::tonic::collector::trace::v1 as trace;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -77,6 +78,8 @@ pub(crate) struct Seen {
     pub(crate) logs: Vec<LogRecord>,
     /// `service.name` of each resource.
     pub(crate) services: Vec<String>,
+    /// The names of the resources' attributes.
+    pub(crate) resource_names: BTreeSet<String>,
     pub(crate) codings: Vec<String>,
     pub(crate) keys: Vec<String>,
     pub(crate) paths: Vec<String>,
@@ -222,31 +225,31 @@ fn prost_duration(delay: Duration) -> Vec<u8> {
 
 fn take_traces(seen: &mut Seen, request: trace::ExportTraceServiceRequest) {
     for resource in request.resource_spans {
-        seen.services.extend(service_name(resource.resource));
+        take_resource(seen, resource.resource);
         seen.spans.extend(resource.scope_spans.into_iter().flat_map(|scope| scope.spans));
     }
 }
 
 fn take_metrics(seen: &mut Seen, request: metrics::ExportMetricsServiceRequest) {
     for resource in request.resource_metrics {
-        seen.services.extend(service_name(resource.resource));
+        take_resource(seen, resource.resource);
         seen.metrics.extend(resource.scope_metrics.into_iter().flat_map(|scope| scope.metrics));
     }
 }
 
 fn take_logs(seen: &mut Seen, request: logs::ExportLogsServiceRequest) {
     for resource in request.resource_logs {
-        seen.services.extend(service_name(resource.resource));
+        take_resource(seen, resource.resource);
         seen.logs.extend(resource.scope_logs.into_iter().flat_map(|scope| scope.log_records));
     }
 }
 
-fn service_name(resource: Option<opentelemetry_proto::tonic::resource::v1::Resource>) -> Option<String> {
-    let pairs = resource?.attributes;
-    let name = pairs.into_iter().find(|pair| pair.key == "service.name")?;
-    match name.value?.value? {
-        opentelemetry_proto::tonic::common::v1::any_value::Value::StringValue(text) => Some(text),
-        _ => None,
+fn take_resource(seen: &mut Seen, resource: Option<opentelemetry_proto::tonic::resource::v1::Resource>) {
+    for pair in resource.into_iter().flat_map(|resource| resource.attributes) {
+        if let ("service.name", Some(Value::StringValue(text))) = (&*pair.key, pair.value.and_then(|any| any.value)) {
+            seen.services.push(text);
+        }
+        seen.resource_names.insert(pair.key);
     }
 }
 

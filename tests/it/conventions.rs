@@ -1,0 +1,169 @@
+//! What we emit is named as OpenTelemetry's semantic conventions name it, or is in a registry of our own.
+//!
+//! The table is `tests/data/conventions.tsv`, made from the conventions by `make conventions`. Our registry of metrics is
+//! the catalogue, from which `docs/metrics.md` is made; names of our own attributes begin with `content_factory.`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use content_factory_sidecar::model::catalogue::{ALL, Metric, MetricKind};
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::metrics::v1::Metric as Exported;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+
+use crate::proxy_world::{Application, Client};
+use crate::rig::Sidecar;
+use crate::telemetry_receiver::{Codings, Receiver, eventually};
+
+/// Of OpenTelemetry's specification, which the conventions' model does not repeat.
+const OF_THE_SPECIFICATION: &[&str] = &["otel.metric.overflow"];
+const OURS: &str = "content_factory.";
+
+/// Instrument and unit of each metric, and the attributes.
+struct Conventions {
+    metrics: BTreeMap<&'static str, (&'static str, &'static str)>,
+    attributes: BTreeSet<&'static str>,
+}
+
+impl Conventions {
+    fn read() -> Self {
+        let mut read = Self { metrics: BTreeMap::new(), attributes: BTreeSet::new() };
+        let lines = include_str!("../data/conventions.tsv").lines().filter(|line| !line.starts_with('#'));
+        for line in lines {
+            match line.split('\t').collect::<Vec<_>>()[..] {
+                ["metric", name, instrument, unit] => drop(read.metrics.insert(name, (instrument, unit))),
+                ["attribute", name] => drop(read.attributes.insert(name)),
+                _ => panic!("found {line:?}, expected an attribute or a metric"),
+            }
+        }
+        read
+    }
+
+    fn know(&self, attribute: &str) -> bool {
+        self.attributes.contains(attribute) || OF_THE_SPECIFICATION.contains(&attribute)
+    }
+
+    /// What is wrong with a metric that is not ours.
+    fn complaint(&self, metric: &Metric) -> Option<String> {
+        let instrument = match metric.kind {
+            MetricKind::Counter => "counter",
+            MetricKind::UpDownCounter => "updowncounter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram(_) => "histogram",
+        };
+        let found = (instrument, metric.unit);
+        match self.metrics.get(metric.name) {
+            Some(expected) if *expected == found => None,
+            Some(expected) => Some(format!("{}: found {found:?}, expected {expected:?}", metric.name)),
+            None => Some(format!("{}: not in the conventions, and not {OURS}*", metric.name)),
+        }
+    }
+}
+
+fn keys(pairs: &[KeyValue]) -> impl Iterator<Item = &str> {
+    pairs.iter().map(|pair| pair.key.as_str())
+}
+
+/// The names of the attributes of all its points.
+fn labels(metric: &Exported) -> BTreeSet<&str> {
+    match metric.data.as_ref().expect("a metric has data") {
+        Data::Gauge(gauge) => gauge.data_points.iter().flat_map(|point| keys(&point.attributes)).collect(),
+        Data::Sum(sum) => sum.data_points.iter().flat_map(|point| keys(&point.attributes)).collect(),
+        Data::Histogram(histogram) => histogram.data_points.iter().flat_map(|point| keys(&point.attributes)).collect(),
+        Data::ExponentialHistogram(histogram) => {
+            histogram.data_points.iter().flat_map(|point| keys(&point.attributes)).collect()
+        }
+        Data::Summary(_) => panic!("{}: a summary", metric.name),
+    }
+}
+
+#[test]
+fn each_metric_of_the_catalogue_is_of_the_conventions_or_ours() {
+    let conventions = Conventions::read();
+    let complaints: Vec<_> = ALL
+        .iter()
+        .filter(|metric| !metric.name.starts_with(OURS))
+        .flat_map(|metric| {
+            let unknown = metric.labels.iter().filter(|label| !conventions.know(label));
+            let unknown = unknown.map(|label| format!("{}: {label} is no attribute of the conventions", metric.name));
+            conventions.complaint(metric).into_iter().chain(unknown)
+        })
+        .collect();
+    assert!(complaints.is_empty(), "{complaints:#?}");
+    assert!(ALL.iter().any(|metric| !metric.name.starts_with(OURS)), "nothing was compared");
+}
+
+/// Requests of every kind that makes attributes of its own: known and unknown methods, errors, streams, tunnels.
+async fn ask_for_everything(sidecar: &Sidecar) {
+    let requests = [
+        "GET /whole?key=value",
+        "BREW /coffee",
+        "GET /missing",
+        "GET /error",
+        "GET /cut",
+        "GET /garbage",
+        "GET /vanish",
+        "GET /events",
+    ];
+    for request in requests {
+        let mut client = Client::connect(sidecar.proxy).await.expect("the proxy listens");
+        let head = format!("{request} HTTP/1.1\r\nHost: h\r\nUser-Agent: test\r\nConnection: close\r\n\r\n");
+        client.send(head.as_bytes()).await.expect("the proxy reads");
+        client.closed_by_fin().await;
+    }
+    let mut client = Client::connect(sidecar.proxy).await.expect("the proxy listens");
+    client
+        .send(b"GET /socket HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await
+        .expect("it reads");
+    assert!(client.head().await.is_some_and(|head| head.contains(" 101 ")));
+    client.send(b"nonsense").await.expect("the tunnel is open");
+    drop(client);
+    let mut client = Client::connect(sidecar.proxy).await.expect("the proxy listens");
+    client.send(b"GET nonsense\r\n\r\n").await.expect("the proxy reads");
+    client.closed_by_fin().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_leaves_a_running_sidecar_is_named_by_the_conventions_or_by_our_registry() {
+    let receiver = Receiver::grpc(Codings::All, Default::default()).await;
+    let application = Application::start().await;
+    let endpoint = format!("http://{}", receiver.address);
+    let environment = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("SIDECAR_TELEMETRY__METRICS__INTERVAL", "1s"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.namespace=shop"),
+        ("POD_NAME", "web-1"),
+        ("POD_NAMESPACE", "shop"),
+        ("NODE_NAME", "node-1"),
+    ];
+    let mut sidecar = Sidecar::start(application.address, &[], &environment).await;
+    ask_for_everything(&sidecar).await;
+    let is_whole = |seen: &mut crate::telemetry_receiver::Seen| {
+        let has_stream = seen.metrics.iter().any(|metric| metric.name == "content_factory.http.server.stream.duration");
+        has_stream && seen.spans.len() >= 10 && !seen.logs.is_empty()
+    };
+    eventually("all three signals", Duration::from_secs(20), || receiver.with(is_whole)).await;
+    sidecar.signal("TERM").await;
+    assert_eq!(sidecar.ended().await, Some(0));
+
+    let conventions = Conventions::read();
+    let is_known = |name: &str| conventions.know(name) || name.starts_with(OURS);
+    receiver.with(|seen| {
+        for exported in &seen.metrics {
+            let metric = ALL.iter().find(|metric| metric.name == exported.name);
+            let metric = metric.unwrap_or_else(|| panic!("{} is not in the catalogue", exported.name));
+            assert_eq!(exported.unit, metric.unit, "{}", metric.name);
+            let strange: Vec<_> = labels(exported).into_iter().filter(|label| !metric.labels.contains(label)).collect();
+            assert!(strange.is_empty(), "{}: {strange:?} are not in the catalogue", metric.name);
+        }
+        let of_spans = seen.spans.iter().flat_map(|span| keys(&span.attributes));
+        let of_resources = seen.resource_names.iter().map(String::as_str);
+        let strange: BTreeSet<_> = of_spans.chain(of_resources).filter(|name| !is_known(name)).collect();
+        assert!(strange.is_empty(), "{strange:?}: no attributes of the conventions, and not {OURS}*");
+        // the fields of a log line are its own, but what looks like a name of the conventions has to be one
+        let of_logs = seen.logs.iter().flat_map(|log| keys(&log.attributes)).filter(|name| name.contains('.'));
+        let strange: BTreeSet<_> = of_logs.filter(|name| !is_known(name)).collect();
+        assert!(strange.is_empty(), "{strange:?}: dotted names of log records are names of the conventions");
+    });
+}
