@@ -1,5 +1,6 @@
 //! An application that behaves as its paths say, and clients that speak raw bytes: for tests of the data path.
 
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -58,26 +59,16 @@ impl Application {
         application
     }
 
-    /// The next head; takes back what was counted when it is the sidecar that came.
-    async fn head_or_end(
-        &self,
-        stream: &mut TcpStream,
-        unread: &mut Vec<u8>,
-        is_first: bool,
-    ) -> std::io::Result<Option<String>> {
-        let head = head(stream, unread).await?;
-        if is_first && head.as_ref().is_none_or(|head| head.contains(OWN_USER_AGENT)) {
-            self.strangers.fetch_sub(1, Ordering::Relaxed);
-        }
-        Ok(head)
-    }
-
     async fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
         stream.set_nodelay(true)?;
         let mut unread = Vec::new();
-        let mut is_first = true;
-        while let Some(head) = self.head_or_end(&mut stream, &mut unread, is_first).await? {
-            is_first = false;
+        let mut is_new = true;
+        loop {
+            let next = head(&mut stream, &mut unread).await?;
+            if mem::take(&mut is_new) && next.as_ref().is_none_or(|head| head.contains(OWN_USER_AGENT)) {
+                self.strangers.fetch_sub(1, Ordering::Relaxed);
+            }
+            let Some(head) = next else { return Ok(()) };
             if head.contains(OWN_USER_AGENT) {
                 answer(&mut stream, &head).await?;
                 continue;
@@ -112,7 +103,6 @@ impl Application {
                 _ => answer(&mut stream, &head).await?,
             }
         }
-        Ok(())
     }
 
     /// Answers nothing, and notices when nobody waits any more.
