@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::load::{Body, Protocol};
+use crate::request::{Body, Protocol};
 
 /// A request that takes longer than that, under valgrind too, is a failure.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -3,8 +3,8 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::load::{Body, Protocol};
 use crate::process::Running;
+use crate::request::{Body, Protocol};
 
 /// The processor core of everything that is not measured; proxies have the other one.
 pub(crate) const CORE: &str = "1";

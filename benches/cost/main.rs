@@ -23,6 +23,7 @@ mod process;
 mod proxy;
 mod python;
 mod receiver;
+mod request;
 mod table;
 mod turns;
 

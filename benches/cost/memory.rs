@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::figure::{Figure, ratio};
 use crate::generator::{self, Load};
-use crate::load::{Body, Protocol};
 use crate::origin;
 use crate::process::Running;
 use crate::proxy::Proxy;
+use crate::request::{Body, Protocol};
 
 const FEW: usize = 32;
 const MANY: usize = 1_000;

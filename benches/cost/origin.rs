@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::load::Body;
 use crate::process::{Line, Running, free_port, fresh_folder};
+use crate::request::Body;
 
 /// Starts it on this processor core.
 pub(crate) fn start(core: &str) -> Running {

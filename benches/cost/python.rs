@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crate::figure::{Figure, Spread, number, ratio};
 use crate::generator::Load;
-use crate::load::{Body, Pace, Protocol};
+use crate::load::Pace;
 use crate::process::{Line, Running, free_port, fresh_folder};
 use crate::proxy::{Proxy, python_program};
 use crate::receiver::Receiver;
+use crate::request::{Body, Protocol};
 use crate::table::Table;
 use crate::turns::{Results, in_turns};
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use crate::figure::{Figure, Spread, number, ratio};
 use crate::generator::{self, Load};
-use crate::load::{Body, Pace, Protocol};
+use crate::load::Pace;
 use crate::origin;
 use crate::process::Running;
 use crate::proxy::Proxy;
+use crate::request::{Body, Protocol};
 use crate::table::Table;
 
 /// Where proxies run; everything else has the other core.
