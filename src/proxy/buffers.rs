@@ -9,8 +9,14 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The size of a buffer; a head that does not fit makes its own one larger.
-pub(crate) const BUFFER_BYTES: usize = 16 << 10;
+/// The size of an outbox.
+const OUTBOX_BYTES: usize = 16 << 10;
+
+/// The size of an inbox; a head that does not fit makes its own one larger.
+///
+/// By so much smaller that what was read from one side fits into what is written to the other, with the framing of a chunk and
+/// our own fields: a remainder of some bytes would hold a buffer, and be a write of its own.
+const INBOX_BYTES: usize = OUTBOX_BYTES - 128;
 
 /// More than these are given back at once; of these, what a sweep finds unused. While 1,000 connections are busy none is made
 /// anew.
@@ -58,9 +64,9 @@ impl Shelf {
         taken
     }
 
-    fn put(&self, bytes: Vec<u8>) {
+    fn put(&self, bytes: Vec<u8>, usual: usize) {
         let mut free = self.free.borrow_mut();
-        if bytes.capacity() == BUFFER_BYTES && free.len() < KEPT_BUFFERS {
+        if bytes.capacity() == usual && free.len() < KEPT_BUFFERS {
             free.push(bytes);
         }
     }
@@ -78,7 +84,7 @@ impl Buffers {
     /// Gives the inbox a buffer if it has none.
     pub(crate) fn lend_inbox(&self, inbox: &mut Inbox) {
         if inbox.bytes.is_empty() {
-            inbox.bytes = self.inboxes.take().unwrap_or_else(|| vec![0; BUFFER_BYTES]);
+            inbox.bytes = self.inboxes.take().unwrap_or_else(|| vec![0; INBOX_BYTES]);
         }
     }
 
@@ -86,24 +92,36 @@ impl Buffers {
     pub(crate) fn take_inbox(&self, inbox: &mut Inbox) {
         (inbox.start, inbox.end) = (0, 0);
         if !inbox.bytes.is_empty() {
-            self.inboxes.put(std::mem::take(&mut inbox.bytes));
+            self.inboxes.put(std::mem::take(&mut inbox.bytes), INBOX_BYTES);
         }
     }
 
     /// Gives the outbox a buffer if it has none.
     pub(crate) fn lend_outbox(&self, outbox: &mut Outbox) {
         if outbox.bytes.capacity() == 0 {
-            outbox.bytes = self.outboxes.take().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
+            outbox.bytes = self.outboxes.take().unwrap_or_else(|| Vec::with_capacity(OUTBOX_BYTES));
         }
     }
 
-    /// Takes the buffer of an outbox back; what is in it is lost.
+    /// Takes the buffer of an outbox back; what is in it is forgotten.
     pub(crate) fn take_outbox(&self, outbox: &mut Outbox) {
-        (outbox.written, outbox.has_sent) = (0, false);
+        outbox.clear();
         if outbox.bytes.capacity() > 0 {
-            let mut bytes = std::mem::take(&mut outbox.bytes);
-            bytes.clear();
-            self.outboxes.put(bytes);
+            self.outboxes.put(std::mem::take(&mut outbox.bytes), OUTBOX_BYTES);
+        }
+    }
+
+    /// Takes the buffer of an inbox back if nothing is in it.
+    pub(crate) fn reclaim_inbox(&self, inbox: &mut Inbox) {
+        if inbox.is_empty() {
+            self.take_inbox(inbox);
+        }
+    }
+
+    /// Takes the buffer of an outbox back if all that was in it is written.
+    pub(crate) fn reclaim_outbox(&self, outbox: &mut Outbox) {
+        if outbox.is_flushed() {
+            self.take_outbox(outbox);
         }
     }
 
@@ -153,7 +171,7 @@ impl Inbox {
 
     /// Makes it larger, for a head that does not fit; `limit` is the largest.
     pub(crate) fn grow(&mut self, limit: usize) {
-        let wanted = (self.bytes.len() * 2).min(limit.max(BUFFER_BYTES));
+        let wanted = (self.bytes.len() * 2).min(limit.max(INBOX_BYTES));
         if wanted > self.bytes.len() {
             self.bytes.resize(wanted, 0);
         }

@@ -82,9 +82,7 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
                 // the head is not whole: such a connection is no request
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
                 Poll::Pending => {
-                    if self.inbox.is_empty() {
-                        self.worker.buffers.take_inbox(&mut self.inbox);
-                    }
+                    self.worker.buffers.reclaim_inbox(&mut self.inbox);
                     return self.poll_head_deadline(wait, cx);
                 }
             }
@@ -147,9 +145,7 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
         let next = self.forward(&mut plan).await;
         self.worker.buffers.take_outbox(&mut plan.out);
         self.worker.buffers.take_outbox(&mut self.outbox);
-        if self.inbox.is_empty() {
-            self.worker.buffers.take_inbox(&mut self.inbox);
-        }
+        self.worker.buffers.reclaim_inbox(&mut self.inbox);
         next
     }
 

@@ -141,9 +141,7 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
 
     fn take_hop(&mut self) -> Option<Hop> {
         let mut hop = self.hop.take()?;
-        if hop.inbox.is_empty() {
-            self.client.worker.buffers.take_inbox(&mut hop.inbox);
-        }
+        self.client.worker.buffers.reclaim_inbox(&mut hop.inbox);
         Some(hop)
     }
 
@@ -174,13 +172,17 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
                 match self.poll_send(hop, cx) {
                     Poll::Ready(Some(ended)) => return Some(ended),
                     Poll::Ready(None) => {}
-                    Poll::Pending => return None,
+                    Poll::Pending => {
+                        self.rest_request();
+                        return None;
+                    }
                 }
             }
             if self.is_write_broken || self.plan.body.is_done() {
                 return self.watch_client(cx);
             }
             self.plan.out.clear();
+            self.client.worker.buffers.lend_outbox(&mut self.plan.out);
             if self.plan.body.step(&mut self.client.inbox, &mut self.plan.out, None).is_err() {
                 return Some(self.bad_body(Refusal::Malformed));
             }
@@ -192,7 +194,10 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
                 match self.poll_body(cx) {
                     Poll::Ready(Some(ended)) => return Some(ended),
                     Poll::Ready(None) => {}
-                    Poll::Pending => return None,
+                    Poll::Pending => {
+                        self.rest_request();
+                        return None;
+                    }
                 }
             }
         }
@@ -302,7 +307,10 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
                 match self.poll_deliver(cx) {
                     Poll::Ready(Some(ended)) => return Some(ended),
                     Poll::Ready(None) => {}
-                    Poll::Pending => return None,
+                    Poll::Pending => {
+                        self.rest_answer(hop);
+                        return None;
+                    }
                 }
             }
             let result = match self.stage {
@@ -317,13 +325,20 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
                 match self.poll_hop(hop, cx) {
                     Poll::Ready(Some(ended)) => return Some(ended),
                     Poll::Ready(None) => {}
-                    Poll::Pending => return None,
+                    Poll::Pending => {
+                        // an answer that has not begun holds nothing yet
+                        if hop.inbox.is_lent() || self.stage != Stage::Head {
+                            self.rest_answer(hop);
+                        }
+                        return None;
+                    }
                 }
             }
         }
     }
 
     fn pass_body(&mut self, hop: &mut Hop) -> Result<(), UpstreamFault> {
+        self.client.worker.buffers.lend_outbox(&mut self.client.outbox);
         let tap = self.plan.in_flight.as_mut().and_then(|in_flight| in_flight.facts.tap.as_mut());
         let moved = self.body.step(&mut hop.inbox, &mut self.client.outbox, tap);
         moved.map_err(|_| UpstreamFault::BadAnswer)?;
@@ -406,13 +421,27 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
                 Poll::Ready(None)
             }
             Poll::Ready(closed) => Poll::Ready(self.hop_closed(hop, closed)),
-            Poll::Pending => {
-                if hop.inbox.is_empty() {
-                    self.client.worker.buffers.take_inbox(&mut hop.inbox);
-                }
-                Poll::Pending
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Nothing moves to the client: only what is on its way there holds a buffer, and a request that may have to be sent again.
+    fn rest_answer(&mut self, hop: &mut Hop) {
+        let buffers = &self.client.worker.buffers;
+        buffers.reclaim_inbox(&mut hop.inbox);
+        if self.stage != Stage::Head {
+            buffers.reclaim_outbox(&mut self.client.outbox);
+            if self.plan.body.is_done() {
+                buffers.reclaim_outbox(&mut self.plan.out);
             }
         }
+    }
+
+    /// Nothing moves to the application.
+    fn rest_request(&mut self) {
+        let client = &mut *self.client;
+        client.worker.buffers.reclaim_inbox(&mut client.inbox);
+        client.worker.buffers.reclaim_outbox(&mut self.plan.out);
     }
 
     /// The application has closed: its answer may end so, else it is broken.

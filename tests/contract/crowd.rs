@@ -32,6 +32,11 @@ struct Library {
 
 impl Site for Library {
     async fn answer(&self, head: &Head, stream: &mut Stream) -> std::io::Result<()> {
+        if head.path() == "/silent" {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+            stream.write_all(head.as_bytes()).await?;
+            return Head::read(stream).await.map(drop); // which never comes
+        }
         if head.path() != "/big" {
             return say(stream, 200, "{}").await;
         }
@@ -117,12 +122,12 @@ async fn thousands_of_idle_connections_cost_next_to_nothing() {
     descriptors_at_rest(&sidecar).await;
 }
 
-/// A client whose kernel takes little, so that what it does not read waits further up.
-async fn narrow(proxy: SocketAddr) -> std::io::Result<Stream> {
+/// A client whose kernel takes little, so that what it does not read waits further up; it has read the head of an answer.
+async fn narrow(proxy: SocketAddr, path: &str) -> std::io::Result<Stream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4 << 10)?;
     let mut stream = BufReader::with_capacity(1 << 10, socket.connect(proxy).await?);
-    stream.write_all(b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n").await?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).await?;
     let head = timeout(PATIENCE, Head::read(&mut stream)).await.expect("an answer in time")?.expect("an answer");
     assert_eq!(head.status(), 200);
     Ok(stream)
@@ -154,7 +159,7 @@ async fn slow_readers_slow_the_application_and_nobody_else() {
     let enough = Arc::new(AtomicBool::new(false));
     let mut readers = JoinSet::new();
     for _ in 0..count {
-        readers.spawn(dawdle(narrow(sidecar.proxy).await.unwrap(), Arc::clone(&enough)));
+        readers.spawn(dawdle(narrow(sidecar.proxy, "/big").await.unwrap(), Arc::clone(&enough)));
     }
     let mut waits = Vec::new();
     for _ in 0..others {
@@ -196,4 +201,54 @@ async fn the_rest((mut stream, read): (Stream, u64)) -> std::io::Result<u64> {
         at += count as u64;
     }
     Ok(at)
+}
+
+/// What is taken until nothing more is: all that stands between the application and its clients is full.
+async fn standstill(library: &Library) {
+    let (mut last, deadline) = (u64::MAX, Instant::now() + PATIENCE);
+    loop {
+        let written = library.written.load(Ordering::Relaxed);
+        if written == last {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the application is still writing for readers that do not read");
+        last = written;
+        sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// Bytes that each further client of this path holds, once there are many of them.
+async fn bytes_for_each(path: &str) -> u64 {
+    let library = Arc::new(Library::default());
+    let application = Origin::start(Arc::clone(&library)).await;
+    // the last of them shall come before the first is given up, however slow the machine is
+    let patient = [("SIDECAR_PROXY__TIMEOUTS__WRITE_STALL", "10m")];
+    let sidecar = exporting(application.address, &application, &patient).await;
+    let memory = Memory::watch(&sidecar);
+    let (mut clients, mut grown) = (Vec::new(), Vec::new());
+    for count in [200, 1_000] {
+        while clients.len() < count {
+            clients.push(narrow(sidecar.proxy, path).await.expect("the proxy takes a client"));
+        }
+        standstill(&library).await;
+        grown.push(memory.growth_kib());
+    }
+    println!(
+        "{path}: {} KiB more for 200 clients, {} for 1,000; {} KiB in all",
+        grown[0],
+        grown[1],
+        sidecar.resident_kib()
+    );
+    (grown[1].saturating_sub(grown[0]) << 10) / 800
+}
+
+/// Row 16: who reads nothing of a large answer holds one buffer of 16 KiB, and who listens to a silent stream none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_clients_that_wait_hold_no_more_than_is_on_its_way_to_them() {
+    let _machine = among_others().await;
+    connections();
+    for (path, most) in [("/big", 24 << 10), ("/silent", 8 << 10)] {
+        let bytes = bytes_for_each(path).await;
+        assert!(bytes <= most, "{bytes} bytes for each client of {path}, expected at most {most}");
+    }
 }
