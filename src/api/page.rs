@@ -226,7 +226,8 @@ fn export(page: &mut String, view: &View) -> fmt::Result {
         Escaped(&export.endpoint)
     )?;
     table_head(page, "Items", &["Signal", "Produced", "Delivered", "In memory", "On disk", "Rejected", "Dropped"])?;
-    for (signal, account) in Signal::ALL.iter().zip(&export.accounts) {
+    let accounts = Signal::ALL.iter().zip(&export.accounts);
+    for (signal, account) in accounts.filter(|(signal, account)| signal.joins() || account.produced > 0) {
         row(
             page,
             signal.label(),

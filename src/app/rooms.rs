@@ -3,7 +3,7 @@
 //! Ports first, so that a taken one fails at once; then the data path, which needs nobody; then what stands behind.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use crate::model::route::RouteTable;
 use crate::model::sample::{Sample, SampleSource};
 use crate::proxy::{self, Deps, TracePolicy};
 use crate::redact::{Outlet, Redactor};
+use crate::telemetry::issues::{FailureSource, Issues};
 use crate::telemetry::resource::Resource;
 use crate::telemetry::{SpanWriter, Telemetry, Upstream};
 use crate::traffic::routes::Templates;
@@ -73,6 +74,9 @@ struct Ground {
     control: Drain,
 }
 
+/// What telemetry takes, and what tells Sentry by it when that is configured.
+type WayOut = (Telemetry, Option<Arc<Issues>>);
+
 /// What the others need of the data path at work.
 struct DataPath {
     address: Option<SocketAddr>,
@@ -96,14 +100,14 @@ impl Rooms {
         let data_dir = DataDir::open(&ground.config.data_dir);
         ground.config.telemetry.spool.folder = data_dir.as_ref().ok().map(|folder| folder.path().to_owned());
         let workers = if port.is_some() { ground.config.proxy.workers } else { 0 };
-        let (telemetry, writers) = ground.telemetry(workers)?;
+        let (way_out, writers) = ground.telemetry(workers)?;
         let (shards, reader) = traffic::open(&ground.config.traffic, workers, &ground.redactor);
         descriptors::raise_limit();
         let (running, path) = ground.serve(port, shards.into_iter().zip(writers).collect());
         let addresses =
             Addresses { proxy: path.address.map(|address| (address, ground.upstream())), admin: admin.addresses() };
-        let readers = Readers { traffic: reader, telemetry: telemetry.reader() };
-        let supervisor = ground.supervise(telemetry, admin, path, &readers);
+        let readers = Readers { traffic: reader, telemetry: way_out.0.reader() };
+        let supervisor = ground.supervise(way_out, admin, path, &readers);
         let rooms = Self {
             supervisor,
             drain_limit: ground.config.proxy.drain_delay + ground.config.proxy.drain_timeout,
@@ -131,18 +135,20 @@ impl Ground {
         format!("http://{}", self.config.proxy.upstream.text())
     }
 
-    /// The way out, and our own log, which takes it too.
-    fn telemetry(&self, workers: usize) -> Result<(Telemetry, Vec<SpanWriter>), RoomError> {
+    /// The way out, what tells Sentry by it, and our own log, which takes it too.
+    fn telemetry(&self, workers: usize) -> Result<(WayOut, Vec<SpanWriter>), RoomError> {
         let Config { proxy, telemetry, service, environment, log, .. } = &self.config;
         let upstream = Upstream { host: proxy.upstream.host.clone(), port: proxy.upstream.port };
         let identity = Resource::new(service, environment);
         let (room, writers) = Telemetry::new(telemetry.clone(), &identity, &self.redactor, &upstream, workers)?;
         // one log for the process: whoever set one up before, as a test does, keeps it
-        let _ = tracing::subscriber::set_global_default(room.subscriber(log, &self.redactor));
+        let issues = self.config.sentry.as_ref().zip(room.envelopes());
+        let issues = issues.map(|(config, out)| Arc::new(Issues::new(config, &identity, &self.redactor, out)));
+        let _ = tracing::subscriber::set_global_default(room.subscriber(log, &self.redactor, issues.as_deref()));
         for remark in &telemetry.remarks {
             tracing::info!("{remark}");
         }
-        Ok((room, writers))
+        Ok(((room, issues), writers))
     }
 
     /// Starts the workers.
@@ -159,7 +165,13 @@ impl Ground {
     }
 
     /// Makes the rooms behind the data path, and starts them.
-    fn supervise(&self, telemetry: Telemetry, admin: api::Bound, path: DataPath, readers: &Readers) -> Supervisor {
+    fn supervise(
+        &self,
+        (telemetry, issues): WayOut,
+        admin: api::Bound,
+        path: DataPath,
+        readers: &Readers,
+    ) -> Supervisor {
         let mut rooms = Supervisor::default();
         let control = &self.control;
         let (refused, refusals) = watch::channel(None);
@@ -175,6 +187,9 @@ impl Ground {
             self.redactions(),
             rooms.restarts(),
         ];
+        if let Some(issues) = issues {
+            samples.push(self.report_failures(&mut rooms, issues, readers));
+        }
         samples.extend(path.counters.iter().map(|counters| source(counters, |counters, out| counters.samples(out))));
         let (begun, about) = self.acquaint(&mut rooms, &path, refusals);
         let (config, table) = (&self.config.traffic.routes, path.table.clone());
@@ -197,6 +212,16 @@ impl Ground {
             |room: Arc<(Telemetry, Vec<SampleSource>)>, drain| async move { room.0.run(&room.1, drain).await };
         rooms.add("telemetry", again(control, (telemetry, samples), deliver));
         rooms
+    }
+
+    /// Starts what tells Sentry of failures; gives what it counts.
+    fn report_failures(&self, rooms: &mut Supervisor, issues: Arc<Issues>, readers: &Readers) -> SampleSource {
+        let (traffic, counted, mut seen) = (readers.traffic.clone(), Arc::clone(&issues), Vec::new());
+        let source: FailureSource = Box::new(move || traffic.failures_since(&mut seen));
+        let tell =
+            |room: Arc<(Arc<Issues>, Mutex<FailureSource>)>, drain| async move { room.0.run(&room.1, drain).await };
+        rooms.add("issues", again(&self.control, (issues, Mutex::new(source)), tell));
+        Arc::new(move |out| counted.samples(out))
     }
 
     /// Starts what sees the application come and asks it of itself; gives its lives and its words.

@@ -9,9 +9,11 @@ pub mod sources;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::model::telemetry::Signal;
 use crate::problem::Problem;
 use crate::redact::Secret;
 use crate::settings::{Key, Section, Settings, Tree};
+use crate::telemetry::issues::config::IssuesConfig;
 use crate::{api, checks, database, proxy, system, telemetry, traffic};
 
 /// The configuration as used: one value for each room.
@@ -23,6 +25,8 @@ pub struct Config {
     pub traffic: traffic::config::Config,
     /// The way out.
     pub telemetry: telemetry::config::Config,
+    /// The project at Sentry; `None` without one, or when nothing is exported.
+    pub sentry: Option<IssuesConfig>,
     /// Health checks.
     pub checks: checks::config::Config,
     /// The node's numbers.
@@ -88,16 +92,30 @@ fn rooms(root: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Conf
     let proxy = proxy::Config::read(&mut root.section("proxy"));
     let admin = api::config::Config::read(root);
     let traffic = traffic::config::Config::read(&mut root.section("traffic"));
-    let telemetry = telemetry::config::Config::read(&mut root.section("telemetry"));
+    let mut telemetry = telemetry::config::Config::read(&mut root.section("telemetry"));
     let database = database::config::Config::read(root);
     let checks = checks::config::Config::read(root, &|name| environment.contains_key(name));
     let system = system::config::Config::read(root);
-    // not used yet but to be kept out of every output: the way to Sentry is the collector's overlay
-    let _ = root.section("sentry").secret("dsn", "the project at Sentry; kept out of every output");
+    let sentry = IssuesConfig::read(&mut root.section("sentry")).filter(|_| telemetry.enabled);
+    telemetry.destinations[Signal::Envelopes as usize] = sentry.as_ref().and_then(IssuesConfig::destination);
     let service = telemetry::resource::ServiceConfig::read(&mut root.section("service"));
     let log = telemetry::logging::LogConfig::read(&mut root.section("log"));
     let (environment, secrets) = (environment.clone(), Secret::default());
-    Config { proxy, traffic, telemetry, checks, system, database, admin, service, log, environment, data_dir, secrets }
+    Config {
+        proxy,
+        traffic,
+        telemetry,
+        sentry,
+        checks,
+        system,
+        database,
+        admin,
+        service,
+        log,
+        environment,
+        data_dir,
+        secrets,
+    }
 }
 
 /// Every key with its default: what an empty tree reads.

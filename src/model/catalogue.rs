@@ -326,6 +326,15 @@ pub static TELEMETRY_TRUNCATED: Metric = metric(
     "Values and names of attributes that were cut: values at 4,095 bytes, names at 255, lists at 64, as vendors take no more.",
 );
 
+/// Failures of the application of which Sentry got no event.
+pub static SENTRY_LEFT_OUT: Metric = metric(
+    "content_factory.sentry.left_out",
+    "{failure}",
+    MetricKind::Counter,
+    &[],
+    "Failures of the application of which Sentry got no event of their own, as too many were alike or came at once; the next event tells how many.",
+);
+
 /// CPU time of the sidecar.
 pub static PROCESS_CPU_TIME: Metric =
     sampled("process.cpu.time", "s", MetricKind::Counter, &[semconv::CPU_MODE], "CPU time that the sidecar used.");
@@ -477,6 +486,7 @@ pub static ALL: &[&Metric] = &[
     &TELEMETRY_BREAKER_OPEN,
     &TELEMETRY_SPOOL_ERRORS,
     &TELEMETRY_TRUNCATED,
+    &SENTRY_LEFT_OUT,
     &PROCESS_CPU_TIME,
     &PROCESS_MEMORY_USAGE,
     &PROCESS_MEMORY_VIRTUAL,

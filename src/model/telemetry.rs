@@ -10,11 +10,15 @@ pub enum Signal {
     Metrics,
     /// Log records.
     Logs,
+    /// Issues for Sentry, each an envelope; they go to Sentry itself, and to no collector.
+    Envelopes,
 }
 
 impl Signal {
     /// All signals, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
+    pub const ALL: [Self; 4] = [Self::Traces, Self::Metrics, Self::Logs, Self::Envelopes];
+    /// Those of OpenTelemetry.
+    pub const OTLP: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
 
     /// The value of the label `signal`.
     #[must_use]
@@ -23,7 +27,14 @@ impl Signal {
             Self::Traces => "traces",
             Self::Metrics => "metrics",
             Self::Logs => "logs",
+            Self::Envelopes => "envelopes",
         }
+    }
+
+    /// Whether two requests, one after the other, are one request: true of protobuf's messages, not of envelopes.
+    #[must_use]
+    pub fn joins(self) -> bool {
+        self != Self::Envelopes
     }
 }
 

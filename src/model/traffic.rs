@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::model::request::Method;
-use crate::model::trace::TraceId;
+use crate::model::trace::{SpanId, TraceId};
 use crate::redact::Clean;
 
 /// Totals since the start of the process.
@@ -68,4 +68,15 @@ pub struct Failure {
     pub duration: Duration,
     /// Its trace, when it had one; the application's log lines carry it even when no span was kept.
     pub trace_id: Option<TraceId>,
+    /// The span in it that stands for the request at the proxy.
+    pub span_id: Option<SpanId>,
+}
+
+/// The failures since somebody looked last.
+#[derive(Clone, Debug, Default)]
+pub struct NewFailures {
+    /// The oldest first.
+    pub failures: Vec<Failure>,
+    /// So many more there were than are kept.
+    pub missed: u64,
 }

@@ -88,6 +88,8 @@ pub enum Transport {
     Grpc,
     /// HTTP with protobuf bodies, usually port 4318.
     HttpProtobuf,
+    /// HTTP with Sentry's envelopes; set by its address alone.
+    Envelopes,
 }
 
 /// How requests are compressed.
@@ -129,18 +131,20 @@ impl Config {
         let enabled = section.flag("enabled", true, "whether telemetry is exported; metrics at the admin port stay");
         let mut remarks = Vec::new();
         let generic = DestinationConfig::read(section, None, &mut remarks);
-        let destinations = Signal::ALL.map(|signal| {
+        let mut destinations: [Option<DestinationConfig>; Signal::ALL.len()] = Default::default();
+        for signal in Signal::OTLP {
             let mut section = section.section(signal.label());
             let is_on = section.flag("enabled", true, "whether this signal is exported");
             let own = DestinationConfig::read(&mut section, Some(&generic), &mut remarks);
-            (enabled && is_on).then_some(own)
-        });
+            destinations[signal as usize] = (enabled && is_on).then_some(own);
+        }
         remarks.extend(tls_without_effect(&destinations));
         let mut queue = section.section("queue");
         let queue_bytes = [
             queue.bytes("traces", 8 << 20, "spans that wait in memory: some 20,000, or seconds at full speed"),
             queue.bytes("metrics", 2 << 20, "metrics that wait in memory: about half an hour of them"),
             queue.bytes("logs", 6 << 20, "log records that wait in memory"),
+            queue.bytes("envelopes", 1 << 20, "issues for Sentry that wait in memory: some 500"),
         ]
         .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let spool = SpoolConfig::read(&mut section.section("spool"));
@@ -177,7 +181,7 @@ impl SpoolConfig {
         let about =
             "whether telemetry that cannot be delivered waits on disk (spool.db in data_dir), also over restarts";
         let enabled = section.flag("enabled", true, about);
-        let about = "what may wait on disk, compressed: 60% for spans, 30% for logs, 10% for metrics; the oldest goes first, errors last";
+        let about = "what may wait on disk, compressed: 60% for spans, 30% for logs, 8% for metrics, 2% for issues; the oldest goes first, errors last";
         let bytes = section.bytes("bytes", 256 << 20, about);
         let age = section.duration("age", Duration::from_secs(24 * 3600), "what has waited longer is dropped");
         Self { enabled, folder: None, bytes, age }
@@ -219,7 +223,7 @@ impl DestinationConfig {
         let inherited = |url: &Url| generic.map_or_else(|| url.clone(), |generic| generic.endpoint.clone());
         let endpoint = written.clone().unwrap_or_else(|| inherited(&default_endpoint()));
         let urls = match (&written, generic) {
-            (Some(own), Some(_)) => [own.clone(), own.clone(), own.clone()],
+            (Some(own), Some(_)) => Signal::ALL.map(|_| own.clone()),
             (None, Some(generic)) => generic.urls.clone(),
             (_, None) => Signal::ALL.map(|signal| below(&endpoint, http_path(signal))),
         };
@@ -233,6 +237,20 @@ impl DestinationConfig {
         let headers = read_headers(section, generic);
         let tls = TlsConfig::read(&mut section.section("tls"), generic.map(|generic| &generic.tls));
         Self { endpoint, urls, transport, headers, timeout, compression, tls }
+    }
+
+    /// Sentry: envelopes as they are, which its limits count before compression.
+    #[must_use]
+    pub fn envelopes(url: Url, header: (HeaderName, HeaderValue)) -> Self {
+        Self {
+            endpoint: url.clone(),
+            urls: Signal::ALL.map(|_| url.clone()),
+            transport: Transport::Envelopes,
+            headers: Secret::new(vec![header]),
+            timeout: Duration::from_secs(10),
+            compression: Compression::None,
+            tls: TlsConfig::default(),
+        }
     }
 
     /// Where a signal goes over HTTP.
@@ -363,7 +381,7 @@ mod tests {
         assert_eq!((traces.address().as_str(), traces.transport), ("http://127.0.0.1:4317", Transport::Grpc));
         assert_eq!((traces.compression, traces.timeout), (Compression::Zstd, Duration::from_secs(10)));
         assert_eq!(traces, destination(&config, Signal::Logs));
-        assert_eq!(config.queue_bytes, [8 << 20, 2 << 20, 6 << 20]);
+        assert_eq!(config.queue_bytes, [8 << 20, 2 << 20, 6 << 20, 1 << 20]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use sentry_tracing::{BreadcrumbLayer, ErrorLayer};
 use tracing::Subscriber;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
@@ -16,6 +17,7 @@ use tracing_subscriber::{Layer, Registry};
 
 use crate::redact::{Outlet, Redactor};
 use crate::settings::{Described, Section};
+use crate::telemetry::issues::Issues;
 use crate::telemetry::own::OwnTelemetry;
 
 /// The settings below `log`.
@@ -42,6 +44,9 @@ const LIBRARIES: &str = "hyper=warn,h2=error,tonic=warn,tower=warn,reqwest=warn,
      opentelemetry_sdk=error,sqlx=warn";
 /// What goes out by OTLP: nothing of the libraries that carry it.
 const EXPORTED: &str = "info,hyper=off,h2=off,tonic=off,tower=off,reqwest=off,rustls=off,opentelemetry=off";
+/// The same libraries, for errors alone.
+const QUIET: &str =
+    "hyper=off,h2=off,tonic=off,tower=off,reqwest=off,rustls=off,opentelemetry=off,opentelemetry_sdk=off";
 
 impl LogConfig {
     /// Reads the section `log`.
@@ -63,10 +68,25 @@ pub(crate) fn on_stderr(
     config: &LogConfig,
     redactor: &Arc<Redactor>,
     own: Option<&OwnTelemetry>,
+    issues: Option<&Issues>,
 ) -> impl Subscriber + Send + Sync + 'static {
+    if let Some(issues) = issues {
+        issues.listen();
+    }
     let colours = if io::stderr().is_terminal() { Colours::On } else { Colours::Off };
     let writer = Redacting { redactor: Arc::clone(redactor), open: io::stderr };
-    subscriber(config, writer, colours, own)
+    subscriber(config, writer, colours, own).with(issues.map(|_| errors_to_sentry()))
+}
+
+/// Errors become events of Sentry, and what was logged before is told with them. What the way out says of itself makes no
+/// event, or an outage of Sentry would make more of them.
+fn errors_to_sentry<S>() -> impl Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+{
+    let breadcrumbs = BreadcrumbLayer::new().with_filter(directives(EXPORTED));
+    let errors = format!("error,{QUIET},content_factory_sidecar::telemetry=off");
+    ErrorLayer::new().with_filter(directives(&errors)).and_then(breadcrumbs)
 }
 
 /// Whether lines are coloured.
@@ -81,7 +101,7 @@ fn subscriber<W>(
     writer: W,
     colours: Colours,
     own: Option<&OwnTelemetry>,
-) -> impl Subscriber + Send + Sync + 'static
+) -> impl Subscriber + for<'s> LookupSpan<'s> + Send + Sync + 'static
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {

@@ -7,6 +7,7 @@ pub mod config;
 pub mod environment;
 mod hand_off;
 pub mod intake;
+pub mod issues;
 mod limits;
 pub mod logging;
 mod metrics;
@@ -37,6 +38,7 @@ use crate::redact::Redactor;
 use crate::telemetry::config::Config;
 use crate::telemetry::hand_off::{CHUNKS_PER_WORKER, Chunk, HandOff, WorkerCount};
 use crate::telemetry::intake::Intake;
+use crate::telemetry::issues::{Envelopes, Issues};
 use crate::telemetry::logging::LogConfig;
 use crate::telemetry::metrics::MetricsExporter;
 use crate::telemetry::metrics::interval::Reading;
@@ -134,10 +136,23 @@ impl Telemetry {
         Intake::new(enabled(&self.config, &self.queues))
     }
 
-    /// The subscriber of `tracing`: lines on standard error, and the sidecar's own spans and logs into the queues.
+    /// The way in for envelopes, when they have somewhere to go; cheap to clone.
     #[must_use]
-    pub fn subscriber(&self, config: &LogConfig, redactor: &Arc<Redactor>) -> impl Subscriber + Send + Sync + 'static {
-        logging::on_stderr(config, redactor, self.own.as_ref())
+    pub fn envelopes(&self) -> Option<Envelopes> {
+        self.destinations[Signal::Envelopes as usize].as_ref()?;
+        Some(Envelopes::new(Arc::clone(&self.queues[Signal::Envelopes as usize])))
+    }
+
+    /// The subscriber of `tracing`: lines on standard error, the sidecar's own spans and logs into the queues, and its
+    /// errors to Sentry, as far as each is configured.
+    #[must_use]
+    pub fn subscriber(
+        &self,
+        config: &LogConfig,
+        redactor: &Arc<Redactor>,
+        issues: Option<&Issues>,
+    ) -> impl Subscriber + Send + Sync + 'static {
+        logging::on_stderr(config, redactor, self.own.as_ref(), issues)
     }
 
     /// Delivers until the drain begins, then what is left until its deadline, at most `telemetry.shutdown`.
@@ -154,8 +169,14 @@ impl Telemetry {
             tokio::time::sleep_until(deadline.checked_sub(reserve).unwrap_or(deadline)).await;
         };
         let deliver = |signal: Signal| self.deliver(signal, seen.clone());
-        let deliveries =
-            async { tokio::join!(deliver(Signal::Traces), deliver(Signal::Metrics), deliver(Signal::Logs)) };
+        let deliveries = async {
+            tokio::join!(
+                deliver(Signal::Traces),
+                deliver(Signal::Metrics),
+                deliver(Signal::Logs),
+                deliver(Signal::Envelopes)
+            )
+        };
         let keep = async {
             if let Some(spool) = &self.spool {
                 spool.run(&self.destinations, seen.clone()).await;
@@ -286,7 +307,7 @@ fn destinations(
     config: &Config,
     redactor: &Arc<Redactor>,
 ) -> Result<[Option<Arc<Destination>>; Signal::ALL.len()], DestinationError> {
-    let mut made: [Option<Arc<Destination>>; Signal::ALL.len()] = [None, None, None];
+    let mut made: [Option<Arc<Destination>>; Signal::ALL.len()] = Default::default();
     for signal in Signal::ALL {
         let Some(wanted) = &config.destinations[signal as usize] else { continue };
         let known = made.iter().flatten().find(|known| known.config() == wanted).cloned();

@@ -101,7 +101,7 @@ impl HttpClient for InProcess {
         let body = match self.signal {
             Signal::Traces => cleaner.spans(ExportTraceServiceRequest::decode(request.into_body())?),
             Signal::Logs => cleaner.logs(ExportLogsServiceRequest::decode(request.into_body())?),
-            Signal::Metrics => request.into_body().into(),
+            Signal::Metrics | Signal::Envelopes => request.into_body().into(),
         };
         self.intake.count_truncated(self.signal, cleaner.truncated);
         self.intake.push(self.signal, body)?;

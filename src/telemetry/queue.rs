@@ -132,7 +132,7 @@ impl Queue {
     }
 
     fn add(&self, mut state: MutexGuard<'_, State>, piece: Piece) {
-        state.add(piece, self.capacity);
+        state.add(piece, self.capacity, if self.signal.joins() { COALESCED } else { 0 });
         let is_half_full = state.bytes > self.capacity / 2;
         drop(state);
         self.arrived.notify_waiters();
@@ -170,11 +170,11 @@ impl Queue {
     pub(crate) fn lease(self: &Arc<Self>, limit: usize) -> Option<Lease> {
         let mut state = self.state();
         let mut batch = state.pieces.pop_front()?;
-        if batch.len() > limit {
+        if batch.len() > limit && self.signal.joins() {
             batch = self.cut(&mut state, batch, limit);
         }
         let is_indivisible = batch.request.items <= 1 || batch.len() > limit;
-        while let Some(next) = state.pieces.front() {
+        while let Some(next) = state.pieces.front().filter(|_| self.signal.joins()) {
             if batch.len() + next.len() > limit {
                 break;
             }
@@ -328,10 +328,11 @@ impl State {
         }
     }
 
-    fn add(&mut self, piece: Piece, capacity: usize) {
+    /// Appends the piece to the last one when both are at most `joined` bytes together.
+    fn add(&mut self, piece: Piece, capacity: usize, joined: usize) {
         self.bytes += piece.len();
         self.items += piece.request.items;
-        match self.pieces.back_mut().filter(|last| last.len() + piece.len() <= COALESCED) {
+        match self.pieces.back_mut().filter(|last| last.len() + piece.len() <= joined) {
             Some(last) => last.append(piece),
             None => self.pieces.push_back(piece),
         }

@@ -34,7 +34,7 @@ impl Reader {
     /// The accounts, each exact at one moment, and the state of deliveries.
     #[must_use]
     pub fn state(&self) -> ExportState {
-        let destinations = || self.destinations.iter().flatten();
+        let destinations = || Signal::OTLP.iter().filter_map(|signal| self.destinations[*signal as usize].as_ref());
         let conditions = destinations().map(|destination| destination.condition());
         let worst = conditions.max_by_key(|condition| match condition {
             ExportCondition::Off => 0,
@@ -55,7 +55,8 @@ impl Reader {
 
     /// The accounts as metrics.
     pub fn samples(&self, out: &mut Vec<Sample>) {
-        for signal in Signal::ALL {
+        let is_shown = |signal: &Signal| signal.joins() || self.destinations[*signal as usize].is_some();
+        for signal in Signal::ALL.into_iter().filter(is_shown) {
             let account = self.queues[signal as usize].account();
             let labelled = |sample: Sample| sample.with_literal("signal", signal.label());
             out.push(labelled(Sample::count(&TELEMETRY_PRODUCED, account.produced)));

@@ -16,7 +16,7 @@ use crate::model::catalogue::{
 use crate::model::request::Method;
 use crate::model::route::RouteId;
 use crate::model::sample::{Exponential, Histogram, Sample, SampleValue};
-use crate::model::traffic::{Failure, RouteTraffic, Totals, Window};
+use crate::model::traffic::{Failure, NewFailures, RouteTraffic, Totals, Window};
 use crate::redact::Clean;
 use crate::semconv;
 use crate::traffic::buckets::{Range, SLOTS};
@@ -171,6 +171,22 @@ impl Reader {
         all.into_iter().map(|(entry, series)| failure(&entry, series)).collect()
     }
 
+    /// What failed since the last call with the same `seen`, which holds the last number of each worker; empty at first.
+    pub fn failures_since(&self, seen: &mut Vec<u64>) -> NewFailures {
+        seen.resize(self.0.shards.len(), 0);
+        let mut new = NewFailures::default();
+        for (cells, seen) in self.0.shards.iter().zip(seen) {
+            let mut entries = cells.failures();
+            entries.retain(|(entry, _)| entry.number > *seen);
+            let Some(newest) = entries.iter().map(|(entry, _)| entry.number).max() else { continue };
+            new.missed += (newest - *seen).saturating_sub(entries.len() as u64);
+            *seen = newest;
+            new.failures.extend(entries.iter().map(|(entry, series)| failure(entry, *series)));
+        }
+        new.failures.sort_by(|left, right| left.at.total_cmp(&right.at));
+        new
+    }
+
     fn advance(&self, now: Instant) {
         let tally = self.tally();
         let mut tracks = self.0.tracks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -302,6 +318,7 @@ fn failure(entry: &Entry, series: Option<&Series>) -> Failure {
         error_type: entry.reason.map_or_else(|| Clean::number(entry.status.into()), Clean::literal),
         duration: entry.duration,
         trace_id: entry.trace_id,
+        span_id: entry.span_id,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::model::request::{Method, RequestRecord};
-use crate::model::trace::TraceId;
+use crate::model::trace::{SpanId, TraceId};
 
 /// How many are kept.
 pub(super) const KEPT: usize = 50;
@@ -12,6 +12,8 @@ pub(super) const KEPT: usize = 50;
 /// A request that failed, without texts: they are those of its series.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
+    /// How many its worker had by then, with this one.
+    pub(super) number: u64,
     pub(super) ended_unix_nanos: u64,
     pub(super) duration: Duration,
     pub(super) method: Method,
@@ -21,6 +23,7 @@ pub(super) struct Entry {
     /// Where its series stands in the shard.
     pub(super) series: usize,
     pub(super) trace_id: Option<TraceId>,
+    pub(super) span_id: Option<SpanId>,
 }
 
 /// The newest entries; memory is taken once.
@@ -28,9 +31,10 @@ pub(super) struct Entry {
 pub(super) struct Recent(VecDeque<Entry>);
 
 impl Entry {
-    pub(super) fn of(record: &RequestRecord<'_>, series: usize) -> Self {
+    pub(super) fn of(record: &RequestRecord<'_>, series: usize, number: u64) -> Self {
         let nanos = u64::try_from(record.duration.as_nanos()).unwrap_or(u64::MAX);
         Self {
+            number,
             ended_unix_nanos: record.started_unix_nanos.saturating_add(nanos),
             duration: record.duration,
             method: record.method,
@@ -38,6 +42,7 @@ impl Entry {
             reason: record.error_type(),
             series,
             trace_id: record.trace.map(|trace| trace.trace_id),
+            span_id: record.trace.map(|trace| trace.span_id),
         }
     }
 }

@@ -112,7 +112,7 @@ impl RequestSink for Shard {
         }
         if record.is_error() {
             add(&self.cells.errors, 1);
-            self.waiting.push(Entry::of(record, place));
+            self.waiting.push(Entry::of(record, place, self.cells.errors()));
             self.publish_failures();
         }
         let ended = &self.cells.ended[record.method as usize];

@@ -94,6 +94,7 @@ fn traffic() -> Traffic {
         error_type: Clean::literal("upstream_refused"),
         duration: Duration::from_millis(3),
         trace_id: Some(content_factory_sidecar::model::trace::TraceId([0xab; 16])),
+        span_id: None,
     };
     Traffic {
         totals: Arc::new(move || totals),

@@ -36,6 +36,8 @@ mod proxy_slow;
 mod proxy_world;
 mod raw;
 mod rig;
+mod sentry_issues;
+mod sentry_project;
 mod start;
 mod telemetry_certificates;
 mod telemetry_delivery;

@@ -18,6 +18,8 @@ use content_factory_sidecar::redact::Redactor;
 use content_factory_sidecar::settings::{Place, Settings, Tree};
 use content_factory_sidecar::telemetry::config::Config;
 use content_factory_sidecar::telemetry::intake::Intake;
+use content_factory_sidecar::telemetry::issues::Issues;
+use content_factory_sidecar::telemetry::issues::config::IssuesConfig;
 use content_factory_sidecar::telemetry::logging::LogConfig;
 use content_factory_sidecar::telemetry::resource::{Resource, ServiceConfig};
 use content_factory_sidecar::telemetry::{Reader, SpanWriter, Telemetry, Upstream};
@@ -69,7 +71,7 @@ impl Running {
         Self::start_with(config, 1, Vec::new())
     }
 
-    fn start_with(config: Config, workers: usize, sources: Vec<SampleSource>) -> Self {
+    pub(crate) fn start_with(config: Config, workers: usize, sources: Vec<SampleSource>) -> Self {
         let redactor = Arc::new(Redactor::new(["hunter2-secret"]));
         let upstream = Upstream { host: "127.0.0.1".into(), port: 8000 };
         let (telemetry, writers) =
@@ -89,7 +91,23 @@ impl Running {
         config: &LogConfig,
         redactor: &Arc<Redactor>,
     ) -> impl tracing::Subscriber + Send + Sync + 'static {
-        self.telemetry.subscriber(config, redactor)
+        self.telemetry.subscriber(config, redactor, None)
+    }
+
+    /// What tells this project at Sentry, whose destination is among the settings.
+    pub(crate) fn issues(&self, sentry: &IssuesConfig, redactor: &Arc<Redactor>) -> Issues {
+        let out = self.telemetry.envelopes().expect("a destination for envelopes");
+        Issues::new(sentry, &resource(), redactor, out)
+    }
+
+    /// What `tracing` would be set up with, its errors to Sentry.
+    pub(crate) fn subscriber_to_sentry(
+        &self,
+        config: &LogConfig,
+        redactor: &Arc<Redactor>,
+        issues: &Issues,
+    ) -> impl tracing::Subscriber + Send + Sync + 'static {
+        self.telemetry.subscriber(config, redactor, Some(issues))
     }
 
     /// Ends it as the process would: the workers first.

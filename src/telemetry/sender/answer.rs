@@ -12,7 +12,7 @@ use tonic::Code;
 use crate::telemetry::wire::{Fields, Value};
 
 /// A destination is never left alone for longer, whatever it asks for.
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// What a receiver said, or that it said nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -34,6 +34,11 @@ pub enum DestinationError {
         "cannot set up OTLP over HTTP to {0}, expected authorities to trust in telemetry.tls.ca, or on the system (ca-certificates, or a file named by SSL_CERT_FILE)"
     )]
     Http(String, #[source] reqwest::Error),
+    /// For Sentry.
+    #[error(
+        "cannot set up the way to Sentry at {0}, expected authorities to trust on the system (ca-certificates, or a file named by SSL_CERT_FILE)"
+    )]
+    Sentry(String, #[source] reqwest::Error),
 }
 
 /// By signal; `None` when it is switched off.
@@ -81,6 +86,9 @@ impl Destination {
             Transport::HttpProtobuf => {
                 Client::Http(Http::new(&config, headers).map_err(|error| DestinationError::Http(name(), error))?)
             }
+            Transport::Envelopes => {
+                Client::Http(Http::new(&config, headers).map_err(|error| DestinationError::Sentry(name(), error))?)
+            }
         };
         let compression = config.compression;
         let state =
@@ -106,6 +114,11 @@ impl Destination {
     }
 
     pub(crate) fn permit(&self) -> Permit {
+        if let Client::Http(http) = &self.client
+            && let Some(until) = http.held_until()
+        {
+            return Permit::Wait(until);
+        }
         self.state().breaker.permit(Instant::now())
     }
 

@@ -127,6 +127,7 @@ impl Grpc {
             Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
             Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
             Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            Signal::Envelopes => unreachable!("Sentry is not asked over gRPC"),
         });
         let headers = request.headers_mut();
         headers.extend(self.headers.clone());

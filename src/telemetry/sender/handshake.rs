@@ -66,7 +66,7 @@ fn client(config: &DestinationConfig) -> Result<ClientConfig, Error> {
     };
     client.alpn_protocols = match config.transport {
         Transport::Grpc => vec![b"h2".to_vec()],
-        Transport::HttpProtobuf => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Transport::HttpProtobuf | Transport::Envelopes => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
     };
     Ok(client)
 }

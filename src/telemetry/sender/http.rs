@@ -1,18 +1,21 @@
 //! OTLP over HTTP with protobuf bodies, by reqwest.
 
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use ::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Client, Identity, Response, Url, redirect};
+use tokio::time::Instant;
 
 use crate::fetch::{USER_AGENT, provide_cryptography};
 use crate::model::telemetry::Signal;
-use crate::telemetry::config::{Compression, DestinationConfig};
+use crate::telemetry::config::{Compression, DestinationConfig, Transport};
 use crate::telemetry::sender::answer::{self, Answer};
 use crate::telemetry::sender::compression::FRAME;
 use crate::telemetry::sender::grpc::{ANSWER_LIMIT, CONNECT_TIMEOUT, TCP_KEEPALIVE, with_causes};
+use crate::telemetry::sender::rate_limits;
 
 /// Idle connections go before usual servers close them.
 const IDLE: Duration = Duration::from_secs(50);
@@ -24,6 +27,9 @@ pub(crate) struct Http {
     headers: HeaderMap,
     /// Stands in for the endpoint's host in each URL, so that TLS asks for this name and expects it.
     server_name: Option<String>,
+    transport: Transport,
+    /// Until then the receiver asked, in an answer, for nothing more.
+    held: Mutex<Option<Instant>>,
 }
 
 /// Resolves the receiver's name to the addresses of the endpoint's host, anew for each connection.
@@ -66,7 +72,7 @@ impl Http {
         if server_name.is_some() {
             builder = builder.dns_resolver(Behind(config.host()));
         }
-        Ok(Self { client: builder.build()?, headers, server_name })
+        Ok(Self { client: builder.build()?, headers, server_name, transport: config.transport, held: Mutex::default() })
     }
 
     fn named(&self, url: &Url) -> Url {
@@ -80,7 +86,11 @@ impl Http {
     /// Sends a framed request, without its frame.
     pub(crate) async fn send(&self, url: &Url, framed: &Bytes, compression: Compression) -> Answer {
         let mut headers = self.headers.clone();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+        let media = match self.transport {
+            Transport::Envelopes => "application/x-sentry-envelope",
+            Transport::Grpc | Transport::HttpProtobuf => "application/x-protobuf",
+        };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
         if let Some(coding) = compression.coding() {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
         }
@@ -93,6 +103,9 @@ impl Http {
             Ok(body) => body,
             Err(error) => return Answer::none(with_causes(&error.without_url())),
         };
+        if self.transport == Transport::Envelopes {
+            return self.of_sentry(&response, &body);
+        }
         if !response.status().is_success() {
             return answer::of_http_error(response.status(), response.headers(), &body, SystemTime::now());
         }
@@ -104,12 +117,32 @@ impl Http {
     }
 }
 
+impl Http {
+    /// Until when the receiver, which took the last request, wants no other.
+    pub(crate) fn held_until(&self) -> Option<Instant> {
+        let held = self.held.lock().expect("no code panics while it holds the instant");
+        held.filter(|until| *until > Instant::now())
+    }
+
+    fn of_sentry(&self, response: &Response, body: &[u8]) -> Answer {
+        let limit = rate_limits::of_errors(response.headers());
+        if !response.status().is_success() {
+            return rate_limits::of_error(response.status(), response.headers(), body, limit);
+        }
+        if let Some(limit) = limit {
+            *self.held.lock().expect("no code panics while it holds the instant") = Some(Instant::now() + limit);
+        }
+        Answer::Accepted { rejected: 0, message: String::new() }
+    }
+}
+
 /// Where a signal goes below a generic endpoint.
 pub(crate) fn signal_path(signal: Signal) -> &'static str {
     match signal {
         Signal::Traces => "v1/traces",
         Signal::Metrics => "v1/metrics",
         Signal::Logs => "v1/logs",
+        Signal::Envelopes => "envelope/",
     }
 }
 

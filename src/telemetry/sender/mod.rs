@@ -12,6 +12,7 @@ pub(crate) mod destination;
 mod grpc;
 mod handshake;
 mod http;
+mod rate_limits;
 
 pub use destination::DestinationError;
 pub(crate) use http::signal_path as http_path;

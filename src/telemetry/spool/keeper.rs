@@ -50,11 +50,12 @@ impl Spool {
     }
 
     async fn pressed(&self) {
-        let [traces, metrics, logs] = Signal::ALL.map(|signal| self.desk.queue(signal).pressed());
+        let [traces, metrics, logs, envelopes] = Signal::ALL.map(|signal| self.desk.queue(signal).pressed());
         tokio::select! {
             () = traces => {}
             () = metrics => {}
             () = logs => {}
+            () = envelopes => {}
         }
     }
 }

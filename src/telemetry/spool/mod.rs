@@ -43,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// After a failure of the disk.
 const PAUSE: Duration = Duration::from_secs(5);
 /// The share of each signal, in percent, by `Signal`: spans are most of it, and metrics are few.
-const SHARES: [u64; Signal::ALL.len()] = [60, 10, 30];
+const SHARES: [u64; Signal::ALL.len()] = [60, 8, 30, 2];
 
 /// Telemetry on disk. One for the process, shared by the deliveries and by what fills it.
 #[derive(Debug)]
@@ -201,10 +201,11 @@ impl Spool {
                 rows = within(store.next(signal, after, ROWS_A_REQUEST)).await?;
             }
             let mut bytes = 0;
+            let together = if signal.joins() { limit } else { 0 };
             rows.retain(|row| {
                 let is_first = bytes == 0;
                 bytes += row.raw_len;
-                is_first || bytes <= limit
+                is_first || bytes <= together
             });
             let too_large = rows.first().filter(|row| row.raw_len > limit && row.items > 1).copied();
             match too_large {
@@ -374,6 +375,10 @@ impl Spool {
 
 /// The rows of one request: what tells of errors apart, as it goes last.
 fn rows_of(signal: Signal, body: &[u8], created_ms: i64) -> Result<Vec<NewRow>, StoreError> {
+    if !signal.joins() {
+        let request = Request { items: 1, body: body.to_vec() };
+        return Ok(vec![row_of(signal, Worth::Errors, &request, created_ms)?]);
+    }
     let parts = otlp::part_errors(signal, body).map_err(io::Error::other)?;
     let filled = parts.iter().zip([Worth::Errors, Worth::Ordinary]).filter(|(part, _)| part.items > 0);
     filled.map(|(part, worth)| row_of(signal, worth, part, created_ms)).collect()
