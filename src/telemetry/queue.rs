@@ -235,6 +235,12 @@ impl Queue {
         self.state().spooled_since = created_ms.map(since);
     }
 
+    /// How long the oldest item has waited in memory; what is on its way is not looked at.
+    pub(crate) fn oldest_in_memory(&self) -> Duration {
+        let since = self.state().pieces.front().map(|piece| piece.since);
+        since.and_then(|since| since.elapsed().ok()).unwrap_or_default()
+    }
+
     /// How long the oldest item has waited here or on disk; zero when nothing waits. What is on its way is not looked at.
     pub(crate) fn oldest_age(&self) -> Duration {
         let state = self.state();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use content_factory_sidecar::model::request::RequestSink;
-use content_factory_sidecar::model::telemetry::{Account, DropReason, Signal};
+use content_factory_sidecar::model::telemetry::{Account, DropReason, ExportCondition, Signal};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
@@ -102,6 +102,80 @@ async fn an_outage_is_waited_for_on_disk_and_everything_arrives_once() {
         receiver.with(|seen| assert_eq!(seen.spans.len(), 1_800));
         running.stop(SOON).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_receiver_leaves_nothing_in_memory_alone() {
+    for over in Over::ALL {
+        let (folder, receiver) = (TempDir::new().expect("a folder"), away(over, Codings::All).await);
+        receiver.with(|seen| seen.otherwise = Some(Reply::Slow(Duration::from_secs(3_600))));
+        let more = json!({"timeout": "10m"});
+        let mut running = Running::start_in(folder.path(), settings(over, &receiver, more));
+        for round in 1..=3 {
+            // the first is on its way, the others wait behind it; none has failed
+            produce(&mut running, 300);
+            on_disk(&running, Signal::Traces, 600 * round).await;
+        }
+        assert_eq!(running.reader.state().condition, ExportCondition::Idle);
+        running.stop(Duration::from_secs(1)).await;
+        assert_eq!(account(&running, Signal::Traces).spooled, 1_800);
+        drop(running);
+        back(&receiver);
+        receiver.with(|seen| seen.spans.clear());
+        let mut running = Running::start_in(folder.path(), settings(over, &receiver, json!({})));
+        delivered(&running, Signal::Traces, 1_800).await;
+        receiver.with(|seen| assert_eq!(seen.spans.len(), 1_800));
+        running.stop(SOON).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_while_it_was_on_its_way_is_sent_again_when_the_answer_is_no() {
+    let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
+    receiver.with(|seen| seen.otherwise = Some(Reply::Slow(Duration::from_secs(3_600))));
+    let more = json!({"timeout": "2s"});
+    let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, more));
+    produce(&mut running, 300);
+    on_disk(&running, Signal::Traces, 600).await;
+    produce(&mut running, 300);
+    on_disk(&running, Signal::Traces, 1_200).await;
+    back(&receiver);
+    delivered(&running, Signal::Traces, 1_200).await;
+    receiver.with(|seen| assert_eq!(seen.spans.len(), 1_200));
+    running.stop(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_small_rows_make_room_for_a_large_one() {
+    let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
+    let large = json!({"spool": {"bytes": "64MiB"}});
+    let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, large));
+    running.intake.push(Signal::Logs, log(INFO, 150)).expect("a request");
+    on_disk(&running, Signal::Logs, 1).await;
+    running.stop(Duration::from_secs(1)).await;
+    drop(running);
+    let mut file = sqlite(folder.path()).await;
+    let copies = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2999) \
+                  INSERT INTO spool (signal, created_ms, worth, items, raw_len, body) \
+                  SELECT signal, created_ms, worth, items, raw_len, body FROM spool, n";
+    sqlx::query(copies).execute(&mut file).await.expect("the table of the spool");
+    file.close().await.expect("it closes");
+
+    // a tenth of what is there: nearly all must go for the next
+    let small = json!({"spool": {"bytes": "200KiB"}});
+    let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, small));
+    eventually("all rows are known", SOON, || account(&running, Signal::Logs).spooled == 3_000).await;
+    running.intake.push(Signal::Logs, log(ERROR, 30_000)).expect("a request");
+    let share = (200 << 10) / 100 * 30;
+    eventually("the bound is kept", SOON, || {
+        let account = account(&running, Signal::Logs);
+        account.queued == 0 && account.spooled_bytes <= share
+    })
+    .await;
+    let account = account(&running, Signal::Logs);
+    assert_eq!(account.produced, 3_001);
+    assert_eq!(account.dropped[DropReason::SpoolFull as usize], 3_001 - account.spooled);
+    running.stop(Duration::from_secs(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

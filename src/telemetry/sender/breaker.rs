@@ -43,12 +43,14 @@ pub(crate) enum Change {
 pub(crate) struct Breaker {
     failures: u32,
     not_before: Option<Instant>,
+    /// The receiver asked to be left alone until then; what another request is answered does not end that.
+    asked: Option<Instant>,
     probing: bool,
 }
 
 impl Breaker {
     pub(crate) fn permit(&mut self, now: Instant) -> Permit {
-        if let Some(until) = self.not_before.filter(|until| *until > now) {
+        if let Some(until) = self.not_before.max(self.asked).filter(|until| *until > now) {
             return Permit::Wait(until);
         }
         if !self.is_open() {
@@ -64,7 +66,7 @@ impl Breaker {
     /// The receiver answered, whatever it said of the request.
     pub(crate) fn answered(&mut self) -> Option<Change> {
         let was_open = self.is_open();
-        *self = Self::default();
+        *self = Self { asked: self.asked, ..Self::default() };
         was_open.then_some(Change::Closed)
     }
 
@@ -83,8 +85,8 @@ impl Breaker {
         } else {
             doubled(RETRY, self.failures - 1).mul_f64(chance)
         };
-        let until = now + pause.max(floor.unwrap_or_default());
-        self.not_before = Some(self.not_before.map_or(until, |before| before.max(until)));
+        self.not_before = self.not_before.max(Some(now + pause));
+        self.asked = self.asked.max(floor.map(|floor| now + floor));
         (!was_open && self.is_open()).then_some(Change::Opened)
     }
 
@@ -132,6 +134,16 @@ mod tests {
         breaker.failed(now, Some(Duration::from_secs(90)), 0.1);
         breaker.failed(now, None, 0.1);
         assert_eq!(breaker.permit(now), Permit::Wait(now + Duration::from_secs(90)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_floor_outlasts_the_answer_to_a_request_that_was_on_its_way() {
+        let mut breaker = Breaker::default();
+        let now = Instant::now();
+        breaker.failed(now, Some(Duration::from_secs(90)), 0.1);
+        breaker.answered();
+        assert_eq!(breaker.permit(now), Permit::Wait(now + Duration::from_secs(90)));
+        assert_eq!(breaker.permit(now + Duration::from_secs(90)), Permit::Send);
     }
 
     proptest! {

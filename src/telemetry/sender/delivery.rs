@@ -4,6 +4,7 @@
 //! backlog, so that a slow answer does not halve the throughput and a fast one costs no extra connections. Half of
 //! them empty the disk, so that a long outage's remains never hold up what is new.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::telemetry::sender::answer::Answer;
 use crate::telemetry::sender::breaker::Permit;
 use crate::telemetry::sender::compression::Form;
 use crate::telemetry::sender::destination::Destination;
-use crate::telemetry::spool::{Spool, SpoolLease};
+use crate::telemetry::spool::{EXPOSED, Spool, SpoolLease};
 
 /// A probe is small: what it carries may be sent several times.
 const PROBE_BYTES: usize = 64 << 10;
@@ -168,7 +169,14 @@ impl Delivery {
 
     async fn deliver(&self, batch: Batch, timeout: Duration) {
         let (destination, signal) = (&self.destination, self.queue.signal());
-        match destination.attempt(signal, &batch.form(), timeout).await {
+        let form = batch.form();
+        let mut attempt = pin!(destination.attempt(signal, &form, timeout));
+        let (answer, batch) = match tokio::time::timeout(EXPOSED, &mut attempt).await {
+            Ok(answer) => (answer, batch),
+            // a silent receiver: what it was sent must outlive this process
+            Err(_) => tokio::join!(attempt, self.kept(batch)),
+        };
+        match answer {
             Answer::Accepted { rejected, message } => {
                 batch.settle(Fate::Delivered { rejected });
                 destination.accepted(signal, rejected, &message);
@@ -188,6 +196,17 @@ impl Delivery {
                 // what answers like this takes nothing: slow down, or all would be lost at full speed
                 destination.failed(None, &reason).await;
             }
+        }
+    }
+
+    /// The same batch, on disk if there is one.
+    async fn kept(&self, batch: Batch) -> Batch {
+        match (batch, &self.spool) {
+            (Batch::Memory(lease), Some(spool)) => match spool.hold(self.queue.signal(), lease).await {
+                Ok(lease) => Batch::Disk(lease),
+                Err(lease) => Batch::Memory(lease),
+            },
+            (batch, _) => batch,
         }
     }
 

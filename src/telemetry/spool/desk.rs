@@ -30,7 +30,7 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Shelf {
-    /// All rows up to this one were taken.
+    /// All rows up to this one were taken; some behind it may be on their way, too.
     after: i64,
     /// Taken, and given back.
     back: BTreeMap<i64, Slip>,
@@ -91,13 +91,24 @@ impl Desk {
         let generation = state.generation;
         let shelf = &mut state.shelves[signal as usize];
         for row in &rows {
-            shelf.back.remove(&row.id);
             shelf.out.insert(row.id, row.items);
-            shelf.after = shelf.after.max(row.id);
+            // one that came back may be far ahead of the others: it was on its way when it was written
+            if shelf.back.remove(&row.id).is_none() {
+                shelf.after = shelf.after.max(row.id);
+            }
         }
         drop(state);
-        let form = Form::stored(framed, raw_len);
-        SpoolLease { desk: Arc::clone(self), signal, rows, form, is_indivisible, generation }
+        let sent = Sent { form: Form::stored(framed, raw_len), is_indivisible };
+        SpoolLease { desk: Arc::clone(self), signal, rows, sent, generation }
+    }
+
+    /// These were written while what they hold is on its way.
+    pub(super) fn hold(self: &Arc<Self>, signal: Signal, rows: Vec<Slip>, sent: Sent) -> SpoolLease {
+        let mut state = self.state();
+        let generation = state.generation;
+        state.shelves[signal as usize].out.extend(rows.iter().map(|row| (row.id, row.items)));
+        drop(state);
+        SpoolLease { desk: Arc::clone(self), signal, rows, sent, generation }
     }
 
     /// These were removed from the file without being sent.
@@ -163,26 +174,33 @@ impl Desk {
     }
 }
 
+/// How rows are sent.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) form: Form,
+    /// A smaller limit would not make it smaller.
+    pub(super) is_indivisible: bool,
+}
+
 /// Rows on their way. Dropped without being settled, they wait again.
 #[derive(Debug)]
 pub(crate) struct SpoolLease {
     desk: Arc<Desk>,
     signal: Signal,
     rows: Vec<Slip>,
-    form: Form,
-    is_indivisible: bool,
+    sent: Sent,
     generation: u64,
 }
 
 impl SpoolLease {
     /// What is sent.
     pub(crate) fn form(&self) -> &Form {
-        &self.form
+        &self.sent.form
     }
 
     /// Whether a smaller limit would not make it smaller.
     pub(crate) fn is_indivisible(&self) -> bool {
-        self.is_indivisible
+        self.sent.is_indivisible
     }
 
     /// Nobody needs these rows any more.

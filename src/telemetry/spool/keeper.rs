@@ -1,6 +1,5 @@
-//! When telemetry goes to the disk: each second while the receiver is away, at once when memory is half full, and at the end.
-
-use std::time::Duration;
+//! When telemetry goes to the disk: each second while the receiver is away or lets it wait, at once when memory is half full,
+//! and at the end. What is on its way for longer is written by its delivery.
 
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -8,16 +7,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::model::telemetry::{ExportCondition, Signal};
 use crate::telemetry::sender::delivery::Stage;
 use crate::telemetry::sender::destination::Destinations;
-use crate::telemetry::spool::Spool;
-
-/// What a killed process may lose of an outage, besides what its workers hold.
-const PERIOD: Duration = Duration::from_secs(1);
+use crate::telemetry::spool::{EXPOSED, Spool};
 
 impl Spool {
     /// Keeps what must not be lost until the stage is `Finishing`. May be called again after a panic.
     pub(crate) async fn run(&self, destinations: &Destinations, mut stage: watch::Receiver<Stage>) {
         self.recover().await;
-        let mut ticks = interval(PERIOD);
+        let mut ticks = interval(EXPOSED);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -32,6 +28,7 @@ impl Spool {
                     Some(destination) if destination.condition() == ExportCondition::Failing => {
                         self.keep(signal, 0).await
                     }
+                    Some(_) if queue.oldest_in_memory() >= EXPOSED => self.keep(signal, 0).await,
                     Some(_) if queue.is_half_full() => {
                         self.keep(signal, queue.capacity() / 4).await;
                     }

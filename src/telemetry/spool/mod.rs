@@ -21,13 +21,15 @@ use crate::model::telemetry::{DropReason, Signal};
 use crate::telemetry::config::SpoolConfig;
 use crate::telemetry::otlp::{self, Request};
 use crate::telemetry::queue::{Fate, Lease, Queue};
-use crate::telemetry::sender::compression;
+use crate::telemetry::sender::compression::{self, Form};
 
-use desk::Desk;
+use desk::{Desk, Sent};
 use store::{NewRow, Slip, Store, StoreError, Worth};
 
 pub(crate) use desk::SpoolLease;
 
+/// The longest that anything is in memory alone: what a killed process may lose, besides what its workers hold.
+pub(crate) const EXPOSED: Duration = Duration::from_secs(1);
 /// In the data folder.
 const FILE: &str = "spool.db";
 /// One request on disk, before compression; as large as the largest that is sent.
@@ -36,8 +38,10 @@ const ROW_BYTES: usize = 1 << 20;
 const TURN_BYTES: usize = 4 << 20;
 /// Rows that one request may be made of: a quiet outage leaves one a second.
 const ROWS_A_REQUEST: i64 = 64;
-/// Rows that are looked at when room is made or some are too old: a clock that jumps does not empty the file at once.
+/// Rows that are looked at when some are too old, and first when room is made: a clock that jumps does not empty the file at once.
 const ROWS_A_LOOK: i64 = 256;
+/// Rows that go at once at most: when what was written in small pieces makes room for large ones.
+const ROWS_THAT_GO: i64 = 64 * ROWS_A_LOOK;
 /// A disk that does not answer for so long is as good as none.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After a failure of the disk.
@@ -114,17 +118,27 @@ impl Spool {
             if leases.is_empty() {
                 return;
             }
-            if let Err(leases) = self.write(signal, leases).await {
+            let mut file = self.file.lock().await;
+            if let Err(leases) = self.write(&mut file, signal, leases).await {
                 leases.into_iter().rev().for_each(drop); // each goes to the front
                 return;
             }
         }
     }
 
-    /// Writes leased requests as rows.
-    async fn write(&self, signal: Signal, leases: Vec<Lease>) -> Result<(), Vec<Lease>> {
+    /// Writes a request that is on its way: a receiver that is silent holds nothing that is in memory alone.
+    pub(crate) async fn hold(&self, signal: Signal, lease: Lease) -> Result<SpoolLease, Lease> {
+        let sent = Sent { form: Form::Raw(lease.body().clone()), is_indivisible: lease.is_indivisible() };
         let mut file = self.file.lock().await;
-        let Some(store) = self.writable(&mut file).await else { return Err(leases) };
+        match self.write(&mut file, signal, vec![lease]).await {
+            Ok(rows) => Ok(self.desk.hold(signal, rows, sent)),
+            Err(mut leases) => Err(leases.remove(0)),
+        }
+    }
+
+    /// Writes leased requests as rows, or gives them back.
+    async fn write(&self, file: &mut File, signal: Signal, leases: Vec<Lease>) -> Result<Vec<Slip>, Vec<Lease>> {
+        let Some(store) = self.writable(file).await else { return Err(leases) };
         let written = async {
             let mut rows = Vec::with_capacity(leases.len());
             for lease in &leases {
@@ -133,19 +147,18 @@ impl Spool {
             }
             let bytes = rows.iter().map(|row| row.body.len() as u64).sum();
             let gone = self.worth_least(store, signal, bytes).await?;
-            within(store.replace(&gone, &rows)).await?;
-            Ok((gone, bytes))
+            Ok((within(store.replace(&gone, &rows)).await?, gone, bytes))
         };
         match written.await {
-            Ok((gone, bytes)) => {
+            Ok((rows, gone, bytes)) => {
                 leases.into_iter().for_each(Lease::spooled);
                 self.desk.queue(signal).came_to_disk(bytes);
                 self.desk.gone(signal, &gone, Fate::Dropped(DropReason::SpoolFull));
                 self.say("");
-                Ok(())
+                Ok(rows)
             }
             Err(error) => {
-                self.failed(&mut file, &error).await;
+                self.failed(file, &error).await;
                 Err(leases)
             }
         }
@@ -154,18 +167,26 @@ impl Spool {
     /// The rows that must go so that so many bytes find room.
     async fn worth_least(&self, store: &mut Store, signal: Signal, bytes: u64) -> Result<Vec<Slip>, StoreError> {
         let share = self.config.bytes / 100 * SHARES[signal as usize];
-        let mut missing = (self.desk.queue(signal).on_disk().1 + bytes).saturating_sub(share);
-        if missing == 0 {
+        let excess = (self.desk.queue(signal).on_disk().1 + bytes).saturating_sub(share);
+        if excess == 0 {
             return Ok(Vec::new());
         }
-        let mut rows = within(store.least_worth(signal, ROWS_A_LOOK)).await?;
-        self.desk.retain_free(signal, &mut rows);
-        rows.retain(|row| {
-            let goes = missing > 0;
-            missing = missing.saturating_sub(row.bytes);
-            goes
-        });
-        Ok(rows)
+        let mut look = ROWS_A_LOOK;
+        loop {
+            let mut rows = within(store.least_worth(signal, look)).await?;
+            let are_all = i64::try_from(rows.len()).unwrap_or(i64::MAX) < look;
+            self.desk.retain_free(signal, &mut rows);
+            let mut missing = excess;
+            rows.retain(|row| {
+                let goes = missing > 0;
+                missing = missing.saturating_sub(row.bytes);
+                goes
+            });
+            if missing == 0 || are_all || look >= ROWS_THAT_GO {
+                return Ok(rows);
+            }
+            look *= 4;
+        }
     }
 
     /// Takes the oldest rows, at most `limit` bytes of them before compression; more only when a single item is larger.
@@ -199,6 +220,7 @@ impl Spool {
             let (mut rows, after) = self.desk.place(signal);
             if rows.is_empty() {
                 rows = within(store.next(signal, after, ROWS_A_REQUEST)).await?;
+                self.desk.retain_free(signal, &mut rows);
             }
             let mut bytes = 0;
             let together = if signal.joins() { limit } else { 0 };
@@ -225,10 +247,12 @@ impl Spool {
         let Some(parts) = otlp::split(signal, &raw, limit).ok().filter(|parts| parts.len() > 1) else {
             return Ok(false);
         };
-        let part_row = |part| row_of(signal, Worth::Ordinary, part, row.created_ms);
-        let parts = parts.iter().map(part_row).collect::<Result<Vec<_>, _>>()?;
-        within(store.replace(&[row], &parts)).await?;
-        self.desk.cut(signal, &row, parts.iter().map(|part| part.body.len() as u64).sum());
+        let mut rows = Vec::with_capacity(parts.len());
+        for part in &parts {
+            rows.extend(rows_of(signal, &part.body, row.created_ms)?); // what tells of errors still goes last
+        }
+        within(store.replace(&[row], &rows)).await?;
+        self.desk.cut(signal, &row, rows.iter().map(|row| row.body.len() as u64).sum());
         Ok(true)
     }
 

@@ -65,6 +65,13 @@ pub(super) struct NewRow {
     pub(super) body: Vec<u8>,
 }
 
+impl NewRow {
+    fn slip(&self, id: i64) -> Slip {
+        let Self { created_ms, items, raw_len, .. } = *self;
+        Slip { id, created_ms, items, raw_len, bytes: self.body.len() as u64 }
+    }
+}
+
 /// A row without its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slip {
@@ -180,16 +187,17 @@ impl Store {
         Ok(totals)
     }
 
-    /// Writes rows and removes others, or neither.
-    pub(super) async fn replace(&mut self, gone: &[Slip], rows: &[NewRow]) -> Result<(), StoreError> {
+    /// Writes rows and removes others, or neither; gives the new ones.
+    pub(super) async fn replace(&mut self, gone: &[Slip], rows: &[NewRow]) -> Result<Vec<Slip>, StoreError> {
         let mut transaction = self.connection.begin().await?;
         for slip in gone {
             sqlx::query("DELETE FROM spool WHERE id = ?").bind(slip.id).execute(&mut *transaction).await?;
         }
+        let mut written = Vec::with_capacity(rows.len());
         for row in rows {
             let insert =
                 "INSERT INTO spool (signal, created_ms, worth, items, raw_len, body) VALUES (?, ?, ?, ?, ?, ?)";
-            sqlx::query(insert)
+            let result = sqlx::query(insert)
                 .bind(row.signal as i64)
                 .bind(row.created_ms)
                 .bind(row.worth as i64)
@@ -198,9 +206,10 @@ impl Store {
                 .bind(row.body.as_slice())
                 .execute(&mut *transaction)
                 .await?;
+            written.push(row.slip(result.last_insert_rowid()));
         }
         transaction.commit().await?;
-        Ok(())
+        Ok(written)
     }
 
     /// The next rows of a signal behind this one, oldest first.
