@@ -114,7 +114,8 @@ impl Delivery {
             let (arrived, changed) = (self.queue.arrived(), self.destination.changed());
             let now = *stage.borrow_and_update();
             match self.next(number, now) {
-                Next::Send(place, limit, timeout) => self.send(place, limit, timeout).await,
+                // on the heap: sixteen lanes are one task, and what they hold is moved through a small stack
+                Next::Send(place, limit, timeout) => Box::pin(self.send(place, limit, timeout)).await,
                 Next::Done => return,
                 Next::Wait(until) => tokio::select! {
                     () = arrived => {}
