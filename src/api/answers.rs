@@ -9,8 +9,8 @@ use crate::api::config::Readiness;
 use crate::api::probes::{self, Ask, Item, Probe};
 use crate::api::reply::{CSS, HTML, JSON, TEXT, error, redirect, respond};
 use crate::api::routes::Endpoint;
-use crate::api::state::State;
-use crate::api::{contract, openapi, page, scrape};
+use crate::api::state::{State, unix_seconds};
+use crate::api::{contract, export, openapi, page, scrape};
 use crate::model::exposition::Format;
 use crate::model::health::{HealthStatus, overall};
 
@@ -55,6 +55,7 @@ pub(super) async fn answer(endpoint: Endpoint, state: &State, asked: Asked) -> R
             (state.traffic.settled)().await;
             respond(HTML, page::render(&page::View::of(state)))
         }
+        Endpoint::Export => respond(JSON, export::json(&(state.export)(), unix_seconds())),
         Endpoint::DashboardStyle => respond(CSS, page::STYLE),
     }
 }

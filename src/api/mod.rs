@@ -8,6 +8,7 @@ mod access;
 mod answers;
 pub mod config;
 pub mod contract;
+mod export;
 mod guard;
 mod limit;
 mod openapi;

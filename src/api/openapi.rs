@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::api::routes::{Access, ROUTES, Route};
+use crate::api::export;
+use crate::api::reply::JSON;
+use crate::api::routes::{Access, Endpoint, ROUTES, Route};
 
 /// The description of the admin port, OpenAPI 3.1, as JSON.
 #[must_use]
@@ -18,7 +20,7 @@ pub fn openapi() -> String {
             "license": { "name": env!("CARGO_PKG_LICENSE"), "identifier": env!("CARGO_PKG_LICENSE") },
         },
         "paths": paths,
-        "components": { "schemas": { "Error": error_schema() } },
+        "components": { "schemas": { "Error": error_schema(), "Export": export::schema() } },
     });
     serde_json::to_string_pretty(&document).expect("a document of strings and numbers serialises")
 }
@@ -55,8 +57,12 @@ fn response(meaning: &str, status: u16, route: &Route) -> Value {
         .media
         .iter()
         .map(|media| {
-            let kind = if *media == "application/json" { "object" } else { "string" };
-            ((*media).to_owned(), json!({ "schema": { "type": kind } }))
+            let schema = match (route.endpoint, *media) {
+                (Endpoint::Export, _) => json!({ "$ref": "#/components/schemas/Export" }),
+                (_, JSON) => json!({ "type": "object" }),
+                _ => json!({ "type": "string" }),
+            };
+            ((*media).to_owned(), json!({ "schema": schema }))
         })
         .collect();
     json!({ "description": meaning, "content": content })

@@ -6,8 +6,9 @@ use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
 use crate::api::state::{State, unix_seconds};
+use crate::model::export::ExportState;
 use crate::model::health::{CheckReport, HealthStatus, overall};
-use crate::model::telemetry::{DropReason, ExportCondition, ExportState, Signal};
+use crate::model::telemetry::{DropReason, ExportCondition, Signal};
 use crate::model::traffic::{Failure, RouteTraffic, Totals, Window};
 
 /// The style sheet, served from its own path so that nothing is inline.
@@ -241,7 +242,35 @@ fn export(page: &mut String, view: &View) -> fmt::Result {
             ],
         )?;
     }
-    page.push_str("</tbody></table>\n</section>\n");
+    page.push_str("</tbody></table>\n");
+    vendors(page, view)?;
+    page.push_str("</section>\n");
+    Ok(())
+}
+
+/// What each vendor accepted, when the collector is asked.
+fn vendors(page: &mut String, view: &View) -> fmt::Result {
+    let Some(receipts) = &view.export.receipts else { return Ok(()) };
+    let read = receipts.read_at.map_or("not read yet".into(), |at| format!("read {}", ago(view.now - at)));
+    let problem =
+        receipts.problem.as_ref().map_or(String::new(), |problem| format!(" · {problem}", problem = problem.as_str()));
+    writeln!(page, "<p>Receipts from {} · {read}{}.</p>", Escaped(&receipts.url), Escaped(&problem))?;
+    table_head(page, "Vendors", &["Vendor", "Signal", "State", "Accepted", "Given up", "In its queue"])?;
+    for exporter in &receipts.exporters {
+        for (signal, receipt) in Signal::OTLP.iter().zip(&exporter.signals) {
+            let Some(receipt) = receipt else { continue };
+            let state = format!("{} for {}", receipt.condition.label(), span(view.now - receipt.since));
+            let queue = match (receipt.queue, receipt.capacity) {
+                (Some(queue), Some(capacity)) if capacity > 0.0 => format!("{:.0} %", 100.0 * queue / capacity),
+                _ => "–".to_owned(),
+            };
+            let given_up = receipt.failed + receipt.not_queued;
+            let counts = [receipt.accepted.to_string(), given_up.to_string(), queue];
+            let cells: Vec<String> = [signal.label().to_owned(), state].into_iter().chain(counts).collect();
+            row(page, exporter.vendor.as_str(), &cells)?;
+        }
+    }
+    page.push_str("</tbody></table>\n");
     Ok(())
 }
 

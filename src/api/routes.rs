@@ -21,6 +21,7 @@ pub(super) enum Endpoint {
     OpenApi,
     Dashboard,
     DashboardStyle,
+    Export,
 }
 
 /// Who may ask.
@@ -107,6 +108,12 @@ pub(super) static ROUTES: &[Route] = &[
             "All metrics as Prometheus or, by Accept, OpenMetrics text",
         )
     },
+    route(
+        "/api/v1/monitoring/export",
+        Endpoint::Export,
+        Access::Full,
+        "What became of telemetry: our own account by signal and, with telemetry.receipts.url, what each vendor accepted",
+    ),
     probe("/livez", Endpoint::Livez, "Whether the sidecar's loops turn"),
     probe_item("/livez/{item}", Endpoint::LivezItem, "One item of /livez"),
     probe("/readyz", Endpoint::Readyz, "Whether the sidecar takes traffic"),

@@ -24,6 +24,7 @@ use crate::model::sample::{Sample, SampleSource};
 use crate::proxy::{self, Deps, TracePolicy};
 use crate::redact::{Outlet, Redactor};
 use crate::telemetry::issues::{FailureSource, Issues};
+use crate::telemetry::receipts::ReceiptsReader;
 use crate::telemetry::resource::Resource;
 use crate::telemetry::{SpanWriter, Telemetry, Upstream};
 use crate::traffic::routes::Templates;
@@ -187,6 +188,10 @@ impl Ground {
             self.redactions(),
             rooms.restarts(),
         ];
+        if let Some(receipts) = telemetry.receipts() {
+            let read = |room: Arc<Arc<ReceiptsReader>>, drain| async move { room.run(drain).await };
+            rooms.add("receipts", again(control, receipts, read));
+        }
         if let Some(issues) = issues {
             samples.push(self.report_failures(&mut rooms, issues, readers));
         }

@@ -335,6 +335,33 @@ pub static SENTRY_LEFT_OUT: Metric = metric(
     "Failures of the application of which Sentry got no event of their own, as too many were alike or came at once; the next event tells how many.",
 );
 
+/// What vendors accepted, as the collector says.
+pub static EXPORTER_ACCEPTED: Metric = metric(
+    "content_factory.exporter.accepted",
+    "{item}",
+    MetricKind::Counter,
+    &["exporter", "signal"],
+    "Items that the vendor behind an exporter of the collector accepted, from whomever they came; read from telemetry.receipts.url.",
+);
+
+/// What vendors did not accept, as the collector says.
+pub static EXPORTER_FAILED: Metric = metric(
+    "content_factory.exporter.failed",
+    "{item}",
+    MetricKind::Counter,
+    &["exporter", "signal"],
+    "Items that the collector gave up for a vendor: refused, not taken for too long, or without room in its queue.",
+);
+
+/// Whether a vendor refuses.
+pub static EXPORTER_REFUSING: Metric = metric(
+    "content_factory.exporter.refusing",
+    "1",
+    MetricKind::UpDownCounter,
+    &["exporter", "signal"],
+    "1 while the last that the collector sent to a vendor was given up; else 0.",
+);
+
 /// CPU time of the sidecar.
 pub static PROCESS_CPU_TIME: Metric =
     sampled("process.cpu.time", "s", MetricKind::Counter, &[semconv::CPU_MODE], "CPU time that the sidecar used.");
@@ -487,6 +514,9 @@ pub static ALL: &[&Metric] = &[
     &TELEMETRY_SPOOL_ERRORS,
     &TELEMETRY_TRUNCATED,
     &SENTRY_LEFT_OUT,
+    &EXPORTER_ACCEPTED,
+    &EXPORTER_FAILED,
+    &EXPORTER_REFUSING,
     &PROCESS_CPU_TIME,
     &PROCESS_MEMORY_USAGE,
     &PROCESS_MEMORY_VIRTUAL,

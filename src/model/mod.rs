@@ -5,6 +5,7 @@
 pub mod application;
 pub mod catalogue;
 pub mod dsn;
+pub mod export;
 pub mod exposition;
 pub mod health;
 pub mod request;

@@ -114,19 +114,6 @@ pub struct Account {
     pub spooled_bytes: u64,
 }
 
-/// The state of the way out, for the dashboard and `/metrics`.
-#[derive(Clone, Debug, Default)]
-pub struct ExportState {
-    /// By `Signal`.
-    pub accounts: [Account; Signal::ALL.len()],
-    /// Whether deliveries succeed at present.
-    pub condition: ExportCondition,
-    /// When the last delivery was acknowledged, in seconds since the Unix epoch.
-    pub last_delivered_at: Option<f64>,
-    /// Where telemetry goes: scheme, host and port.
-    pub endpoint: String,
-}
-
 /// How the way out fares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExportCondition {

@@ -11,6 +11,7 @@ use crate::model::trace::{ParentFlag, Sampling, SpanModel};
 use crate::redact::Secret;
 use crate::settings::{Described, Section};
 use crate::telemetry::environment;
+use crate::telemetry::receipts::config::ReceiptsConfig;
 use crate::telemetry::sender::http_path;
 use crate::telemetry::tls::TlsConfig;
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub request_bytes: usize,
     /// How long the last deliveries may take once the process stops.
     pub shutdown: Duration,
+    /// Where the collector tells what vendors accepted; `None` when it is not asked.
+    pub receipts: Option<ReceiptsConfig>,
     /// What was understood from the settings and is worth saying in the log.
     pub remarks: Vec<String>,
 }
@@ -171,8 +174,21 @@ impl Config {
             "spans of a request: full (SERVER and CLIENT), server-only, or propagate-only for an application with an SDK",
         );
         let metrics = MetricsConfig::read(&mut section.section("metrics"));
+        let receipts = ReceiptsConfig::read(&mut section.section("receipts"));
         let request_bytes = usize::try_from(request_bytes).unwrap_or(usize::MAX).max(4 << 10);
-        Self { enabled, destinations, sampling, spans, metrics, queue_bytes, spool, request_bytes, shutdown, remarks }
+        Self {
+            enabled,
+            destinations,
+            sampling,
+            spans,
+            metrics,
+            queue_bytes,
+            spool,
+            request_bytes,
+            shutdown,
+            receipts,
+            remarks,
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod own;
 mod queue;
 mod reader;
 mod receipt;
+pub mod receipts;
 pub mod resource;
 mod sender;
 mod span;
@@ -45,6 +46,7 @@ use crate::telemetry::metrics::interval::Reading;
 use crate::telemetry::otlp::Request;
 use crate::telemetry::own::OwnTelemetry;
 use crate::telemetry::queue::Queue;
+use crate::telemetry::receipts::ReceiptsReader;
 use crate::telemetry::resource::Resource;
 use crate::telemetry::sender::delivery::{Delivery, Stage};
 use crate::telemetry::sender::destination::{Destination, Destinations};
@@ -77,6 +79,8 @@ pub struct Telemetry {
     destinations: Destinations,
     /// `None` when nothing is kept on disk.
     spool: Option<Arc<Spool>>,
+    /// `None` when the collector is not asked.
+    receipts: Option<Arc<ReceiptsReader>>,
     reader: Reader,
     metrics: Mutex<MetricsExporter>,
     /// `None` when nothing is exported.
@@ -114,13 +118,27 @@ impl Telemetry {
             SpanWriter::new(SpanEncoder::new(upstream, Arc::clone(redactor)), hand_off)
         });
         let writers = writers.collect();
-        let reader = Reader::new(queues.clone(), destinations.clone(), spool.clone());
+        let receipts = config.receipts.as_ref().map(|config| Arc::new(ReceiptsReader::new(config, redactor)));
+        let seen = receipts.as_ref().map(|receipts| receipts.watch());
+        let reader = Reader::new(queues.clone(), destinations.clone(), spool.clone(), seen);
         let (resource, scope) = (identity.encoded(), otlp::own_scope());
         let metrics = MetricsExporter::new(config.metrics, resource.clone(), scope.clone(), reading());
         let (chunks, metrics) = (Mutex::new(chunks), Mutex::new(metrics));
         let own = own_telemetry(&config, identity, &queues, redactor);
-        let room =
-            Self { config, resource, scope, queues, deliveries, destinations, spool, reader, metrics, own, chunks };
+        let room = Self {
+            config,
+            resource,
+            scope,
+            queues,
+            deliveries,
+            destinations,
+            spool,
+            receipts,
+            reader,
+            metrics,
+            own,
+            chunks,
+        };
         Ok((room, writers))
     }
 
@@ -134,6 +152,12 @@ impl Telemetry {
     #[must_use]
     pub fn intake(&self) -> Intake {
         Intake::new(enabled(&self.config, &self.queues))
+    }
+
+    /// What reads the collector's word of the vendors, when it is asked.
+    #[must_use]
+    pub fn receipts(&self) -> Option<Arc<ReceiptsReader>> {
+        self.receipts.clone()
     }
 
     /// The way in for envelopes, when they have somewhere to go; cheap to clone.

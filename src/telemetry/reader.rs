@@ -3,14 +3,19 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::sync::watch;
+
 use crate::model::catalogue::{
     TELEMETRY_BREAKER_OPEN, TELEMETRY_DELIVERED, TELEMETRY_DROPPED, TELEMETRY_OLDEST_AGE, TELEMETRY_PRODUCED,
     TELEMETRY_QUEUE_BYTES, TELEMETRY_QUEUED, TELEMETRY_REJECTED, TELEMETRY_RETRIES, TELEMETRY_SPOOL_ERRORS,
     TELEMETRY_TRUNCATED,
 };
+use crate::model::export::Receipts;
+use crate::model::export::{ExportState, WayOut};
 use crate::model::sample::Sample;
-use crate::model::telemetry::{DropReason, ExportCondition, ExportState, Signal};
+use crate::model::telemetry::{DropReason, ExportCondition, Signal};
 use crate::telemetry::queue::Queue;
+use crate::telemetry::receipts;
 use crate::telemetry::sender::destination::Destinations;
 use crate::telemetry::spool::Spool;
 
@@ -20,6 +25,7 @@ pub struct Reader {
     queues: [Arc<Queue>; Signal::ALL.len()],
     destinations: Destinations,
     spool: Option<Arc<Spool>>,
+    receipts: Option<watch::Receiver<Arc<Receipts>>>,
 }
 
 impl Reader {
@@ -27,8 +33,9 @@ impl Reader {
         queues: [Arc<Queue>; Signal::ALL.len()],
         destinations: Destinations,
         spool: Option<Arc<Spool>>,
+        receipts: Option<watch::Receiver<Arc<Receipts>>>,
     ) -> Self {
-        Self { queues, destinations, spool }
+        Self { queues, destinations, spool, receipts }
     }
 
     /// The accounts, each exact at one moment, and the state of deliveries.
@@ -43,14 +50,26 @@ impl Reader {
             ExportCondition::Failing => 3,
         });
         let last = destinations().filter_map(|destination| destination.last_delivered()).max();
-        let seconds =
-            |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map(|since| since.as_secs_f64()).ok();
         ExportState {
             accounts: Signal::ALL.map(|signal| self.queues[signal as usize].account()),
             condition: worst.unwrap_or(ExportCondition::Off),
-            last_delivered_at: last.and_then(seconds),
+            last_delivered_at: last.and_then(unix_seconds),
             endpoint: destinations().next().map_or_else(String::new, |destination| destination.config().address()),
+            ways: Signal::ALL.map(|signal| self.way(signal)),
+            receipts: self.receipts.as_ref().map(|receipts| receipts.borrow().clone()),
         }
+    }
+
+    fn way(&self, signal: Signal) -> Option<WayOut> {
+        let destination = self.destinations[signal as usize].as_ref()?;
+        Some(WayOut {
+            endpoint: destination.config().address(),
+            condition: destination.condition(),
+            is_given_up: destination.is_given_up(),
+            last_delivered_at: destination.last_delivered().and_then(unix_seconds),
+            retries: destination.retries(signal),
+            problem: destination.problem(),
+        })
     }
 
     /// The accounts as metrics.
@@ -86,5 +105,12 @@ impl Reader {
         }
         let errors = self.spool.as_ref().map_or(0, |spool| spool.errors());
         out.push(Sample::count(&TELEMETRY_SPOOL_ERRORS, errors));
+        if let Some(receipts) = &self.receipts {
+            receipts::samples(&receipts.borrow(), out);
+        }
     }
+}
+
+fn unix_seconds(time: SystemTime) -> Option<f64> {
+    time.duration_since(SystemTime::UNIX_EPOCH).map(|since| since.as_secs_f64()).ok()
 }

@@ -11,6 +11,7 @@ mod command_line;
 mod conventions;
 mod demo;
 mod documents;
+mod export_receipts;
 mod grpc_calls;
 mod grpc_connections;
 mod grpc_hostile;

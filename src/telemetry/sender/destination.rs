@@ -70,6 +70,8 @@ struct State {
     last_delivered: Option<SystemTime>,
     /// What was logged last of refusals, so that a line is written once.
     last_refusal: String,
+    /// What failed or was refused last, until something is taken.
+    problem: Option<Clean<'static>>,
 }
 
 impl Destination {
@@ -91,8 +93,13 @@ impl Destination {
             }
         };
         let compression = config.compression;
-        let state =
-            State { breaker: Breaker::default(), compression, last_delivered: None, last_refusal: String::new() };
+        let state = State {
+            breaker: Breaker::default(),
+            compression,
+            last_delivered: None,
+            last_refusal: String::new(),
+            problem: None,
+        };
         Ok(Self {
             config,
             client,
@@ -186,6 +193,7 @@ impl Destination {
         let change = {
             let mut state = self.state();
             state.last_delivered = Some(SystemTime::now());
+            state.problem = None;
             state.breaker.answered()
         };
         self.tell(change, "");
@@ -204,6 +212,7 @@ impl Destination {
     /// No answer, none that can be read, or a request to wait.
     pub(crate) async fn failed(&self, floor: Option<Duration>, reason: &str) {
         let change = self.state().breaker.failed(Instant::now(), floor, fastrand::f64());
+        self.state().problem = Some(self.clean(reason).cut(300).into_owned());
         self.changed.notify_waiters();
         let fault = match change {
             Some(Change::Opened) => handshake::fault(&self.config).await,
@@ -237,6 +246,11 @@ impl Destination {
         }
     }
 
+    /// What failed or was refused last, unless something was taken since.
+    pub(crate) fn problem(&self) -> Option<Clean<'static>> {
+        self.state().problem.clone()
+    }
+
     /// When the last request was taken.
     pub(crate) fn last_delivered(&self) -> Option<SystemTime> {
         self.state().last_delivered
@@ -260,6 +274,7 @@ impl Destination {
             let mut state = self.state();
             let is_new = state.last_refusal != reason.as_str();
             state.last_refusal = reason.as_str().to_owned();
+            state.problem = Some(reason.clone());
             is_new
         };
         if is_new {
