@@ -1,10 +1,16 @@
-//! The data folder: made and locked at start, so that two processes never share its files.
+//! The data folder: made and locked, so that two processes never share its files.
 //!
-//! Nothing depends on it: without it everything is kept in memory, and the log says so.
+//! Nothing depends on it: without it everything is kept in memory, and the log says so. It is asked for until it can be
+//! had, as the process that a handover replaces leaves it last.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// Between two questions for the folder.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A folder that this process alone uses, as long as this value lives.
 #[derive(Debug)]
@@ -12,6 +18,45 @@ pub struct DataDir {
     path: PathBuf,
     /// Holds the lock; the system frees it however the process ends.
     _lock: File,
+}
+
+/// The folder of the settings, which another process may still have.
+#[derive(Debug)]
+pub struct Claim {
+    path: PathBuf,
+    held: OnceLock<DataDir>,
+}
+
+impl Claim {
+    /// Of the folder at this path; touches nothing.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, held: OnceLock::new() }
+    }
+
+    /// Asks each second until the folder is this process's, which it then is for as long as this value lives; says once why it is
+    /// not, and when it is.
+    pub async fn granted(&self) -> &DataDir {
+        let mut is_told = false;
+        loop {
+            if let Some(held) = self.held.get() {
+                return held;
+            }
+            match DataDir::open(&self.path) {
+                Ok(folder) => {
+                    if is_told {
+                        tracing::info!(path = %self.path.display(), "the data folder is used from now on");
+                    }
+                    return self.held.get_or_init(|| folder);
+                }
+                Err(error) if !std::mem::replace(&mut is_told, true) => {
+                    tracing::warn!(%error, "everything is kept in memory until the folder can be used");
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
 }
 
 /// Why the folder cannot be used.

@@ -2,6 +2,7 @@
 //!
 //! Ports first, so that a taken one fails at once; then the data path, which needs nobody; then what stands behind.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::api;
 use crate::app::addresses::Addresses;
-use crate::app::data_dir::DataDir;
+use crate::app::data_dir::Claim;
 use crate::app::descriptors;
 use crate::app::supervisor::Supervisor;
 use crate::checks::{self, Introduction, Lives, Targets};
@@ -60,8 +61,6 @@ pub(super) struct Rooms {
     pub(super) drain_limit: Duration,
     pub(super) shutdown_limit: Duration,
     proxy: Option<proxy::Running>,
-    /// Held for the lock.
-    _data_dir: Option<DataDir>,
 }
 
 /// What all rooms are made from.
@@ -97,9 +96,7 @@ impl Rooms {
         let port = config.proxy.enabled.then(|| proxy::bind(&config.proxy)).transpose()?;
         let admin = api::bind(config.admin.clone())?;
         let redactor = Arc::new(Redactor::new(config.secrets.expose().iter().map(String::as_str)));
-        let mut ground = Ground { config, redactor, started: Instant::now(), data, control };
-        let data_dir = DataDir::open(&ground.config.data_dir);
-        ground.config.telemetry.spool.folder = data_dir.as_ref().ok().map(|folder| folder.path().to_owned());
+        let ground = Ground { config, redactor, started: Instant::now(), data, control };
         let workers = if port.is_some() { ground.config.proxy.workers } else { 0 };
         let (way_out, writers) = ground.telemetry(workers)?;
         let (shards, reader) = traffic::open(&ground.config.traffic, workers, &ground.redactor);
@@ -114,8 +111,6 @@ impl Rooms {
             drain_limit: ground.config.proxy.drain_delay + ground.config.proxy.drain_timeout,
             shutdown_limit: ground.config.telemetry.shutdown,
             proxy: running,
-            // told only now that there is a log
-            _data_dir: data_dir.inspect_err(|error| tracing::warn!(%error, "everything is kept in memory")).ok(),
         };
         Ok((rooms, addresses, readers))
     }
@@ -213,9 +208,8 @@ impl Ground {
         rooms.add("checks", again(control, checks, |room, drain| async move { room.run(drain).await }));
         rooms.add("system", again(control, system, |room, drain| async move { room.run(drain).await }));
         rooms.add("database", again(control, database, |room, drain| async move { room.run(drain).await }));
-        let deliver =
-            |room: Arc<(Telemetry, Vec<SampleSource>)>, drain| async move { room.0.run(&room.1, drain).await };
-        rooms.add("telemetry", again(control, (telemetry, samples), deliver));
+        let claim = Claim::new(self.config.data_dir.clone());
+        rooms.add("telemetry", again(control, (telemetry, samples, claim), deliver));
         rooms
     }
 
@@ -305,6 +299,19 @@ struct Shown {
 fn source<R: Clone + Send + Sync + 'static>(reader: &R, samples: fn(&R, &mut Vec<Sample>)) -> SampleSource {
     let reader = reader.clone();
     Arc::new(move |out| samples(&reader, out))
+}
+
+/// Delivers, and keeps what cannot be delivered as soon as there is a folder for it.
+async fn deliver(room: Arc<(Telemetry, Vec<SampleSource>, Claim)>, drain: Drain) {
+    let (telemetry, samples, claim) = &*room;
+    let kept = async {
+        telemetry.keep_in(claim.granted().await.path());
+        pending::<()>().await; // the folder is held until the delivery has ended
+    };
+    tokio::select! {
+        () = telemetry.run(samples, drain) => {}
+        () = kept => {}
+    }
 }
 
 /// Makes a room's future anew for each start.

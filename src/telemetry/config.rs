@@ -1,6 +1,5 @@
 //! The settings below `telemetry`: where telemetry goes, how much of it, and what is kept while nobody takes it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -47,8 +46,6 @@ pub struct Config {
 pub struct SpoolConfig {
     /// Whether the disk is used at all.
     pub enabled: bool,
-    /// The folder of the file: told by whoever holds its lock, not read here. `None`: all waits in memory.
-    pub folder: Option<PathBuf>,
     /// Of all signals, compressed.
     pub bytes: u64,
     /// What is older is dropped.
@@ -200,7 +197,7 @@ impl SpoolConfig {
         let about = "what may wait on disk, compressed: 60% for spans, 30% for logs, 8% for metrics, 2% for issues; the oldest goes first, errors last";
         let bytes = section.bytes("bytes", 256 << 20, about);
         let age = section.duration("age", Duration::from_secs(24 * 3600), "what has waited longer is dropped");
-        Self { enabled, folder: None, bytes, age }
+        Self { enabled, bytes, age }
     }
 }
 

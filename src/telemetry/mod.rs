@@ -25,6 +25,7 @@ mod spool;
 pub mod tls;
 mod wire;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -179,6 +180,15 @@ impl Telemetry {
         logging::on_stderr(config, redactor, self.own.as_ref(), issues)
     }
 
+    /// What cannot be delivered waits in this folder from now on, and what an earlier process left there is delivered.
+    ///
+    /// The caller holds its lock until `run` has ended. Without one all waits in memory.
+    pub fn keep_in(&self, folder: &Path) {
+        if let Some(spool) = &self.spool {
+            spool.keep_in(folder);
+        }
+    }
+
     /// Delivers until the drain begins, then what is left until its deadline, at most `telemetry.shutdown`.
     ///
     /// The drain given here should begin when the workers have ended: their last spans are still taken.
@@ -189,7 +199,8 @@ impl Telemetry {
         let last_deliveries = async {
             let deadline = self.produce(sources, drain).await;
             stage.send_replace(Stage::Finishing);
-            let reserve = if self.spool.is_some() { FOR_THE_DISK } else { Duration::ZERO };
+            let has_disk = self.spool.as_ref().is_some_and(|spool| spool.has_place());
+            let reserve = if has_disk { FOR_THE_DISK } else { Duration::ZERO };
             tokio::time::sleep_until(deadline.checked_sub(reserve).unwrap_or(deadline)).await;
         };
         let deliver = |signal: Signal| self.deliver(signal, seen.clone());

@@ -66,9 +66,9 @@ impl Running {
 
     /// With a folder for what cannot be delivered.
     pub(crate) fn start_in(folder: &Path, telemetry: Value) -> Self {
-        let mut config = config(telemetry);
-        config.spool.folder = Some(folder.to_owned());
-        Self::start_with(config, 1, Vec::new())
+        let running = Self::start(telemetry, 1, Vec::new());
+        running.telemetry.keep_in(folder);
+        running
     }
 
     pub(crate) fn start_with(config: Config, workers: usize, sources: Vec<SampleSource>) -> Self {

@@ -315,18 +315,24 @@ async fn a_file_that_cannot_be_used_is_set_aside_and_nothing_else_suffers() {
     }
 }
 
+/// `make soak` asks for it.
+#[expect(clippy::disallowed_methods, reason = "how long the tests take is no setting of the product")]
+fn is_long_form() -> bool {
+    std::env::var("CONTRACT").is_ok_and(|form| form == "full")
+}
+
 /// The whole process, killed while the receiver is away and while it takes what was left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_on_disk_outlives_any_number_of_kills() {
-    const ROUNDS: u64 = 3;
     const REQUESTS: u64 = 100;
+    let rounds = if is_long_form() { 50 } else { 3 };
     let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
     let endpoint = format!("http://{}", receiver.address);
     let data_dir = folder.path().to_string_lossy().into_owned();
     let environment = [("SIDECAR_DATA_DIR", data_dir.as_str()), ("SIDECAR_TELEMETRY__MAX_REQUEST", "8KiB")];
     let application = echo_application().await;
     let on_disk = |page: &str| sample(page, r#"content_factory_telemetry_queued{signal="traces",place="disk"}"#);
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds {
         let mut sidecar = Sidecar::start(application, &["--otlp", &endpoint], &environment).await;
         for _ in 0..REQUESTS {
             assert_eq!(get(sidecar.proxy, "/x").await.expect("the proxy answers").0, 200);
@@ -349,12 +355,37 @@ async fn what_is_on_disk_outlives_any_number_of_kills() {
     back(&receiver);
     let sidecar = Sidecar::start(application, &["--otlp", &endpoint], &environment).await;
     let page = sidecar.eventually("/metrics", |_, page| on_disk(page) == 0).await;
-    eventually("all are delivered", SOON, || requests() as u64 == ROUNDS * REQUESTS * 2).await;
+    eventually("all are delivered", SOON, || requests() as u64 == rounds * REQUESTS * 2).await;
     assert_eq!(sample(&page, "content_factory_telemetry_spool_errors_total"), 0);
     let nothing_waits =
         |_, page: &str| page.contains("content_factory_telemetry_queue_oldest_age_seconds{signal=\"traces\"} 0\n");
     sidecar.eventually("/metrics", nothing_waits).await;
     sidecar.eventually("/metrics", |_, page| page.contains("telemetry_breaker_open{signal=\"traces\"} 0\n")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_that_takes_over_keeps_in_the_folder_once_the_other_has_left() {
+    let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
+    let endpoint = format!("http://{}", receiver.address);
+    let data_dir = folder.path().to_string_lossy().into_owned();
+    let environment = [("SIDECAR_DATA_DIR", data_dir.as_str())];
+    let application = echo_application().await;
+    let otlp = ["--otlp", endpoint.as_str()];
+    let start = || Sidecar::start(application, &otlp, &environment);
+    let mut first = start().await;
+    get(first.proxy, "/x").await.expect("the proxy answers");
+    let on_disk = |page: &str| sample(page, r#"content_factory_telemetry_queued{signal="traces",place="disk"}"#);
+    first.eventually("/metrics", |_, page| on_disk(page) == 2).await;
+    let second = start().await;
+    get(second.proxy, "/x").await.expect("the proxy answers");
+    let refused = |_, page: &str| sample(page, r#"content_factory_telemetry_retries_total{signal="traces"}"#) > 0;
+    assert_eq!(on_disk(&second.eventually("/metrics", refused).await), 0);
+    first.signal("TERM").await;
+    assert_eq!(first.ended().await, Some(0));
+    // its own two, and those of the first
+    second.eventually("/metrics", |_, page| on_disk(page) == 4).await;
+    back(&receiver);
+    eventually("all are delivered", SOON, || receiver.with(|seen| request_spans(&seen.spans)) == 4).await;
 }
 
 /// How many different spans of requests there are: what was on its way when the process was killed comes twice.

@@ -12,7 +12,7 @@ use crate::telemetry::spool::{EXPOSED, Spool};
 impl Spool {
     /// Keeps what must not be lost until the stage is `Finishing`. May be called again after a panic.
     pub(crate) async fn run(&self, destinations: &Destinations, mut stage: watch::Receiver<Stage>) {
-        self.recover().await;
+        let mut is_recovered = false;
         let mut ticks = interval(EXPOSED);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -20,7 +20,12 @@ impl Spool {
                 _ = ticks.tick() => {}
                 () = self.desk.settled() => {}
                 () = self.pressed() => {}
+                () = self.placed(), if !is_recovered => {}
                 _ = stage.wait_for(|stage| *stage == Stage::Finishing) => return,
+            }
+            if !is_recovered && self.has_place() {
+                self.recover().await;
+                is_recovered = true;
             }
             for signal in Signal::ALL {
                 let queue = self.desk.queue(signal);

@@ -9,11 +9,12 @@ pub(crate) mod keeper;
 mod store;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::SetOnce;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
@@ -52,7 +53,8 @@ const SHARES: [u64; Signal::ALL.len()] = [60, 8, 30, 2];
 /// Telemetry on disk. One for the process, shared by the deliveries and by what fills it.
 #[derive(Debug)]
 pub(crate) struct Spool {
-    path: PathBuf,
+    /// Unknown until the folder is ours: another process may have it.
+    path: SetOnce<PathBuf>,
     config: SpoolConfig,
     desk: Arc<Desk>,
     file: tokio::sync::Mutex<File>,
@@ -74,21 +76,52 @@ enum File {
 }
 
 impl Spool {
-    /// Opens nothing yet; `None` when it is switched off, or when there is no folder.
+    /// Opens nothing yet; `None` when it is switched off.
     pub(crate) fn new(config: &SpoolConfig, queues: &[Arc<Queue>; Signal::ALL.len()]) -> Option<Self> {
-        let path = config.folder.as_ref().filter(|_| config.enabled)?.join(FILE);
+        if !config.enabled {
+            return None;
+        }
         let (desk, file) = (Arc::new(Desk::new(queues.clone())), tokio::sync::Mutex::new(File::Closed));
         let (readable, errors) = (AtomicBool::new(false), AtomicU64::new(0));
-        Some(Self { path, config: config.clone(), desk, file, readable, errors, said: Mutex::default() })
+        Some(Self {
+            path: SetOnce::new(),
+            config: config.clone(),
+            desk,
+            file,
+            readable,
+            errors,
+            said: Mutex::default(),
+        })
     }
 
-    /// Reads what an earlier process left, if it left anything.
+    /// Keeps in this folder from now on; for good.
+    pub(crate) fn keep_in(&self, folder: &Path) {
+        let _ = self.path.set(folder.join(FILE)); // it was told already
+    }
+
+    /// Whether there is a folder.
+    pub(crate) fn has_place(&self) -> bool {
+        self.path.initialized()
+    }
+
+    /// Where the file is, once there is a folder.
+    fn path(&self) -> &Path {
+        self.path.get().map_or(Path::new(FILE), PathBuf::as_path)
+    }
+
+    /// Ends when there is one.
+    pub(crate) async fn placed(&self) {
+        self.path.wait().await;
+    }
+
+    /// Reads what an earlier process left in the folder, if it left anything.
     pub(crate) async fn recover(&self) {
+        let path = self.path();
         let mut file = self.file.lock().await;
-        if self.path.exists() && self.open(&mut file).await.is_some() {
+        if path.exists() && self.open(&mut file).await.is_some() {
             let items = self.desk.items();
             if items > 0 {
-                info!(items, path = %self.path.display(), "telemetry that an earlier process left is delivered now");
+                info!(items, path = %path.display(), "telemetry that an earlier process left is delivered now");
             }
         }
     }
@@ -107,7 +140,7 @@ impl Spool {
     /// disk fails; what it did not take stays in memory.
     pub(crate) async fn keep(&self, signal: Signal, rest: usize) {
         let queue = self.desk.queue(signal);
-        loop {
+        while self.has_place() {
             let mut leases = Vec::new();
             let mut bytes = 0;
             while bytes < TURN_BYTES && queue.waiting_bytes() > rest {
@@ -318,7 +351,7 @@ impl Spool {
     async fn open<'f>(&self, file: &'f mut File) -> Option<&'f mut Store> {
         let may_open = match file {
             File::Open(..) => false,
-            File::Closed => true,
+            File::Closed => self.has_place(),
             File::Failed(until) => *until <= Instant::now(),
         };
         if may_open {
@@ -334,10 +367,10 @@ impl Spool {
     }
 
     async fn opened(&self) -> Result<Store, StoreError> {
-        let (store, totals) = match within(Store::open(&self.path)).await {
+        let (store, totals) = match within(Store::open(self.path())).await {
             Err(error) if error.is_damage() => {
                 self.set_aside(&error)?;
-                within(Store::open(&self.path)).await?
+                within(Store::open(self.path())).await?
             }
             other => other?,
         };
@@ -348,9 +381,9 @@ impl Spool {
 
     /// Moves a file that is damaged or not ours out of the way of a new one; what it held is lost, and counted.
     fn set_aside(&self, error: &StoreError) -> io::Result<()> {
-        let aside = store::set_aside(&self.path)?;
+        let aside = store::set_aside(self.path())?;
         self.desk.new_file();
-        let (path, aside) = (self.path.display(), aside.display());
+        let (path, aside) = (self.path().display(), aside.display());
         warn!(%path, %error, %aside, "the spool cannot be read: it is set aside, and a new one is made");
         Ok(())
     }
@@ -388,7 +421,7 @@ impl Spool {
         }
         failure.clone_into(&mut said);
         drop(said);
-        let path = self.path.display();
+        let path = self.path().display();
         if failure.is_empty() {
             info!(%path, "the spool is written again");
         } else {
