@@ -308,9 +308,10 @@ fn escape(text: &str, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::catalogue::machine::SYSTEM_CPU_UTILIZATION;
     use crate::model::catalogue::{
-        HTTP_SERVER_ACTIVE_REQUESTS, HTTP_SERVER_REQUEST_DURATION, SYSTEM_CPU_UTILIZATION, TELEMETRY_DROPPED,
-        TELEMETRY_QUEUE_BYTES, TELEMETRY_QUEUED,
+        HTTP_SERVER_ACTIVE_REQUESTS, HTTP_SERVER_REQUEST_DURATION, TELEMETRY_DROPPED, TELEMETRY_QUEUE_BYTES,
+        TELEMETRY_QUEUED,
     };
     use crate::model::usage::{ProcessUsage, SystemUsage};
     use crate::redact::Redactor;

@@ -1,51 +1,15 @@
 //! The one table of all metrics: OTLP names, `/metrics` and `docs/metrics.md` are made from it.
 //!
-//! A new metric is one constant here and its place in `ALL`.
+//! A new metric is one constant, here or in `machine`, and its place in `ALL`.
+
+pub mod machine;
+mod metric;
 
 use std::time::Duration;
 
 use crate::semconv;
 
-/// A metric: what it is called, what it counts, and how old its values may be.
-#[derive(Debug, PartialEq)]
-pub struct Metric {
-    /// The OTLP name; the Prometheus name is made from it, the unit and the kind.
-    pub name: &'static str,
-    /// UCUM, as the conventions write it: `s`, `By`, `1`, `{request}`.
-    pub unit: &'static str,
-    /// Kind of instrument.
-    pub kind: MetricKind,
-    /// The names of its labels, in the order in which they are shown.
-    pub labels: &'static [&'static str],
-    /// Of whom it is true.
-    pub scope: Scope,
-    /// A value older than this is not shown; zero for values that are read when asked.
-    pub max_age: Duration,
-    /// What it tells, in one sentence.
-    pub about: &'static str,
-}
-
-/// The kind of an instrument.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum MetricKind {
-    /// Never falls while the process lives.
-    Counter,
-    /// Rises and falls, and adds up over replicas.
-    UpDownCounter,
-    /// A level that does not add up.
-    Gauge,
-    /// A distribution, with the bounds of its explicit form.
-    Histogram(&'static [f64]),
-}
-
-/// Of whom a metric is true.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Of this pod: each replica exports its own.
-    Pod,
-    /// Of the cluster: one replica exports it, or sums would multiply.
-    Cluster,
-}
+pub use crate::model::catalogue::metric::{Metric, MetricKind, Scope};
 
 /// The bounds that the conventions advise for durations of HTTP requests, in seconds.
 pub const REQUEST_SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -58,8 +22,6 @@ pub const BODY_BYTES: &[f64] =
     &[0.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 16_777_216.0];
 
 const NOW: Duration = Duration::ZERO;
-/// Several intervals of the samplers: a value that is older than that was not refreshed.
-const SAMPLED: Duration = Duration::from_secs(60);
 const HTTP_LABELS: &[&str] = &[
     semconv::HTTP_REQUEST_METHOD,
     semconv::HTTP_RESPONSE_STATUS_CODE,
@@ -78,17 +40,6 @@ const fn metric(
     about: &'static str,
 ) -> Metric {
     Metric { name, unit, kind, labels, scope: Scope::Pod, max_age: NOW, about }
-}
-
-/// A metric that a background interval reads.
-const fn sampled(
-    name: &'static str,
-    unit: &'static str,
-    kind: MetricKind,
-    labels: &'static [&'static str],
-    about: &'static str,
-) -> Metric {
-    Metric { name, unit, kind, labels, scope: Scope::Pod, max_age: SAMPLED, about }
 }
 
 /// Durations of ordinary requests.
@@ -362,93 +313,6 @@ pub static EXPORTER_REFUSING: Metric = metric(
     "1 while the last that the collector sent to a vendor was given up; else 0.",
 );
 
-/// CPU time of the sidecar.
-pub static PROCESS_CPU_TIME: Metric =
-    sampled("process.cpu.time", "s", MetricKind::Counter, &[semconv::CPU_MODE], "CPU time that the sidecar used.");
-
-/// Resident memory of the sidecar.
-pub static PROCESS_MEMORY_USAGE: Metric =
-    sampled("process.memory.usage", "By", MetricKind::UpDownCounter, &[], "Physical memory that the sidecar uses.");
-
-/// Virtual memory of the sidecar.
-pub static PROCESS_MEMORY_VIRTUAL: Metric =
-    sampled("process.memory.virtual", "By", MetricKind::UpDownCounter, &[], "Virtual memory of the sidecar.");
-
-/// Threads of the sidecar.
-pub static PROCESS_THREAD_COUNT: Metric =
-    sampled("process.thread.count", "{thread}", MetricKind::UpDownCounter, &[], "Threads of the sidecar.");
-
-/// Open file descriptors of the sidecar.
-pub static PROCESS_UNIX_FILE_DESCRIPTOR_COUNT: Metric = sampled(
-    "process.unix.file_descriptor.count",
-    "{file_descriptor}",
-    MetricKind::UpDownCounter,
-    &[],
-    "File descriptors that the sidecar has open, connections among them.",
-);
-
-/// Age of the sidecar.
-pub static PROCESS_UPTIME: Metric =
-    sampled("process.uptime", "s", MetricKind::Gauge, &[], "Time since the sidecar was started.");
-
-/// CPU of the node.
-pub static SYSTEM_CPU_UTILIZATION: Metric = sampled(
-    "system.cpu.utilization",
-    "1",
-    MetricKind::Gauge,
-    &[],
-    "Share of the node's CPU time in use, over all cores, in the last interval.",
-);
-
-/// Memory of the node, by state.
-pub static SYSTEM_MEMORY_USAGE: Metric = sampled(
-    "system.memory.usage",
-    "By",
-    MetricKind::UpDownCounter,
-    &[semconv::SYSTEM_MEMORY_STATE],
-    "Memory of the node in use: what cannot be had without swapping.",
-);
-
-/// All memory of the node.
-pub static SYSTEM_MEMORY_LIMIT: Metric =
-    sampled("system.memory.limit", "By", MetricKind::UpDownCounter, &[], "Memory of the node.");
-
-/// Available memory of the node.
-pub static SYSTEM_MEMORY_LINUX_AVAILABLE: Metric = sampled(
-    "system.memory.linux.available",
-    "By",
-    MetricKind::UpDownCounter,
-    &[],
-    "Memory of the node that can be had without swapping.",
-);
-
-/// Share of the node's memory, by state.
-pub static SYSTEM_MEMORY_UTILIZATION: Metric = sampled(
-    "system.memory.utilization",
-    "1",
-    MetricKind::Gauge,
-    &[semconv::SYSTEM_MEMORY_STATE],
-    "Share of the node's memory in use.",
-);
-
-/// The file system of the data folder, by state.
-pub static SYSTEM_FILESYSTEM_USAGE: Metric = sampled(
-    "system.filesystem.usage",
-    "By",
-    MetricKind::UpDownCounter,
-    &[semconv::SYSTEM_FILESYSTEM_STATE],
-    "Space used and free on the file system of the data folder, or of `/`.",
-);
-
-/// Traffic of the node.
-pub static SYSTEM_NETWORK_IO: Metric = sampled(
-    "system.network.io",
-    "By",
-    MetricKind::Counter,
-    &[semconv::NETWORK_IO_DIRECTION],
-    "Bytes received and sent by all interfaces but loopback.",
-);
-
 /// The status of each check.
 pub static CHECK_STATUS: Metric = metric(
     "content_factory.check.status",
@@ -517,19 +381,19 @@ pub static ALL: &[&Metric] = &[
     &EXPORTER_ACCEPTED,
     &EXPORTER_FAILED,
     &EXPORTER_REFUSING,
-    &PROCESS_CPU_TIME,
-    &PROCESS_MEMORY_USAGE,
-    &PROCESS_MEMORY_VIRTUAL,
-    &PROCESS_THREAD_COUNT,
-    &PROCESS_UNIX_FILE_DESCRIPTOR_COUNT,
-    &PROCESS_UPTIME,
-    &SYSTEM_CPU_UTILIZATION,
-    &SYSTEM_MEMORY_USAGE,
-    &SYSTEM_MEMORY_LIMIT,
-    &SYSTEM_MEMORY_LINUX_AVAILABLE,
-    &SYSTEM_MEMORY_UTILIZATION,
-    &SYSTEM_FILESYSTEM_USAGE,
-    &SYSTEM_NETWORK_IO,
+    &machine::PROCESS_CPU_TIME,
+    &machine::PROCESS_MEMORY_USAGE,
+    &machine::PROCESS_MEMORY_VIRTUAL,
+    &machine::PROCESS_THREAD_COUNT,
+    &machine::PROCESS_UNIX_FILE_DESCRIPTOR_COUNT,
+    &machine::PROCESS_UPTIME,
+    &machine::SYSTEM_CPU_UTILIZATION,
+    &machine::SYSTEM_MEMORY_USAGE,
+    &machine::SYSTEM_MEMORY_LIMIT,
+    &machine::SYSTEM_MEMORY_LINUX_AVAILABLE,
+    &machine::SYSTEM_MEMORY_UTILIZATION,
+    &machine::SYSTEM_FILESYSTEM_USAGE,
+    &machine::SYSTEM_NETWORK_IO,
     &CHECK_STATUS,
     &CHECK_DURATION,
     &REDACTIONS,
@@ -546,7 +410,9 @@ mod tests {
     fn the_table_is_complete_and_names_nothing_twice() {
         let names: BTreeSet<&str> = ALL.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), ALL.len());
-        let constants = include_str!("catalogue.rs").matches("\npub static ").count() - 1;
+        let constants =
+            [include_str!("mod.rs"), include_str!("machine.rs")].map(|text| text.matches("\npub static ").count());
+        let constants = constants.iter().sum::<usize>() - 1; // `ALL` itself
         assert_eq!(ALL.len(), constants, "a metric that is not in ALL is never shown");
     }
 

@@ -1,0 +1,44 @@
+//! What is known of every metric, whatever it counts.
+
+use std::time::Duration;
+
+/// A metric: what it is called, what it counts, and how old its values may be.
+#[derive(Debug, PartialEq)]
+pub struct Metric {
+    /// The OTLP name; the Prometheus name is made from it, the unit and the kind.
+    pub name: &'static str,
+    /// UCUM, as the conventions write it: `s`, `By`, `1`, `{request}`.
+    pub unit: &'static str,
+    /// Kind of instrument.
+    pub kind: MetricKind,
+    /// The names of its labels, in the order in which they are shown.
+    pub labels: &'static [&'static str],
+    /// Of whom it is true.
+    pub scope: Scope,
+    /// A value older than this is not shown; zero for values that are read when asked.
+    pub max_age: Duration,
+    /// What it tells, in one sentence.
+    pub about: &'static str,
+}
+
+/// The kind of an instrument.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MetricKind {
+    /// Never falls while the process lives.
+    Counter,
+    /// Rises and falls, and adds up over replicas.
+    UpDownCounter,
+    /// A level that does not add up.
+    Gauge,
+    /// A distribution, with the bounds of its explicit form.
+    Histogram(&'static [f64]),
+}
+
+/// Of whom a metric is true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Of this pod: each replica exports its own.
+    Pod,
+    /// Of the cluster: one replica exports it, or sums would multiply.
+    Cluster,
+}
