@@ -18,6 +18,8 @@ Examples:
       try everything without an application and without a collector
   content-factory-sidecar check-config --config sidecar.yaml
       list every mistake of a configuration at once
+  content-factory-sidecar check-export --config sidecar.yaml
+      see one span, metric and log record accepted by the collector and each vendor
 
 Exit codes: 0 stopped cleanly, 1 could not start, 64 the configuration or the command line is wrong.";
 
@@ -40,6 +42,11 @@ pub(super) enum Command {
     Demo(DemoFlags),
     /// Read the configuration and list every mistake at once
     CheckConfig(RunFlags),
+    /// Send one marked span, metric and log record, and tell what each hop says up to the vendors
+    ///
+    /// The vendors' word is the collector's: set telemetry.receipts.url to its own metrics. Nothing is queued, kept on disk or
+    /// tried again. Exits 0 when every hop that could be asked has accepted, else 1.
+    CheckExport(CheckExportFlags),
     /// Print the configuration in force as YAML, secrets masked
     PrintConfig(RunFlags),
     /// Ask a running sidecar for its health; exits 0 when healthy or degraded, else 1
@@ -96,6 +103,15 @@ impl RunFlags {
         let flags = flags.into_iter().filter_map(|(flag, path, value)| Some((flag, path, value?))).collect();
         Sources { file: self.config, environment, flags }
     }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckExportFlags {
+    #[command(flatten)]
+    pub(super) run: RunFlags,
+    /// How long the vendors may take: samplers and batches of a gateway need some 15 seconds
+    #[arg(long = "wait", value_name = "TIME", default_value = "45s", value_parser = duration)]
+    pub(super) patience: Duration,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 //! Writes to what it is given, so that tests can read it; the logs go elsewhere (standard error).
 
 mod arguments;
+mod check_export;
 mod health;
 
 use std::collections::BTreeMap;
@@ -74,6 +75,13 @@ pub fn run(process: Process<'_>) -> io::Result<ExitCode> {
             }
             Err(error) => refuse(&error, err),
         },
+        Command::CheckExport(flags) => {
+            let patience = flags.patience;
+            match flags.run.sources(environment).load() {
+                Ok(loaded) => check_export::run(&loaded.config, patience, out, err),
+                Err(error) => refuse(&error, err),
+            }
+        }
         Command::PrintConfig(flags) => match flags.sources(environment).load() {
             Ok(loaded) => print(&document::yaml(&loaded.keys), out),
             Err(error) => refuse(&error, err),

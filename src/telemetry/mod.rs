@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod environment;
+pub mod export_check;
 mod hand_off;
 pub mod intake;
 pub mod issues;

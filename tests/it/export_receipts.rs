@@ -15,14 +15,14 @@ use crate::telemetry_receiver::free_listener;
 const EXPORT: &str = "/api/v1/monitoring/export";
 
 /// A collector, as far as its page of metrics goes.
-struct Page {
+pub(crate) struct Page {
     address: SocketAddr,
     answer: Arc<Mutex<(u16, String)>>,
     _tasks: JoinSet<()>,
 }
 
 impl Page {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = free_listener().await;
         let address = listener.local_addr().expect("an address");
         let answer = Arc::new(Mutex::new((200, String::new())));
@@ -32,12 +32,17 @@ impl Page {
         Self { address, answer, _tasks: tasks }
     }
 
-    fn says(&self, status: u16, text: &str) {
+    /// Where it is read.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/metrics", self.address)
+    }
+
+    pub(crate) fn says(&self, status: u16, text: &str) {
         *self.answer.lock().expect("no test panics while it holds the page") = (status, text.to_owned());
     }
 
     /// New Relic has given up so many spans, Datadog has accepted so many.
-    fn counts(&self, datadog: u64, refused: u64, new_relic: u64) {
+    pub(crate) fn counts(&self, datadog: u64, refused: u64, new_relic: u64) {
         self.says(
             200,
             &format!(
@@ -57,7 +62,7 @@ async fn tell(Shared(answer): Shared<Arc<Mutex<(u16, String)>>>) -> (StatusCode,
 }
 
 async fn sidecar(page: &Page) -> Sidecar {
-    let url = format!("http://{}/metrics", page.address);
+    let url = page.url();
     let environment =
         [("SIDECAR_TELEMETRY__RECEIPTS__URL", url.as_str()), ("SIDECAR_TELEMETRY__RECEIPTS__INTERVAL", "100ms")];
     Sidecar::start(echo_application().await, &[], &environment).await

@@ -313,6 +313,15 @@ pub static EXPORTER_REFUSING: Metric = metric(
     "1 while the last that the collector sent to a vendor was given up; else 0.",
 );
 
+/// Checks of the export.
+pub static EXPORT_CHECKS: Metric = metric(
+    "content_factory.export.checks",
+    "{check}",
+    MetricKind::Counter,
+    &[],
+    "Marked data points that `check-export` sent: 1 for each call.",
+);
+
 /// The status of each check.
 pub static CHECK_STATUS: Metric = metric(
     "content_factory.check.status",
@@ -394,6 +403,7 @@ pub static ALL: &[&Metric] = &[
     &machine::SYSTEM_MEMORY_UTILIZATION,
     &machine::SYSTEM_FILESYSTEM_USAGE,
     &machine::SYSTEM_NETWORK_IO,
+    &EXPORT_CHECKS,
     &CHECK_STATUS,
     &CHECK_DURATION,
     &REDACTIONS,

@@ -3,9 +3,11 @@
 //! The collector's word is all there is: its counts are of everybody's telemetry, and say nothing of a single item. Only
 //! with `telemetry.receipts.url`; each reading is bounded in bytes and time, and a collector that is away costs a line.
 
+pub mod acceptance;
 pub mod config;
 mod page;
 mod track;
+mod word;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,7 +16,7 @@ use reqwest::Client;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::fetch::{self, NoDocument};
+use crate::fetch;
 use crate::lifecycle::Drain;
 use crate::model::catalogue::{EXPORTER_ACCEPTED, EXPORTER_FAILED, EXPORTER_REFUSING};
 use crate::model::export::{ReceiptCondition, Receipts, Received};
@@ -22,13 +24,10 @@ use crate::model::sample::{LabelValue, Sample};
 use crate::model::telemetry::Signal;
 use crate::redact::{Clean, Outlet, Redactor};
 use crate::telemetry::receipts::config::ReceiptsConfig;
-use crate::telemetry::receipts::page::Page;
 use crate::telemetry::receipts::track::Track;
 
 /// For one answer, all told.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// A collector's page has some 20 KiB.
-const PAGE_BYTES: usize = 4 << 20;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 const NO_COLLECTOR: &str =
     "found no otelcol_ metrics, expected those of a collector itself (service.telemetry.metrics, usually on port 8888)";
 /// Of a problem's text.
@@ -73,12 +72,11 @@ impl ReceiptsReader {
 
     /// Reads once.
     pub(crate) async fn look(&self, client: &Client) {
-        let answer = fetch::document(client, self.config.url.as_str(), PAGE_BYTES).await;
+        let answer = word::read_page(client, self.config.url.as_str()).await;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let mut receipts = Receipts::clone(&self.read.borrow());
         match answer {
-            Ok(bytes) => {
-                let page = Page::read(&String::from_utf8_lossy(&bytes));
+            Ok(page) => {
                 let mut track = self.track.lock().await;
                 track.observe(&page, now);
                 receipts.exporters = track.exporters(&self.redactor);
@@ -89,27 +87,12 @@ impl ReceiptsReader {
                     receipts.problem = Some(Clean::literal(NO_COLLECTOR));
                 }
             }
-            Err(error) => {
-                let text = why(&error);
+            Err(reason) => {
                 receipts.problem =
-                    Some(self.redactor.text(Outlet::Endpoint, text.as_bytes()).cut(TEXT_BYTES).into_owned());
+                    Some(self.redactor.text(Outlet::Endpoint, reason.as_bytes()).cut(TEXT_BYTES).into_owned());
             }
         }
         self.read.send_replace(Arc::new(receipts));
-    }
-}
-
-fn why(error: &NoDocument) -> String {
-    match error {
-        NoDocument::Status(status) => format!("found status {status}, expected 200 with the collector's metrics"),
-        NoDocument::TooLarge => format!("found more than {PAGE_BYTES} bytes, expected a collector's page of metrics"),
-        NoDocument::NoAnswer(error) => {
-            let mut cause: &dyn std::error::Error = error;
-            while let Some(next) = cause.source() {
-                cause = next;
-            }
-            format!("no answer: {cause}; expected the collector's metrics at telemetry.receipts.url")
-        }
     }
 }
 

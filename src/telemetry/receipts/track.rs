@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::model::export::{Exporter, ReceiptCondition, SignalReceipt};
 use crate::model::telemetry::Signal;
-use crate::redact::{Outlet, Redactor};
+use crate::redact::{Clean, Outlet, Redactor};
 use crate::telemetry::receipts::page::{Page, Reading};
 
 /// Of a name or a vendor.
@@ -41,14 +41,22 @@ impl Track {
         for ((name, signal), way) in &self.ways {
             exporters.entry(name).or_default()[*signal] = Some(way.receipt);
         }
-        let clean = |text: &str| redactor.text(Outlet::Endpoint, text.as_bytes()).cut(NAME_BYTES).into_owned();
-        let exporter = |(name, signals)| Exporter { name: clean(name), vendor: clean(vendor(name)), signals };
+        let exporter = |(name, signals)| Exporter {
+            name: clean_name(redactor, name),
+            vendor: clean_name(redactor, vendor(name)),
+            signals,
+        };
         exporters.into_iter().map(exporter).collect()
     }
 }
 
+/// A name or a vendor as it may be shown.
+pub(super) fn clean_name(redactor: &Redactor, text: &str) -> Clean<'static> {
+    redactor.text(Outlet::Endpoint, text.as_bytes()).cut(NAME_BYTES).into_owned()
+}
+
 /// Whom an exporter is for: what its name says behind the slash, else its kind.
-fn vendor(name: &str) -> &str {
+pub(super) fn vendor(name: &str) -> &str {
     let (kind, own) = name.split_once('/').unwrap_or((name, name));
     match own.to_ascii_lowercase().replace(['-', '_'], "").as_str() {
         "datadog" => "Datadog",
@@ -92,7 +100,7 @@ impl Way {
 }
 
 /// A count that is lower than before began anew, with the collector.
-fn grown(before: u64, now: u64) -> u64 {
+pub(super) fn grown(before: u64, now: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }
 

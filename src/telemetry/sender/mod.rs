@@ -4,13 +4,13 @@
 //! signal, `destination` what signals with the same receiver share, `breaker` when to try, `answer` what an answer
 //! means; `grpc` and `http` only carry bytes; `handshake` says what is wrong with TLS.
 
-mod answer;
+pub(crate) mod answer;
 mod breaker;
 pub(crate) mod compression;
 pub(crate) mod delivery;
 pub(crate) mod destination;
 mod grpc;
-mod handshake;
+pub(crate) mod handshake;
 mod http;
 mod rate_limits;
 
