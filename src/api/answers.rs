@@ -55,7 +55,9 @@ pub(super) async fn answer(endpoint: Endpoint, state: &State, asked: Asked) -> R
             (state.traffic.settled)().await;
             respond(HTML, page::render(&page::View::of(state)))
         }
-        Endpoint::Export => respond(JSON, export::json(&(state.export)(), unix_seconds())),
+        Endpoint::Export => {
+            respond(JSON, export::json(&(state.export)(), (state.traffic.totals)().requests, unix_seconds()))
+        }
         Endpoint::DashboardStyle => respond(CSS, page::STYLE),
     }
 }

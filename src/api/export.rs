@@ -2,13 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::model::export::{ExportState, WayOut};
-use crate::model::export::{Exporter, Receipts, SignalReceipt};
+use crate::api::bill;
+use crate::model::export::{ExportState, Exporter, Receipts, SignalReceipt, WayOut};
 use crate::model::telemetry::{Account, DropReason, Signal};
 use crate::redact::Clean;
 
 /// The body.
-pub(super) fn json(export: &ExportState, now: f64) -> String {
+pub(super) fn json(export: &ExportState, requests: u64, now: f64) -> String {
     let signals: Map<String, Value> = Signal::ALL
         .iter()
         .filter_map(|signal| {
@@ -22,6 +22,7 @@ pub(super) fn json(export: &ExportState, now: f64) -> String {
         "last_delivered_at": export.last_delivered_at,
         "signals": signals,
         "collector": export.receipts.as_deref().map(collector),
+        "bill": bill::json(export, requests),
         "vendors": export.receipts.as_deref().map(|receipts| receipts.exporters.iter().map(vendor).collect::<Vec<_>>()),
     });
     body.to_string()
@@ -89,7 +90,7 @@ fn signal_receipt(receipt: &SignalReceipt) -> Value {
 pub(super) fn schema() -> Value {
     json!({
         "type": "object",
-        "required": ["timestamp", "condition", "last_delivered_at", "signals", "collector", "vendors"],
+        "required": ["timestamp", "condition", "last_delivered_at", "signals", "collector", "vendors", "bill"],
         "properties": {
             "timestamp": time("when this was answered"),
             "condition": word("the worst of the OTLP signals", &["idle", "delivering", "failing", "off"]),
@@ -102,9 +103,10 @@ pub(super) fn schema() -> Value {
                     "url": { "type": "string" },
                     "read_at": time("the last good reading; null before the first"),
                     "problem": text("why it cannot be read at present, or null"),
-                    "received": by_signal("items from whomever, since the collector started", &items(&["accepted", "refused"])),
+                    "received": by_signal("items from whomever", &items(&["accepted", "refused"])),
                 },
             },
+            "bill": bill::schema(),
             "vendors": {
                 "description": "one for each exporter of the collector; null when telemetry.receipts.url is not set",
                 "type": ["array", "null"],

@@ -6,6 +6,7 @@
 
 mod access;
 mod answers;
+mod bill;
 pub mod config;
 pub mod contract;
 mod export;

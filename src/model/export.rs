@@ -21,6 +21,21 @@ pub struct ExportState {
     pub ways: [Option<WayOut>; Signal::ALL.len()],
     /// What the collector says of the vendors; `None` when it is not asked.
     pub receipts: Option<Arc<Receipts>>,
+    /// What the receivers took, by `Signal`.
+    pub volumes: [Volume; Signal::ALL.len()],
+    /// Series of metrics that were exported so far.
+    pub series: u64,
+}
+
+/// How much of one signal its receiver took: what a bill is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// Export requests.
+    pub requests: u64,
+    /// Bytes before compression: what vendors count.
+    pub bytes: u64,
+    /// Bytes as sent, without the transport's own.
+    pub compressed_bytes: u64,
 }
 
 /// How the receiver of one signal fares.
@@ -49,13 +64,13 @@ pub struct Receipts {
     pub read_at: Option<f64>,
     /// Why it cannot be read at present.
     pub problem: Option<Clean<'static>>,
-    /// What came in from whomever, by `Signal::OTLP`.
+    /// What came in from whomever, by `Signal::OTLP`. Counts go on when the collector starts anew.
     pub received: [Received; Signal::OTLP.len()],
     /// By name.
     pub exporters: Vec<Exporter>,
 }
 
-/// What the collector's receivers say of a signal, since it started.
+/// What the collector's receivers say of a signal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
     /// Items taken into its pipelines.

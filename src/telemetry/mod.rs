@@ -122,9 +122,9 @@ impl Telemetry {
         let writers = writers.collect();
         let receipts = config.receipts.as_ref().map(|config| Arc::new(ReceiptsReader::new(config, redactor)));
         let seen = receipts.as_ref().map(|receipts| receipts.watch());
-        let reader = Reader::new(queues.clone(), destinations.clone(), spool.clone(), seen);
         let (resource, scope) = (identity.encoded(), otlp::own_scope());
         let metrics = MetricsExporter::new(config.metrics, resource.clone(), scope.clone(), reading());
+        let reader = Reader::new(queues.clone(), destinations.clone(), spool.clone(), seen, metrics.series());
         let (chunks, metrics) = (Mutex::new(chunks), Mutex::new(metrics));
         let own = own_telemetry(&config, identity, &queues, redactor);
         let room = Self {

@@ -1,17 +1,17 @@
 //! What others may know of the way out: accounts and state, read at any time from any thread.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 
 use crate::model::catalogue::{
-    TELEMETRY_BREAKER_OPEN, TELEMETRY_DELIVERED, TELEMETRY_DROPPED, TELEMETRY_OLDEST_AGE, TELEMETRY_PRODUCED,
-    TELEMETRY_QUEUE_BYTES, TELEMETRY_QUEUED, TELEMETRY_REJECTED, TELEMETRY_RETRIES, TELEMETRY_SPOOL_ERRORS,
-    TELEMETRY_TRUNCATED,
+    TELEMETRY_BREAKER_OPEN, TELEMETRY_DELIVERED, TELEMETRY_DELIVERED_SIZE, TELEMETRY_DROPPED, TELEMETRY_OLDEST_AGE,
+    TELEMETRY_PRODUCED, TELEMETRY_QUEUE_BYTES, TELEMETRY_QUEUED, TELEMETRY_REJECTED, TELEMETRY_RETRIES,
+    TELEMETRY_SENT_SIZE, TELEMETRY_SERIES, TELEMETRY_SPOOL_ERRORS, TELEMETRY_TRUNCATED,
 };
-use crate::model::export::Receipts;
-use crate::model::export::{ExportState, WayOut};
+use crate::model::export::{ExportState, Receipts, Volume, WayOut};
 use crate::model::sample::Sample;
 use crate::model::telemetry::{DropReason, ExportCondition, Signal};
 use crate::telemetry::queue::Queue;
@@ -26,6 +26,8 @@ pub struct Reader {
     destinations: Destinations,
     spool: Option<Arc<Spool>>,
     receipts: Option<watch::Receiver<Arc<Receipts>>>,
+    /// Series of metrics that were exported so far; the exporter writes it.
+    series: Arc<AtomicU64>,
 }
 
 impl Reader {
@@ -34,8 +36,9 @@ impl Reader {
         destinations: Destinations,
         spool: Option<Arc<Spool>>,
         receipts: Option<watch::Receiver<Arc<Receipts>>>,
+        series: Arc<AtomicU64>,
     ) -> Self {
-        Self { queues, destinations, spool, receipts }
+        Self { queues, destinations, spool, receipts, series }
     }
 
     /// The accounts, each exact at one moment, and the state of deliveries.
@@ -57,7 +60,13 @@ impl Reader {
             endpoint: destinations().next().map_or_else(String::new, |destination| destination.config().address()),
             ways: Signal::ALL.map(|signal| self.way(signal)),
             receipts: self.receipts.as_ref().map(|receipts| receipts.borrow().clone()),
+            volumes: Signal::ALL.map(|signal| self.volume(signal)),
+            series: self.series.load(Ordering::Relaxed),
         }
+    }
+
+    fn volume(&self, signal: Signal) -> Volume {
+        self.destinations[signal as usize].as_ref().map(|destination| destination.volume(signal)).unwrap_or_default()
     }
 
     fn way(&self, signal: Signal) -> Option<WayOut> {
@@ -99,12 +108,16 @@ impl Reader {
                 out.push(labelled(Sample::count(&TELEMETRY_RETRIES, destination.retries(signal))));
                 let is_open = f64::from(u8::from(destination.is_given_up()));
                 out.push(labelled(Sample::level(&TELEMETRY_BREAKER_OPEN, is_open)));
+                let volume = destination.volume(signal);
+                out.push(labelled(Sample::count(&TELEMETRY_DELIVERED_SIZE, volume.bytes)));
+                out.push(labelled(Sample::count(&TELEMETRY_SENT_SIZE, volume.compressed_bytes)));
             }
             let truncated = self.queues[signal as usize].truncated();
             out.push(labelled(Sample::count(&TELEMETRY_TRUNCATED, truncated)));
         }
         let errors = self.spool.as_ref().map_or(0, |spool| spool.errors());
         out.push(Sample::count(&TELEMETRY_SPOOL_ERRORS, errors));
+        out.push(Sample::level(&TELEMETRY_SERIES, self.series.load(Ordering::Relaxed) as f64));
         if let Some(receipts) = &self.receipts {
             receipts::samples(&receipts.borrow(), out);
         }

@@ -340,6 +340,33 @@ pub static CHECK_DURATION: Metric = metric(
     "Duration of the last run of a health check.",
 );
 
+/// Bytes that the receivers took, as vendors count them.
+pub static TELEMETRY_DELIVERED_SIZE: Metric = metric(
+    "content_factory.telemetry.delivered.size",
+    "By",
+    MetricKind::Counter,
+    &["signal"],
+    "Bytes that the receiver took, before compression.",
+);
+
+/// Bytes that the receivers took, as they were sent.
+pub static TELEMETRY_SENT_SIZE: Metric = metric(
+    "content_factory.telemetry.sent.size",
+    "By",
+    MetricKind::Counter,
+    &["signal"],
+    "Bytes that the receiver took, as they were sent: compressed, without what the transport adds.",
+);
+
+/// Series of metrics exported.
+pub static TELEMETRY_SERIES: Metric = metric(
+    "content_factory.telemetry.series",
+    "{series}",
+    MetricKind::Gauge,
+    &[],
+    "Series of metrics that were exported so far; some vendors bill each of them.",
+);
+
 /// Texts changed by the redactor.
 pub static REDACTIONS: Metric = metric(
     "content_factory.redactions",
@@ -386,6 +413,9 @@ pub static ALL: &[&Metric] = &[
     &TELEMETRY_BREAKER_OPEN,
     &TELEMETRY_SPOOL_ERRORS,
     &TELEMETRY_TRUNCATED,
+    &TELEMETRY_DELIVERED_SIZE,
+    &TELEMETRY_SENT_SIZE,
+    &TELEMETRY_SERIES,
     &SENTRY_LEFT_OUT,
     &EXPORTER_ACCEPTED,
     &EXPORTER_FAILED,

@@ -7,6 +7,8 @@ mod encode;
 pub(crate) mod interval;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::catalogue::{Metric, MetricKind};
 use crate::model::sample::{LabelValue, Sample, SampleSource, SampleValue};
@@ -30,17 +32,27 @@ pub(crate) struct MetricsExporter {
     times: Times,
     /// What counters and histograms were exported with; bounded by the caps of the rooms on their series.
     last: HashMap<Series, SampleValue>,
+    /// How many series were exported so far, for who wants to know.
+    series: Arc<AtomicU64>,
 }
 
 impl MetricsExporter {
     pub(crate) fn new(config: MetricsConfig, resource: Vec<u8>, scope: Vec<u8>, started: Reading) -> Self {
-        Self { config, resource, scope, times: Times::new(started), last: HashMap::new() }
+        Self { config, resource, scope, times: Times::new(started), last: HashMap::new(), series: Arc::default() }
+    }
+
+    /// How many series were exported so far.
+    pub(crate) fn series(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.series)
     }
 
     /// Takes the samples of now; `None` when there is nothing to tell.
     pub(crate) fn export(&mut self, sources: &[SampleSource], now: Reading) -> Option<Request> {
         let mut samples = Vec::new();
         sources.iter().for_each(|source| source(&mut samples));
+        // a series never goes, and one that was never worth telling was never exported
+        let series = samples.iter().filter(|sample| delta::is_worth_telling(&sample.value)).count();
+        self.series.fetch_max(series as u64, Ordering::Relaxed);
         let mut metrics: BTreeMap<&'static str, (&'static Metric, Vec<Point>)> = BTreeMap::new();
         for sample in samples {
             let metric = sample.metric;

@@ -80,7 +80,7 @@ impl ReceiptsReader {
                 let mut track = self.track.lock().await;
                 track.observe(&page, now);
                 receipts.exporters = track.exporters(&self.redactor);
-                receipts.received = page.received;
+                receipts.received = track.received();
                 receipts.read_at = Some(now);
                 receipts.problem = None;
                 if receipts.exporters.is_empty() && page.received == [Received::default(); Signal::OTLP.len()] {

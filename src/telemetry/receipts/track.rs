@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::export::{Exporter, ReceiptCondition, SignalReceipt};
+use crate::model::export::{Exporter, ReceiptCondition, Received, SignalReceipt};
 use crate::model::telemetry::Signal;
 use crate::redact::{Clean, Outlet, Redactor};
 use crate::telemetry::receipts::page::{Page, Reading};
@@ -14,6 +14,8 @@ const NAME_BYTES: usize = 128;
 #[derive(Debug, Default)]
 pub(super) struct Track {
     ways: BTreeMap<(String, usize), Way>,
+    /// What the last page said came in, and what came in so far.
+    received: [(Received, Received); Signal::OTLP.len()],
 }
 
 /// The way of one signal to one vendor.
@@ -31,8 +33,18 @@ impl Track {
         for (key, reading) in &page.exporters {
             self.ways.entry(key.clone()).or_default().observe(reading, now);
         }
+        for ((last, so_far), reading) in self.received.iter_mut().zip(&page.received) {
+            so_far.accepted += grown(last.accepted, reading.accepted);
+            so_far.refused += grown(last.refused, reading.refused);
+            *last = *reading;
+        }
         // an exporter that is gone from the collector's file is gone from ours with its next page
         self.ways.retain(|key, _| page.exporters.contains_key(key));
+    }
+
+    /// What came in so far, by `Signal::OTLP`.
+    pub(super) fn received(&self) -> [Received; Signal::OTLP.len()] {
+        self.received.map(|(_, so_far)| so_far)
     }
 
     /// The exporters, by name.
@@ -151,6 +163,13 @@ mod tests {
         let receipt = observed(&[(1.0, sent(100, 1)), (2.0, sent(10, 0)), (3.0, sent(15, 0))]);
         assert_eq!((receipt.accepted, receipt.failed), (115, 1));
         assert_eq!(observed(&[(1.0, sent(0, 0))]).condition, ReceiptCondition::Idle);
+        let mut track = Track::default();
+        for accepted in [100, 10, 15] {
+            let mut page = Page::default();
+            page.received[0].accepted = accepted;
+            track.observe(&page, 1.0);
+        }
+        assert_eq!(track.received()[0].accepted, 115);
     }
 
     #[test]

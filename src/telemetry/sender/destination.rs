@@ -11,12 +11,13 @@ use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
+use crate::model::export::Volume;
 use crate::model::telemetry::{ExportCondition, Signal};
 use crate::redact::{Clean, Outlet, Redactor};
 use crate::telemetry::config::{Compression, DestinationConfig, Transport};
 use crate::telemetry::sender::answer::Answer;
 use crate::telemetry::sender::breaker::{Breaker, Change, Permit};
-use crate::telemetry::sender::compression::Form;
+use crate::telemetry::sender::compression::{FRAME, Form};
 use crate::telemetry::sender::grpc::Grpc;
 use crate::telemetry::sender::handshake;
 use crate::telemetry::sender::http::Http;
@@ -55,6 +56,16 @@ pub(crate) struct Destination {
     changed: Notify,
     /// Requests that will be sent again, by `Signal`.
     retries: [AtomicU64; Signal::ALL.len()],
+    /// What was taken, by `Signal`.
+    taken: [Taken; Signal::ALL.len()],
+}
+
+/// What was taken of one signal; see `Volume`.
+#[derive(Debug, Default)]
+struct Taken {
+    requests: AtomicU64,
+    bytes: AtomicU64,
+    compressed_bytes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -107,6 +118,7 @@ impl Destination {
             state: Mutex::new(state),
             changed: Notify::new(),
             retries: Default::default(),
+            taken: Default::default(),
         })
     }
 
@@ -146,7 +158,13 @@ impl Destination {
         let mut compression = preferred;
         loop {
             let answer = match (form.framed(compression), form) {
-                (Ok(framed), _) => self.exchange(signal, &framed, compression, limit).await,
+                (Ok(framed), _) => {
+                    let answer = self.exchange(signal, &framed, compression, limit).await;
+                    if matches!(answer, Answer::Accepted { .. }) {
+                        self.count_taken(signal, form.raw_len(), framed.len() - FRAME);
+                    }
+                    answer
+                }
                 (Err(error), Form::Raw(_)) => Answer::none(format!("cannot compress: {error}")),
                 (Err(error), Form::Stored { .. }) => {
                     return Answer::Refused(format!("the disk gave it back broken: {error}"));
@@ -229,6 +247,22 @@ impl Destination {
     /// Requests that were to be sent again, since the start.
     pub(crate) fn retries(&self, signal: Signal) -> u64 {
         self.retries[signal as usize].load(Ordering::Relaxed)
+    }
+
+    fn count_taken(&self, signal: Signal, bytes: usize, compressed_bytes: usize) {
+        let taken = &self.taken[signal as usize];
+        for (count, more) in [(&taken.requests, 1), (&taken.bytes, bytes), (&taken.compressed_bytes, compressed_bytes)]
+        {
+            count.fetch_add(more as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// How much of a signal the receiver took, since the start.
+    pub(crate) fn volume(&self, signal: Signal) -> Volume {
+        let Taken { requests, bytes, compressed_bytes } = &self.taken[signal as usize];
+        let [requests, bytes, compressed_bytes] =
+            [requests, bytes, compressed_bytes].map(|count| count.load(Ordering::Relaxed));
+        Volume { requests, bytes, compressed_bytes }
     }
 
     /// Whether the receiver is only asked whether it is back.
