@@ -178,7 +178,7 @@ impl Ground {
         let mut samples: Vec<SampleSource> = vec![
             source(&readers.traffic, traffic::reader::Reader::samples),
             source(&readers.telemetry, telemetry::Reader::samples),
-            system::samples(usage.clone()),
+            system::samples(&self.config.system, usage.clone()),
             checks::samples(reports.clone(), self.redactor.clone()),
             self.redactions(),
             rooms.restarts(),

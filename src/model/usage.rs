@@ -1,5 +1,7 @@
 //! What the system, the database and the application's processes were last seen to use.
 
+use tokio::time::Instant;
+
 use crate::model::catalogue::machine::{
     PROCESS_CPU_TIME, PROCESS_MEMORY_USAGE, PROCESS_MEMORY_VIRTUAL, PROCESS_THREAD_COUNT,
     PROCESS_UNIX_FILE_DESCRIPTOR_COUNT, PROCESS_UPTIME, SYSTEM_CPU_UTILIZATION, SYSTEM_FILESYSTEM_USAGE,
@@ -12,6 +14,8 @@ use crate::semconv;
 /// The node's numbers, as the last background interval saw them; bytes and ratios.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SystemUsage {
+    /// When they were read; `None` before the first time.
+    pub read_at: Option<Instant>,
     /// Mean of the last interval over all cores, 0 to 1.
     pub cpu_ratio: f64,
     /// All of the memory.

@@ -43,14 +43,16 @@ pub fn build(config: &Config, folder: PathBuf) -> (System, Reader) {
     (System { period: config.period, sampler, last }, reader)
 }
 
-/// The samples of the last look at the node; none before the first.
+/// The samples of the last look at the node; none before the first, nor once it is older than its metrics allow.
 #[must_use]
-pub fn samples(reader: Reader) -> SampleSource {
+pub fn samples(config: &Config, reader: Reader) -> SampleSource {
+    let period = config.period;
     Arc::new(move |out| {
         let usage = reader.borrow();
-        if usage.memory_total_bytes > 0 {
-            usage.samples(out);
-        }
+        let Some(age) = usage.read_at.map(|at| at.elapsed()) else { return };
+        let mut read = Vec::new();
+        usage.samples(&mut read);
+        out.extend(read.into_iter().filter(|sample| sample.metric.allows(age, period)));
     })
 }
 
@@ -78,5 +80,40 @@ impl System {
             }
             Err(error) => tracing::warn!(is_panic = error.is_panic(), "the node could not be sampled"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, advance};
+
+    use super::*;
+
+    /// How many samples there are of a look, so long after it.
+    async fn shown_after(seconds: u64, period: Duration) -> usize {
+        let config = Config { period };
+        let (room, reader) = build(&config, "/".into());
+        let samples = samples(&config, reader);
+        let count = || {
+            let mut out = Vec::new();
+            samples(&mut out);
+            out.len()
+        };
+        assert_eq!(count(), 0, "nothing is known before the first look");
+        room.last.send_replace(SystemUsage { read_at: Some(Instant::now()), ..SystemUsage::default() });
+        advance(Duration::from_secs(seconds)).await;
+        count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_longer_ago_than_the_catalogue_allows_is_not_shown() {
+        assert!(shown_after(60, Duration::from_secs(5)).await > 10);
+        assert_eq!(shown_after(61, Duration::from_secs(5)).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_interval_hides_nothing_between_two_readings() {
+        assert!(shown_after(900, Duration::from_secs(300)).await > 10);
+        assert_eq!(shown_after(901, Duration::from_secs(300)).await, 0);
     }
 }

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use sysinfo::{CpuRefreshKind, DiskRefreshKind, Disks, MemoryRefreshKind, Networks, RefreshKind, System};
 
+use tokio::time::Instant;
+
 use crate::model::usage::SystemUsage;
 use crate::system::process;
 
@@ -38,6 +40,7 @@ impl Sampler {
         self.networks.refresh(true);
         let (disk_total_bytes, disk_free_bytes) = self.disk();
         SystemUsage {
+            read_at: Some(Instant::now()),
             cpu_ratio: (f64::from(self.system.global_cpu_usage()) / 100.0).clamp(0.0, 1.0),
             memory_total_bytes: self.system.total_memory(),
             memory_available_bytes: self.system.available_memory(),

@@ -72,6 +72,6 @@ async fn the_machine_is_sampled_in_the_background() {
     };
     timeout(PATIENCE, async { tokio::join!(room.run(drain), watching) }).await.expect("sampled in time");
     let mut samples = Vec::new();
-    system::samples(reader)(&mut samples);
+    system::samples(&config, reader)(&mut samples);
     assert!(samples.iter().any(|sample| sample.metric.name == "process.cpu.time"));
 }

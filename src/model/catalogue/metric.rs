@@ -15,11 +15,23 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// Of whom it is true.
     pub scope: Scope,
-    /// A value older than this is not shown; zero for values that are read when asked.
+    /// A value older than this is not shown (see `allows`); zero for values that are read when asked.
     pub max_age: Duration,
     /// What it tells, in one sentence.
     pub about: &'static str,
 }
+
+impl Metric {
+    /// Whether a value of this age may be shown, of a source that is read anew each `period`: it is too old when it is older than
+    /// `max_age`, or where that would hide a slow source between two readings, than three periods.
+    #[must_use]
+    pub fn allows(&self, age: Duration, period: Duration) -> bool {
+        self.max_age.is_zero() || age <= self.max_age.max(period * PERIODS)
+    }
+}
+
+/// Readings that may fail or be late in a row.
+const PERIODS: u32 = 3;
 
 /// The kind of an instrument.
 #[derive(Clone, Copy, Debug, PartialEq)]
