@@ -88,9 +88,9 @@ bench: dist ## The sidecar and its peers side by side, a quarter of an hour: rew
 	BENCH_VENV="$$(tests/setup/python.sh benches/requirements.txt | tail -n 1)" SIDECAR_BIN="$(abspath $(DIST))" \
 		cargo bench --quiet --profile dev --bench cost -- $(ARGS)
 
-.PHONY: bench-instructions
-bench-instructions: release ## The instructions and system calls of a request, which have limits; as `make test` counts them
-	SIDECAR_BIN="$(abspath $(SIDECAR))" cargo bench --quiet --profile dev --bench cost -- instructions syscalls
+.PHONY: bench-limits
+bench-limits: release ## What of the cost has limits: instructions and system calls of a request, start, memory; as `make test` measures
+	SIDECAR_BIN="$(abspath $(SIDECAR))" cargo bench --quiet --profile dev --bench cost -- instructions syscalls start footprint
 
 .PHONY: text-order
 text-order: ## Lay the binary out anew by what runs in it: rewrites build/text.ld (needs valgrind; minutes)
@@ -112,14 +112,15 @@ dist: ## Build the binary as it is shipped: minutes
 	cargo rustc --profile dist --quiet --bin content-factory-sidecar -- -C target-feature=+crt-static
 
 .PHONY: tools
-tools: ## Install what the tests need, outside the tree
-	tests/setup/debian.sh
-	tests/setup/python.sh > /dev/null
-	tests/setup/helm.sh > /dev/null
-	tests/setup/h2spec.sh > /dev/null
-	tests/setup/grpc-interop.sh > /dev/null
-	tests/setup/collector.sh > /dev/null
-	tests/setup/deny.sh > /dev/null
+tools: ## Install what the tests need, outside the tree; goes on after a failure, so that all that is missing is told at once
+	@failed=(); \
+	for tool in debian python helm h2spec grpc-interop collector deny; do \
+		tests/setup/$$tool.sh > /dev/null || failed+=($$tool); \
+	done; \
+	if [ $${#failed[@]} -gt 0 ]; then \
+		echo "could not set up: $${failed[*]} (what each of them misses stands above)" >&2; \
+		exit 1; \
+	fi
 
 .PHONY: conventions
 conventions: ## Rewrite tests/data/conventions.tsv, the names of OpenTelemetry's semantic conventions

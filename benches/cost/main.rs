@@ -2,7 +2,7 @@
 //!
 //! Without arguments it measures all of it, and beside the sidecar the peers that are installed, as the table of
 //! `docs/performance.md`. `-- instructions` measures that alone, of the sidecar alone, and fails when it is above its
-//! limit; so do `syscalls`, `memory`, `start` and `cpu`. `-- order` prints the linker script of `build/text.ld` instead.
+//! limit; so do `syscalls`, `start` and `footprint`. `-- order` prints the linker script of `build/text.ld` instead.
 //! Metrics are on, and a SERVER and a CLIENT span for each request, sent to a small receiver. Needs `valgrind`, `strace`.
 
 #![expect(clippy::print_stdout, reason = "the tables are the result")]
@@ -13,6 +13,7 @@ mod client;
 mod counts;
 mod figure;
 mod generator;
+mod health;
 mod load;
 mod memory;
 mod order;
@@ -45,6 +46,9 @@ const PARTS: [Part; 7] = [
     ("application", python::application),
 ];
 
+/// A short form of `memory`, for `make test`: only what is asked for by name.
+const SHORT: Part = ("footprint", |proxies| memory::footprint(proxies).into());
+
 fn main() -> ExitCode {
     // `cargo bench` passes `--bench` along.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
@@ -53,8 +57,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let (peers, wanted): (Vec<String>, Vec<String>) = wanted.into_iter().partition(|name| name == "peers");
-    if let Some(unknown) = wanted.iter().find(|name| PARTS.iter().all(|(known, _)| known != name)) {
-        println!("{unknown}: expected {}, peers or order", PARTS.map(|(name, _)| name).join(", "));
+    let parts = PARTS.iter().chain([&SHORT]);
+    if let Some(unknown) = wanted.iter().find(|name| parts.clone().all(|(known, _)| known != name)) {
+        println!("{unknown}: expected {}, {}, peers or order", PARTS.map(|(name, _)| name).join(", "), SHORT.0);
         return ExitCode::from(64);
     }
     // what is asked for by name is a limit to hold; all of it together is a comparison
@@ -63,7 +68,8 @@ fn main() -> ExitCode {
     let machine = machine();
     println!("{machine}\n");
     let mut results = Vec::new();
-    for (name, measure) in PARTS.iter().filter(|(name, _)| whole || wanted.iter().any(|one| one == name)) {
+    let is_wanted = |name: &str| if whole { name != SHORT.0 } else { wanted.iter().any(|one| one == name) };
+    for (name, measure) in parts.filter(|(name, _)| is_wanted(name)) {
         let part = measure(&proxies);
         println!("{}", page::part(&part));
         results.push((*name, part));

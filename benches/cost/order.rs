@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ pub(crate) fn script() -> String {
     let arguments = ["valgrind", "--tool=callgrind", "--demangle=no", "--callgrind-out-file=profile"];
     let mut running = Proxy::Sidecar.start(application::start(), &arguments);
     load::ask(running.address, 8, 25);
-    let admin = admin(&running.folder);
+    let admin = running.admin();
     PAGES.iter().for_each(|page| ask(&admin, page));
     thread::park_timeout(IDLE);
     running.stop();
@@ -35,12 +34,6 @@ pub(crate) fn script() -> String {
     assert!(globs.len() > 500, "only {} functions of the binary were seen: has it symbols?", globs.len());
     let lines: String = globs.iter().map(|glob| format!("    *(.text*.{glob})\n")).collect();
     format!("/* Made by `make text-order`. */\nSECTIONS {{\n  .text.run : {{\n{lines}  }}\n}}\nINSERT BEFORE .text;\n")
-}
-
-fn admin(folder: &Path) -> String {
-    let said = fs::read_to_string(folder.join("stdout")).expect("it says where it listens");
-    let line = said.lines().find_map(|line| line.strip_prefix("admin http://")).expect("it has an admin port");
-    line.to_owned()
 }
 
 fn ask(admin: &str, page: &str) {

@@ -113,6 +113,21 @@ impl Running {
         fs::read_to_string(self.folder.join("stderr")).unwrap_or_default()
     }
 
+    /// The address of its admin port, if it is the sidecar.
+    pub(crate) fn admin(&self) -> String {
+        let until = Instant::now() + Duration::from_secs(90);
+        loop {
+            let said = fs::read_to_string(self.folder.join("stdout")).expect("a readable folder");
+            let address = said.lines().find_map(|line| line.strip_prefix("admin http://"));
+            // it listens before it says so, and a line is whole once its end is written
+            if let Some(address) = address.filter(|_| said.ends_with('\n')) {
+                return address.to_owned();
+            }
+            assert!(Instant::now() < until, "it has no admin port; it said:\n{said}{}", self.errors());
+            thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
     /// A value of `/proc/PID/status` in KiB.
     pub(crate) fn status_kib(&self, key: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");

@@ -103,6 +103,12 @@ impl Proxy {
     }
 }
 
+/// Whether the sidecar that is measured was built as the image has it.
+pub(crate) fn is_as_shipped() -> bool {
+    std::env::var_os("SIDECAR_BIN")
+        .is_some_and(|path| Path::new(&path).components().any(|part| part.as_os_str() == "dist"))
+}
+
 /// A program of the virtual environment that `make bench` names, if there is one.
 pub(crate) fn python_program(name: &str) -> Option<String> {
     let program = Path::new(&std::env::var_os("BENCH_VENV")?).join("bin").join(name);

@@ -11,7 +11,7 @@ readonly requirements="${1:-$here/../e2e/requirements.txt}"
 readonly cache="${XDG_CACHE_HOME:-$HOME/.cache}/content-factory-sidecar"
 
 if ! command -v python3 >/dev/null || ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    echo "found $(python3 --version 2>&1 || echo 'no python3'), expected Python 3.11 or later as python3 in PATH" >&2
+    echo "found $(python3 --version 2>/dev/null || echo 'no python3'), expected Python 3.11 or later as python3 in PATH" >&2
     exit 1
 fi
 
