@@ -42,6 +42,11 @@ def well(sidecar: Sidecar) -> dict[str, str]:
     return {name: services[name] for name in ("database", "redis", "application")}
 
 
+def export(sidecar: Sidecar) -> dict[str, Any]:
+    """What the sidecar says of the way of its telemetry."""
+    return sidecar.json("/api/v1/monitoring/export")
+
+
 def refuses(port: int) -> bool:
     """Whether nothing listens."""
     with socket.socket() as client:
@@ -85,11 +90,14 @@ def test_a_collector_that_is_down_touches_no_request_and_gets_the_rest_when_it_i
         assert slowest < 1
         assert watching.request_count() == 300
         assert set(well(watching).values()) == {"healthy"}
+        eventually(lambda: export(watching)["condition"] == "failing", "the export's failure", NOTICED_SECONDS)
+        assert export(watching)["signals"]["traces"]["problem"]
         collector.start()
         assert client.get("/?after=the-return").status_code == 200
     # those of the outage waited in memory and on disk
     eventually(lambda: len(collector.exported.spans(SERVER)) >= 301, "all 301 spans", DELIVERY_GOES_ON_SECONDS)
     assert len({span.span_id for span in collector.exported.spans(SERVER)}) == 301
+    assert export(watching)["condition"] == "delivering"
 
 
 def test_a_redis_that_is_down_is_said_to_be_and_nothing_else(watching: Sidecar, redis: Redis):

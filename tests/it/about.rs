@@ -2,8 +2,8 @@
 //!
 //! The application here is a socket that answers as it is told, ends, and begins again on the same port.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::rig::{PATIENCE, Sidecar, get};
+use crate::rig::{PATIENCE, Sidecar, get, own_loopback};
 
 /// Its ends are seen within a tenth of a second.
 const QUICK: [(&str, &str); 4] = [
@@ -42,6 +42,8 @@ struct Seen {
     asked: watch::Sender<u64>,
     /// Questions for `/openapi.json`.
     documents: watch::Sender<u64>,
+    /// Connections that ended without a word, as those of its check do: how many, and when the last one began.
+    looks: watch::Sender<(u64, Option<Instant>)>,
     /// Questions for anything else but `/x`.
     strays: AtomicU64,
     /// Bytes of an endless body that were taken.
@@ -60,12 +62,9 @@ struct Application {
 }
 
 impl Application {
-    /// One that is away, at a loopback address of its own: on the common one somebody else may take its port meanwhile.
+    /// One that is away.
     async fn away() -> Self {
-        static LAST: AtomicU8 = AtomicU8::new(1);
-        let [.., high, low] = std::process::id().to_be_bytes();
-        let host = Ipv4Addr::new(127, high | 1, low, LAST.fetch_add(1, Ordering::Relaxed));
-        let listener = TcpListener::bind((host, 0)).await.expect("a free port");
+        let listener = TcpListener::bind((own_loopback(), 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         Self { address, seen: Arc::default(), life: JoinSet::new() }
     }
@@ -104,13 +103,25 @@ impl Application {
         let seen = timeout(PATIENCE, asked.wait_for(|asked| *asked >= times)).await;
         assert!(seen.is_ok(), "asked {} times, expected {times}", self.asked());
     }
+
+    /// Waits until so many more checks of it have come and gone, the last of which began after this call.
+    async fn until_checked(&self, times: u64) {
+        let (mut looks, called) = (self.seen.looks.subscribe(), Instant::now());
+        let before = looks.borrow().0;
+        let checked =
+            looks.wait_for(|(count, last)| *count >= before + times && last.is_some_and(|begun| begun > called));
+        timeout(PATIENCE, checked).await.expect("it is checked in time").expect("the application lives");
+    }
 }
 
 async fn serve(mut stream: TcpStream, seen: Arc<Seen>, answer: Answer, route: &'static str) {
-    let mut head = Vec::new();
+    let (mut head, begun) = (Vec::new(), Instant::now());
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
             Ok(byte) => head.push(byte),
+            Err(_) if head.is_empty() => {
+                return seen.looks.send_modify(|(count, last)| (*count, *last) = (*count + 1, Some(begun)));
+            }
             Err(_) => return,
         }
     }
@@ -222,8 +233,8 @@ async fn a_restart_between_two_checks_that_a_request_met_is_seen() {
     let mut application = Application::start(tells("1.0.0")).await;
     let sidecar = Sidecar::start(application.address, &[], &slow).await;
     until_version(&sidecar, "1.0.0").await;
-    // until a check has run that began after the application was first met
-    sleep(Duration::from_secs(3)).await;
+    // one that began after the application was first met
+    application.until_checked(1).await;
     application.life.shutdown().await;
     assert_eq!(get(sidecar.proxy, "/x").await.expect("an answer").0, 503);
     application.begin(tells("2.0.0"), "/new").await;
@@ -308,7 +319,9 @@ async fn an_application_that_is_not_ready_is_tried_three_times_and_then_left_alo
     let application = Application::start(empty("503 Service Unavailable")).await;
     let sidecar = Sidecar::start(application.address, &[], &QUICK).await;
     application.until_asked(3).await;
-    sleep(Duration::from_secs(2)).await;
+    sidecar.says(&["the application does not tell its platform and versions"]).await;
+    // each is a chance to take it for a new life, and to ask again
+    application.until_checked(10).await;
     assert_eq!(application.asked(), 3);
     until_own(&sidecar).await;
 }

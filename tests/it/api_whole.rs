@@ -1,16 +1,22 @@
 //! The admin port in front of real checks: fast whatever hangs behind it, and silent about every secret.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use content_factory_sidecar::model::health::HealthStatus;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::api_port::{Port, healthy};
 use crate::checks_services::{Checks, black_hole};
+use crate::rig::Sidecar;
 
 /// Part of every secret below; must come out nowhere.
 const CANARY: &str = "canary-canary";
@@ -60,6 +66,101 @@ async fn health_is_answered_at_once_while_everything_behind_it_hangs() {
     times.sort_unstable();
     // the median, with a connection each: a busy machine may delay a few of them
     assert!(times[25] < Duration::from_millis(5), "{times:?}");
+}
+
+/// Counts the connections that it takes, and answers each with a document that every question understands.
+struct Counting {
+    address: SocketAddr,
+    taken: Arc<AtomicU64>,
+    _task: JoinSet<()>,
+}
+
+impl Counting {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (address, taken) = (listener.local_addr().expect("an address"), Arc::new(AtomicU64::new(0)));
+        let (mut task, count) = (JoinSet::new(), Arc::clone(&taken));
+        task.spawn(async move {
+            let body = r#"{"paths": {"/x": {}}, "version": "1.0.0"}"#;
+            let length = body.len();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+            while let Ok((mut stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                // a check that waits for a greeting finds that it is none; who only looks has gone
+                let _ = stream.read(&mut [0; 4_096]).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Self { address, taken, _task: task }
+    }
+
+    fn taken(&self) -> u64 {
+        self.taken.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test]
+async fn no_request_to_any_endpoint_opens_a_connection() {
+    let (application, database, redis, external) =
+        (Counting::start().await, Counting::start().await, Counting::start().await, Counting::start().await);
+    let (database_url, redis_url) =
+        (format!("postgresql://u@{}/x?sslmode=disable", database.address), format!("redis://{}/0", redis.address));
+    let external_url = format!("http://{}/", external.address);
+    let mut environment = vec![
+        ("DATABASE_URL".to_owned(), database_url),
+        ("REDIS_URL".to_owned(), redis_url),
+        ("SIDECAR_EXTERNAL_API__URL".to_owned(), external_url),
+        ("SIDECAR_DATABASE__PERIOD".to_owned(), "1h".to_owned()),
+        ("SIDECAR_TRAFFIC__ROUTES__REFRESH".to_owned(), "1h".to_owned()),
+        ("SIDECAR_TELEMETRY__ENABLED".to_owned(), "false".to_owned()),
+    ];
+    for check in ["DATABASE", "REDIS", "EXTERNAL_API", "APPLICATION"] {
+        environment.push((format!("SIDECAR_CHECKS__{check}__PERIOD"), "1h".to_owned()));
+        environment.push((format!("SIDECAR_CHECKS__{check}__FAILURE_THRESHOLD"), "1".to_owned()));
+        environment.push((format!("SIDECAR_CHECKS__{check}__SUCCESS_THRESHOLD"), "1".to_owned()));
+    }
+    let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let sidecar = Sidecar::start(application.address, &[], &environment).await;
+    // all that it asks of anybody by itself within the hour has been asked
+    let is_known = |_, body: &str| {
+        ["database", "redis", "external_api", "application"].iter().all(|name| {
+            let health: serde_json::Value = serde_json::from_str(body).expect("JSON");
+            health["services"][name]["status"] != "unknown"
+        })
+    };
+    sidecar.eventually("/health", is_known).await;
+    sidecar.eventually("/status", |_, body| body.contains("\"version\":\"1.0.0\"")).await;
+    sidecar.says(&["route templates read"]).await;
+    let all = [&application, &database, &redis, &external];
+    let before = settled(&all).await;
+    assert!(before.iter().all(|taken| *taken > 0), "each was asked once: {before:?}");
+    let (_, document) = sidecar.ask("/openapi.json").await;
+    let document: serde_json::Value = serde_json::from_str(&document).expect("JSON");
+    let paths = document["paths"].as_object().expect("paths");
+    assert!(paths.len() >= 10, "{paths:?}");
+    for path in paths.keys() {
+        for _ in 0..READS {
+            let (status, body) = sidecar.ask(&path.replace("{item}", "listener")).await;
+            // `/` leads to the dashboard, and not each of the probes has this item
+            assert!([200, 308].contains(&status) || path.ends_with("{item}"), "{path}: {status} {body}");
+        }
+    }
+    assert_eq!(all.map(Counting::taken), before, "application, database, Redis, external API");
+}
+
+/// Reads of each path.
+const READS: usize = 100;
+
+/// The counts once they have stayed the same over fifty looks: the counting of rows, too, has been tried and given up.
+async fn settled<const N: usize>(all: &[&Counting; N]) -> [u64; N] {
+    let (mut last, mut same) = (all.map(Counting::taken), 0);
+    while same < 50 {
+        sleep(Duration::from_millis(20)).await;
+        let now = all.map(Counting::taken);
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+    }
+    last
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The command line as people meet it: exit codes, mistakes, help, and the configuration in force.
 
+use std::os::unix::fs::PermissionsExt;
+
 use crate::rig::{PATIENCE, command, echo_application, output};
 
 fn text(bytes: &[u8]) -> String {
@@ -61,6 +63,36 @@ async fn a_file_that_is_missing_or_no_yaml_is_named() {
     let output = output(&["check-config", "--config", "/nowhere.yaml"], &[]).await;
     assert_eq!(output.status.code(), Some(64));
     assert!(text(&output.stderr).contains("/nowhere.yaml: No such file"), "{}", text(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_ends_each_command_with_one_line_and_64() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::create_dir(path("folder.yaml")).unwrap();
+    std::fs::write(path("latin1.yaml"), b"proxy: {upstream: 'http://caf\xe9:8000'}\n").unwrap();
+    std::fs::write(path("locked.yaml"), "proxy: {workers: 1}\n").unwrap();
+    std::fs::set_permissions(path("locked.yaml"), PermissionsExt::from_mode(0o000)).unwrap();
+    let mut rows = vec![
+        ("missing.yaml", "No such file or directory"),
+        ("folder.yaml", "Is a directory"),
+        ("latin1.yaml", "stream did not contain valid UTF-8"),
+    ];
+    // root reads what it likes
+    if std::fs::read(path("locked.yaml")).is_err() {
+        rows.push(("locked.yaml", "Permission denied"));
+    }
+    for (name, found) in rows {
+        for command in ["run", "check-config", "print-config"] {
+            let output = output(&[command, "--config", &path(name)], &[]).await;
+            let said = text(&output.stderr);
+            assert_eq!((output.status.code(), said.lines().count()), (Some(64), 2), "{command}: {said}");
+            for expected in [name, found, "expected a readable file", "(set in --config)"] {
+                assert!(said.contains(expected), "{command}: {expected:?} is missing in:\n{said}");
+            }
+            assert!(output.stdout.is_empty(), "{command}: no address is named that does not serve");
+        }
+    }
 }
 
 #[tokio::test]

@@ -124,6 +124,29 @@ async fn ask_for_everything(sidecar: &Sidecar) {
     client.closed_by_fin().await;
 }
 
+/// What dashboards are made from: each leaves by OTLP and stands on `/metrics`, by these names.
+const INDISPENSABLE: [(&str, &str); 19] = [
+    ("http.server.request.duration", "http_server_request_duration_seconds_bucket"),
+    ("http.server.active_requests", "http_server_active_requests"),
+    ("http.server.request.body.size", "http_server_request_body_size_bytes_bucket"),
+    ("http.server.response.body.size", "http_server_response_body_size_bytes_bucket"),
+    ("content_factory.http.server.stream.duration", "content_factory_http_server_stream_duration_seconds_bucket"),
+    ("process.cpu.time", "process_cpu_time_seconds_total"),
+    ("process.memory.usage", "process_memory_usage_bytes"),
+    ("process.memory.virtual", "process_memory_virtual_bytes"),
+    ("process.thread.count", "process_thread_count"),
+    ("process.unix.file_descriptor.count", "process_unix_file_descriptor_count"),
+    ("process.uptime", "process_uptime_seconds"),
+    ("system.cpu.utilization", "system_cpu_utilization_ratio"),
+    ("system.memory.usage", "system_memory_usage_bytes"),
+    ("system.memory.limit", "system_memory_limit_bytes"),
+    ("system.memory.linux.available", "system_memory_linux_available_bytes"),
+    ("system.memory.utilization", "system_memory_utilization_ratio"),
+    ("system.filesystem.usage", "system_filesystem_usage_bytes"),
+    ("system.network.io", "system_network_io_bytes_total"),
+    ("content_factory.telemetry.produced", "content_factory_telemetry_produced_total"),
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_leaves_a_running_sidecar_is_named_by_the_conventions_or_by_our_registry() {
     let receiver = Receiver::grpc(Codings::All, Default::default()).await;
@@ -141,15 +164,23 @@ async fn what_leaves_a_running_sidecar_is_named_by_the_conventions_or_by_our_reg
     ask_for_everything(&sidecar).await;
     let is_whole = |seen: &mut crate::telemetry_receiver::Seen| {
         let has_stream = seen.metrics.iter().any(|metric| metric.name == "content_factory.http.server.stream.duration");
-        has_stream && seen.spans.len() >= 10 && !seen.logs.is_empty()
+        let has_system = seen.metrics.iter().any(|metric| metric.name == "system.network.io");
+        has_stream && has_system && seen.spans.len() >= 10 && !seen.logs.is_empty()
     };
     eventually("all three signals", Duration::from_secs(20), || receiver.with(is_whole)).await;
+    let page = sidecar.metrics().await;
     sidecar.signal("TERM").await;
     assert_eq!(sidecar.ended().await, Some(0));
 
     let conventions = Conventions::read();
     let is_known = |name: &str| conventions.know(name) || name.starts_with(OURS);
     receiver.with(|seen| {
+        let exported: BTreeSet<&str> = seen.metrics.iter().map(|metric| metric.name.as_str()).collect();
+        let series: BTreeSet<&str> = page.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
+        for (otlp, prometheus) in INDISPENSABLE {
+            assert!(exported.contains(otlp), "{otlp} did not arrive: {exported:?}");
+            assert!(series.contains(prometheus), "{prometheus} is not on /metrics: {series:?}");
+        }
         for exported in &seen.metrics {
             let metric = ALL.iter().find(|metric| metric.name == exported.name);
             let metric = metric.unwrap_or_else(|| panic!("{} is not in the catalogue", exported.name));

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout};
 
 use crate::grpc_world::{Application, call, until};
 use crate::h2_requests::counted;
-use crate::h2_world::{Answer, ask, connect, connect_with, open, push, read, send};
+use crate::h2_world::{Answer, Raw, ask, connect, connect_with, open, push, read, send};
 use crate::rig::{PATIENCE, Sidecar};
 
 const HTTP2: &str = r#"network_protocol_version="2""#;
@@ -216,7 +216,10 @@ async fn a_silent_stream_lives_as_long_as_its_ends_agree() {
     let (answer, mut body) = open(&client, call("/echo")).await.unwrap();
     let mut echo = timeout(PATIENCE, answer).await.expect("in time").unwrap().into_body();
     for _ in 0..2 {
-        tokio::time::sleep(Duration::from_millis(900)).await; // longer than either deadline
+        let begun = Instant::now();
+        // who says nothing at all is sent away at its deadline, and that is as long as either of this stream's
+        Raw::greet(sidecar.proxy).await.rest().await;
+        assert!(begun.elapsed() >= Duration::from_millis(200), "{:?}", begun.elapsed());
         push(&mut body, Bytes::from_static(b"still here")).await.unwrap();
         assert_eq!(piece(&mut echo).await, "still here");
     }

@@ -31,7 +31,10 @@ async fn press(proxy: SocketAddr, load: Arc<Load>) {
                     }
                 }
                 // this client had no turn for longer than a connection may idle then
-                None if idle_since.elapsed() >= LINGER => continue 'connecting,
+                None if idle_since.elapsed() >= LINGER => {
+                    load.excused();
+                    continue 'connecting;
+                }
                 other => panic!("{other:?} {:?} after the answer before", idle_since.elapsed()),
             }
             idle_since = Instant::now();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use content_factory_sidecar::model::request::{Outcome, RequestKind};
 use serde_json::json;
 
-use crate::proxy_room::{Room, echo};
+use crate::proxy_room::{Room, config, echo};
 use crate::raw::{PATIENCE, origin};
 
 #[test]
@@ -150,6 +150,18 @@ fn probes_are_apart_and_our_own_requests_are_nobody_s_traffic() {
     let ended = room.ledger.ended(2);
     assert_eq!((ended[0].kind, ended[0].trace_id.is_some()), (RequestKind::Probe, false));
     assert_eq!((ended[1].kind, ended[1].trace_id.is_some()), (RequestKind::Ordinary, true));
+}
+
+#[test]
+fn no_route_is_tapped_unless_it_is_named() {
+    let config = config(echo(), json!({}));
+    assert!(config.taps.is_empty(), "{:?}", config.taps);
+    let room = Room::with_sink(&config, |ledger| ledger);
+    let mut client = room.client();
+    for (count, path) in ["/", "/products", "/products/7", "/tapped", "/unknown"].into_iter().enumerate() {
+        assert_eq!(client.get(path).status(), 200);
+        assert!(room.ledger.ended(count + 1).iter().all(|ended| ended.tapped.is_none()), "{path}");
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The binary as a child process, as its users start it: ports of its own, a folder of its own.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -43,6 +44,11 @@ pub(crate) async fn output(arguments: &[&str], environment: &[(&str, &str)]) -> 
 impl Sidecar {
     /// Starts it in front of `upstream`, with further arguments, and waits until it serves.
     pub(crate) async fn start(upstream: SocketAddr, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::in_front_of(&format!("http://{upstream}"), arguments, environment).await
+    }
+
+    /// The same in front of an application that is given as a URL.
+    pub(crate) async fn in_front_of(upstream: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let command = command(&folder);
         Self::start_by((command, folder), upstream, arguments, environment).await
@@ -54,18 +60,17 @@ impl Sidecar {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &format!(r#"{word} && exec "$0" "$@""#)]).arg(crate::binary());
         command.env_clear().current_dir(folder.path()).stdin(Stdio::null()).kill_on_drop(true);
-        Self::start_by((command, folder), upstream, &[], &[]).await
+        Self::start_by((command, folder), &format!("http://{upstream}"), &[], &[]).await
     }
 
     async fn start_by(
         (mut command, folder): (Command, TempDir),
-        upstream: SocketAddr,
+        upstream: &str,
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Self {
-        let upstream = format!("http://{upstream}");
         // nothing listens on port 1: telemetry that is not looked at must not disturb
-        command.args(["run", "--upstream", &upstream, "--admin", "127.0.0.1:0"]);
+        command.args(["run", "--upstream", upstream, "--admin", "127.0.0.1:0"]);
         if !arguments.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
@@ -122,6 +127,15 @@ impl Sidecar {
         std::fs::read_to_string(self.folder.path().join(LOG)).expect("its log can be read")
     }
 
+    /// Waits until a line of its log holds all of these.
+    pub(crate) async fn says(&self, words: &[&str]) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().lines().any(|line| words.iter().all(|word| line.contains(word))) {
+            assert!(Instant::now() < deadline, "no line of its log holds {words:?}:\n{}", self.log());
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Its number among the processes.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().expect("it runs")
@@ -164,9 +178,21 @@ pub(crate) async fn get(address: SocketAddr, target: &str) -> std::io::Result<(u
     Ok((status, body.to_owned()))
 }
 
+/// A loopback address of its own: a port that is left there for a while is not taken by somebody else meanwhile.
+pub(crate) fn own_loopback() -> Ipv4Addr {
+    static LAST: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, high | 1, low, LAST.fetch_add(1, Ordering::Relaxed))
+}
+
 /// An application that answers 200 with its request's head to each request, on a thread of its own.
 pub(crate) async fn echo_application() -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    echo_application_at((Ipv4Addr::LOCALHOST, 0).into()).await
+}
+
+/// The same at this address.
+pub(crate) async fn echo_application_at(address: SocketAddr) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind(address).await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let serve = async move {
         while let Ok((stream, _)) = listener.accept().await {
