@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "the result of a program that measures")]
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ fn main() {
             parent: None,
             sampled: Sampled::Yes,
             tracestate: b"",
+            kept: Cell::new(false),
         };
         let hop = Hop {
             span_id: Some(span(number << 1)),

@@ -2,6 +2,7 @@
 //!
 //! The record borrows raw bytes of the head; each outlet cleans what it keeps.
 
+use std::cell::Cell;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -315,7 +316,7 @@ pub struct RequestHead {
 }
 
 /// A request at its end. Borrowed from the proxy for the time of one call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RequestRecord<'a> {
     /// As given to `begin`.
     pub method: Method,
@@ -356,7 +357,7 @@ pub struct RequestRecord<'a> {
 }
 
 /// The trace context of a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RecordTrace<'a> {
     /// The caller's trace, or a new one.
     pub trace_id: TraceId,
@@ -368,6 +369,10 @@ pub struct RecordTrace<'a> {
     pub sampled: Sampled,
     /// The `tracestate` header, valid, raw; empty when there is none.
     pub tracestate: &'a [u8],
+    /// Whether the spans are on their way out: false until the sink that writes them says so.
+    ///
+    /// Read by the sinks behind it; what points to a trace (an exemplar) must point to one that is there.
+    pub kept: Cell<bool>,
 }
 
 /// The exchange with the application: what the CLIENT span tells.

@@ -3,6 +3,7 @@
 //! Lives in the connection's task: its end, an error, a panic and a client that hung up all arrive in `drop`.
 //! That is why there is no way to forget the report, and none to make it twice.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -191,6 +192,7 @@ impl<S: RequestSink> InFlight<S> {
                 parent: trace.parent,
                 sampled: trace.sampled,
                 tracestate,
+                kept: Cell::new(false),
             }),
             hop: facts.hop.map(|hop| Hop {
                 span_id: facts.trace.as_ref().and_then(|trace| trace.client_span_id),

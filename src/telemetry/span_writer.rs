@@ -50,6 +50,7 @@ impl RequestSink for SpanWriter {
         let Some(hand_off) = &self.hand_off else { return };
         let spans = self.encoder.append(&mut self.chunk.bytes, record, trace);
         self.chunk.items += spans;
+        trace.kept.set(true);
         hand_off.count.count_produced(spans);
         match self.encoder.take_truncated() {
             0 => {}

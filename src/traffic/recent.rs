@@ -41,8 +41,8 @@ impl Entry {
             status: record.status,
             reason: record.error_type(),
             series,
-            trace_id: record.trace.map(|trace| trace.trace_id),
-            span_id: record.trace.map(|trace| trace.span_id),
+            trace_id: record.trace.as_ref().map(|trace| trace.trace_id),
+            span_id: record.trace.as_ref().map(|trace| trace.span_id),
         }
     }
 }

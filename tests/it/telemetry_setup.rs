@@ -1,5 +1,6 @@
 //! The way out as a test uses it: settings as JSON, requests as records, and the run in a task that ends with the test.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -157,6 +158,7 @@ pub(crate) fn record(trace_id: TraceId) -> RequestRecord<'static> {
             parent: None,
             sampled: Sampled::Yes,
             tracestate: b"",
+            kept: Cell::new(false),
         }),
         hop: Some(Hop {
             span_id: Some(SpanId([3; 8])),

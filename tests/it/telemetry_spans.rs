@@ -89,7 +89,7 @@ async fn errors_are_told_as_the_conventions_have_it() {
     ];
     for (case, status, outcome, hop_status, server_error, client_error) in table {
         let hop = Some(Hop { status: hop_status, resends: 1, ..hop });
-        let spans = spans_of(&RequestRecord { status, outcome, hop, ..ok }).await;
+        let spans = spans_of(&RequestRecord { status, outcome, hop, ..ok.clone() }).await;
         for (kind, error) in [(SERVER, server_error), (CLIENT, client_error)] {
             let is_error = spans[&kind].status.as_ref().is_some_and(|status| status.code == ERROR);
             assert_eq!(is_error, error.is_some(), "{case} {kind}");
@@ -112,19 +112,38 @@ async fn what_is_not_sampled_or_not_traced_makes_no_span() {
     };
     let found = spans(|writer| {
         let ok = record(TraceId([7; 16]));
-        writer.end(&sampled_out(ok));
-        writer.end(&RequestRecord { trace: None, outcome: Outcome::Refused(Refusal::Malformed), ..ok });
+        writer.end(&sampled_out(ok.clone()));
+        writer.end(&RequestRecord { trace: None, outcome: Outcome::Refused(Refusal::Malformed), ..ok.clone() });
         writer.end(&RequestRecord { hop: None, ..ok });
     });
     assert_eq!(found.await.iter().map(|span| span.kind).collect::<Vec<_>>(), [SERVER]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_tells_whether_its_spans_are_kept() {
+    let is_kept = |record: &RequestRecord<'_>| record.trace.as_ref().is_some_and(|trace| trace.kept.get());
+    let sampled = record(TraceId([7; 16]));
+    let trace = sampled.trace.clone().map(|trace| RecordTrace { sampled: Sampled::No, ..trace });
+    let sampled_out = RequestRecord { trace, ..record(TraceId([8; 16])) };
+    let ended = [&sampled, &sampled_out];
+    assert_eq!(ended.map(is_kept), [false, false], "nobody wrote them yet");
+    let found = spans(|writer| ended.iter().for_each(|record| writer.end(record))).await;
+    assert_eq!(ended.map(is_kept), [true, false]);
+    assert!(found.iter().all(|span| span.trace_id == [7; 16]), "{found:?}");
+    let (to_nobody, settings) = (record(TraceId([9; 16])), json!({"traces": {"enabled": false}}));
+    let mut running = Running::start(settings, 1, Vec::new());
+    running.writers[0].end(&to_nobody);
+    assert!(!is_kept(&to_nobody), "traces are switched off");
+    running.stop(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_queries_and_lengths_stay_behind() {
     let long = format!("/{}", "é".repeat(4_000));
     let base = record(TraceId([7; 16]));
-    let trace = base.trace.map(|trace| RecordTrace { parent: Some(SpanId([9; 8])), tracestate: b"vendor=1", ..trace });
-    let with = |target: &'static [u8]| RequestRecord { target, route: None, ..base };
+    let trace =
+        base.trace.clone().map(|trace| RecordTrace { parent: Some(SpanId([9; 8])), tracestate: b"vendor=1", ..trace });
+    let with = |target: &'static [u8]| RequestRecord { target, route: None, ..base.clone() };
     let odd =
         RequestRecord { method: Method::Other, method_text: b"BREW", trace, ..with(b"/x/hunter2-secret/y?token=1") };
     let spans_seen = spans_of(&odd).await;
