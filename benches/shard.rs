@@ -20,7 +20,7 @@ fn main() {
     // `cargo bench` passes `--bench` along
     let requests: u64 = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(20_000);
     let routes = Routes { enabled: false, path: String::new(), refresh: Duration::ZERO };
-    let config = Config { max_series: 2_000, routes };
+    let config = Config { max_series: 2_000, exemplars: true, routes };
     let (mut shards, reader) =
         content_factory_sidecar::traffic::open(&config, 1, &Arc::new(Redactor::new(["hunter2-hunter2"])));
     let templates: Vec<String> = (0..8).map(|i| format!("/products/{i}")).collect();

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::model::catalogue::{ALL, Metric, MetricKind, Scope};
-use crate::model::sample::{Histogram, LabelValue, Sample, SampleValue};
+use crate::model::sample::{Exemplar, Histogram, LabelValue, Sample, SampleValue};
 use crate::settings::show_duration;
 
 /// The form of a page of metrics.
@@ -149,7 +149,10 @@ pub fn metrics_markdown() -> String {
         );
     }
     out.push_str(
-        "\n`otel.metric.overflow` stands alone on the one series of a metric that counts all requests beyond `traffic.max_series`.\n",
+        "\n`otel.metric.overflow` stands alone on the one series of a metric that counts all requests beyond `traffic.max_series`.\n\n\
+         Each explicit bucket of a duration (of ordinary requests, streams and tunnels) names an example: the last request whose spans are kept,\n\
+         with its trace and its SERVER span (`traffic.exemplars`). OTLP tells them in both forms of histograms, and of the pages the one of OpenMetrics;\n\
+         a difference has those of its interval.\n",
     );
     out
 }
@@ -244,12 +247,24 @@ impl Page {
     fn buckets(&mut self, family: &str, labels: &str, bounds: &[f64], histogram: &Histogram) {
         let separator = if labels.is_empty() { "" } else { "," };
         let mut below = 0;
+        let mut exemplars = histogram.exemplars.iter().peekable();
         for (bound, count) in bounds.iter().zip(&histogram.explicit) {
             below += count;
-            let bound = self.bound(*bound);
-            self.line(format_args!("{family}_bucket{{{labels}{separator}le=\"{bound}\"}} {below}"));
+            let exemplar = exemplars.next_if(|exemplar| exemplar.value <= *bound);
+            let (bound, exemplar) = (self.bound(*bound), self.exemplar(exemplar));
+            self.line(format_args!("{family}_bucket{{{labels}{separator}le=\"{bound}\"}} {below}{exemplar}"));
         }
-        self.line(format_args!("{family}_bucket{{{labels}{separator}le=\"+Inf\"}} {}", histogram.count));
+        let (count, exemplar) = (histogram.count, self.exemplar(exemplars.next()));
+        self.line(format_args!("{family}_bucket{{{labels}{separator}le=\"+Inf\"}} {count}{exemplar}"));
+    }
+
+    /// What stands behind a bucket's count; the older form of the page has no word for it.
+    fn exemplar(&self, exemplar: Option<&Exemplar>) -> String {
+        let Some(exemplar) = exemplar.filter(|_| self.format == Format::OpenMetrics) else { return String::new() };
+        let Exemplar { value, unix_nanos, trace_id, span_id } = exemplar;
+        // in digits, as a double would round it to a quarter of a microsecond
+        let (seconds, nanos) = (unix_nanos / 1_000_000_000, unix_nanos % 1_000_000_000);
+        format!(" # {{trace_id=\"{trace_id}\",span_id=\"{span_id}\"}} {} {seconds}.{nanos:09}", number(*value))
     }
 
     /// A bound as the format's readers compare it: OpenMetrics has a fraction in every one.
@@ -314,6 +329,7 @@ mod tests {
         HTTP_SERVER_ACTIVE_REQUESTS, HTTP_SERVER_REQUEST_DURATION, TELEMETRY_DROPPED, TELEMETRY_QUEUE_BYTES,
         TELEMETRY_QUEUED,
     };
+    use crate::model::trace::{SpanId, TraceId};
     use crate::model::usage::{ProcessUsage, SystemUsage};
     use crate::redact::Redactor;
     use crate::semconv;
@@ -324,7 +340,15 @@ mod tests {
         let route = redactor.text(crate::redact::Outlet::Telemetry, b"/odd\\\"\n/{id}").into_owned();
         let mut explicit = vec![0; 15];
         (explicit[0], explicit[4], explicit[14]) = (3, 2, 1);
-        let durations = Histogram { explicit, sum: 12.25, count: 6, ..Histogram::default() };
+        let exemplar = |value, id| Exemplar {
+            value,
+            unix_nanos: 1_800_000_000_000_000_001 + u64::from(id),
+            trace_id: TraceId([id; 16]),
+            span_id: SpanId([0xf0; 8]),
+        };
+        // one on a bound, and one above all of them
+        let exemplars = vec![exemplar(0.005, 1), exemplar(11.5, 0xab)];
+        let durations = Histogram { explicit, sum: 12.25, count: 6, exemplars, ..Histogram::default() };
         let active = |count| {
             Sample::level(&HTTP_SERVER_ACTIVE_REQUESTS, count)
                 .with_literal(semconv::HTTP_REQUEST_METHOD, "GET")

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::model::catalogue::Metric;
+use crate::model::trace::{SpanId, TraceId};
 use crate::redact::Clean;
 
 /// One value of one series.
@@ -57,6 +58,21 @@ pub struct Histogram {
     pub min: Option<f64>,
     /// The largest value; `None` without values.
     pub max: Option<f64>,
+    /// Values whose traces are kept, by rising value: at most one in each explicit bucket.
+    pub exemplars: Vec<Exemplar>,
+}
+
+/// A value of a histogram, and where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exemplar {
+    /// In the metric's unit.
+    pub value: f64,
+    /// When it was measured, in nanoseconds since the Unix epoch.
+    pub unix_nanos: u64,
+    /// The trace of what was measured.
+    pub trace_id: TraceId,
+    /// The span that was measured: for a request the SERVER span.
+    pub span_id: SpanId,
 }
 
 /// Exponential buckets of scale 3: bucket `i` holds values in (2^(i/8), 2^((i+1)/8)].

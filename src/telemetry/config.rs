@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use url::Url;
 
+use crate::model::catalogue::{Metric, MetricKind};
 use crate::model::telemetry::Signal;
 use crate::model::trace::{ParentFlag, Sampling, SpanModel};
 use crate::redact::Secret;
@@ -59,8 +60,8 @@ pub struct MetricsConfig {
     pub interval: Duration,
     /// The form of histograms.
     pub histograms: HistogramForm,
-    /// Whether values are differences.
-    pub temporality: Temporality,
+    /// Which values are differences.
+    pub temporality: TemporalityPreference,
 }
 
 /// The form in which histograms are exported.
@@ -79,6 +80,18 @@ pub enum Temporality {
     Delta,
     /// To the start of the process.
     Cumulative,
+}
+
+/// Which metrics have which temporality; what rises and falls is always cumulative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TemporalityPreference {
+    /// Counters and histograms are differences.
+    Delta,
+    /// All is cumulative.
+    Cumulative,
+    /// Differences, but for counters of somebody else that are read from time to time (CPU, network): a difference of
+    /// those would have to be remembered.
+    LowMemory,
 }
 
 /// OTLP's transports.
@@ -219,10 +232,27 @@ impl MetricsConfig {
         let forms = [("exponential", HistogramForm::Exponential), ("explicit", HistogramForm::Explicit)];
         let about = "form of exported histograms; exponential ones give exact quantiles without chosen bounds";
         let histograms = section.choice("histograms", HistogramForm::Exponential, &forms, about);
-        let words = [("delta", Temporality::Delta), ("cumulative", Temporality::Cumulative)];
-        let about = "temporality of counters and histograms; Datadog demands delta";
-        let temporality = section.choice("temporality", Temporality::Delta, &words, about);
+        let words = [
+            ("delta", TemporalityPreference::Delta),
+            ("cumulative", TemporalityPreference::Cumulative),
+            ("lowmemory", TemporalityPreference::LowMemory),
+        ];
+        let about = "temporality of counters and histograms; Datadog demands delta. `lowmemory` is delta, but cumulative for \
+                     what is read elsewhere, as CPU time";
+        let temporality = section.choice("temporality", TemporalityPreference::Delta, &words, about);
         Self { interval: interval.max(Duration::from_millis(100)), histograms, temporality }
+    }
+
+    /// What the values of a metric are relative to.
+    #[must_use]
+    pub fn temporality_of(&self, metric: &Metric) -> Temporality {
+        match (metric.kind, self.temporality) {
+            (MetricKind::UpDownCounter | MetricKind::Gauge, _) | (_, TemporalityPreference::Cumulative) => {
+                Temporality::Cumulative
+            }
+            (MetricKind::Counter, TemporalityPreference::LowMemory) if metric.is_sampled() => Temporality::Cumulative,
+            (MetricKind::Counter | MetricKind::Histogram(_), _) => Temporality::Delta,
+        }
     }
 }
 

@@ -81,7 +81,6 @@ const SERVICE_ATTRIBUTES: &[(&str, &str)] = &[
 /// Standard variables that have no effect here, and what there is instead.
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "values are cut at 4,095 bytes"),
-    ("OTEL_METRICS_EXEMPLAR_FILTER", "there are no exemplars yet"),
     ("OTEL_EXPERIMENTAL_CONFIG_FILE", "use --config with a file of the sidecar"),
     ("OTEL_CONFIG_FILE", "use --config with a file of the sidecar"),
     ("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "the methods are those of RFC 9110 and PATCH"),
@@ -103,6 +102,7 @@ pub fn apply(env: &BTreeMap<String, String>, tree: &mut Tree) -> Notices {
         }
     }
     application.sampler();
+    application.exemplar_filter();
     application.unsupported();
     application.notices
 }
@@ -185,6 +185,22 @@ impl Application<'_> {
         self.set(NAME, "telemetry.sampling.parent", parent);
     }
 
+    fn exemplar_filter(&mut self) {
+        const NAME: &str = "OTEL_METRICS_EXEMPLAR_FILTER";
+        const PATH: &str = "traffic.exemplars";
+        match self.env.get(NAME).copied() {
+            None => {}
+            Some("trace_based") => self.set(NAME, PATH, true),
+            Some("always_off") => self.set(NAME, PATH, false),
+            Some("always_on") => {
+                let remark =
+                    format!("{NAME}=always_on is trace_based here: an exemplar points to a trace that is kept");
+                self.notices.remarks.push(remark);
+            }
+            Some(_) => self.problem(NAME, PATH, "trace_based, always_off or always_on"),
+        }
+    }
+
     fn unsupported(&mut self) {
         for (name, instead) in UNSUPPORTED {
             if self.env.contains_key(name) {
@@ -218,9 +234,7 @@ fn form_of(text: &str, form: Form) -> Result<Value, &'static str> {
             _ => Err("explicit_bucket_histogram or base2_exponential_bucket_histogram"),
         },
         Form::Temporality => match text.to_ascii_lowercase().as_str() {
-            "cumulative" => Ok("cumulative".into()),
-            // low memory asks for deltas where no memory is needed for them
-            "delta" | "lowmemory" => Ok("delta".into()),
+            word @ ("delta" | "lowmemory" | "cumulative") => Ok(word.into()),
             _ => Err("delta, lowmemory or cumulative"),
         },
     }
@@ -272,13 +286,21 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "api-key=1", "telemetry.traces.headers", "api-key=1"),
             ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "250", "telemetry.metrics.timeout", "250ms"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip", "telemetry.compression", "gzip"),
+            ("OTEL_METRICS_EXEMPLAR_FILTER", "trace_based", "traffic.exemplars", "true"),
+            ("OTEL_METRICS_EXEMPLAR_FILTER", "always_off", "traffic.exemplars", "false"),
             ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem", "telemetry.tls.ca_file", "/ca.pem"),
             ("OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY", "/k.pem", "telemetry.logs.tls.client_key_file", "/k.pem"),
             (
                 "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
                 "LowMemory",
                 "telemetry.metrics.temporality",
-                "delta",
+                "lowmemory",
+            ),
+            (
+                "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+                "explicit_bucket_histogram",
+                "telemetry.metrics.histograms",
+                "explicit",
             ),
         ];
         for (name, value, path, expected) in table {
@@ -335,10 +357,13 @@ mod tests {
             ("OTEL_METRIC_EXPORT_INTERVAL", "15s"),
             ("OTEL_TRACES_EXPORTER", "zipkin"),
             ("OTEL_RESOURCE_ATTRIBUTES", "team"),
+            ("OTEL_METRICS_EXEMPLAR_FILTER", "sometimes"),
         ] {
             assert_eq!(applied(&[(name, value)]).1.problems[0].place, name);
         }
-        let (_, notices) = applied(&[("OTEL_PROPAGATORS", "b3"), ("OTEL_CONFIG_FILE", "x.yaml")]);
-        assert_eq!(notices.remarks.len(), 2, "{notices:?}");
+        let without_effect =
+            [("OTEL_PROPAGATORS", "b3"), ("OTEL_CONFIG_FILE", "x.yaml"), ("OTEL_METRICS_EXEMPLAR_FILTER", "always_on")];
+        let (_, notices) = applied(&without_effect);
+        assert_eq!(notices.remarks.len(), 3, "{notices:?}");
     }
 }

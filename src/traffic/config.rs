@@ -9,6 +9,8 @@ use crate::settings::Section;
 pub struct Config {
     /// At most this many series of requests, over all workers, besides the overflow.
     pub max_series: usize,
+    /// Whether requests whose spans are kept stand as exemplars in the buckets of their durations.
+    pub exemplars: bool,
     /// Where route templates come from.
     pub routes: Routes,
 }
@@ -28,10 +30,15 @@ impl Config {
     /// Reads the keys below `traffic`.
     pub fn read(section: &mut Section<'_>) -> Self {
         let about = "distinct combinations of method, route, status and error that are counted apart; further ones are \
-                     counted together (`otel.metric.overflow`). About 2 KiB of memory each, for each worker";
+                     counted together (`otel.metric.overflow`). About 2 KiB of memory each, for each worker, and 0.6 KiB \
+                     more with exemplars";
         let max_series = section.number("max_series", 2_000, 1..=100_000, about);
+        let about = "whether the buckets of durations name a request as an example (trace and span id), the last one whose spans \
+                     are kept; in OTLP and on the OpenMetrics page";
+        let exemplars = section.flag("exemplars", true, about);
         Self {
             max_series: usize::try_from(max_series).unwrap_or(usize::MAX),
+            exemplars,
             routes: Routes::read(&mut section.section("routes")),
         }
     }

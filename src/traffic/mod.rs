@@ -5,6 +5,7 @@
 
 mod buckets;
 pub mod config;
+mod exemplars;
 mod index;
 pub mod reader;
 mod recent;
@@ -24,12 +25,13 @@ use crate::traffic::shard::{Shard, cells};
 #[must_use]
 pub fn open(config: &Config, workers: usize, redactor: &Arc<Redactor>) -> (Vec<Shard>, Reader) {
     let cells = cells(config.max_series, workers);
-    let shards = cells.iter().map(|cells| Shard::new(cells.clone(), redactor.clone())).collect();
+    let shards = cells.iter().map(|cells| Shard::new(cells.clone(), config, redactor.clone())).collect();
     (shards, Reader::new(cells))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::time::Duration;
 
     use proptest::prelude::*;
@@ -38,17 +40,19 @@ mod tests {
     use super::*;
     use crate::lifecycle;
     use crate::model::request::{
-        Client, Method, Outcome, Protocol, Refusal, RequestHead, RequestKind, RequestRecord, RequestSink, UpstreamFault,
+        Client, Method, Outcome, Protocol, RecordTrace, Refusal, RequestHead, RequestKind, RequestRecord, RequestSink,
+        UpstreamFault,
     };
     use crate::model::route::RouteTable;
-    use crate::model::sample::{Histogram, LabelValue, Sample, SampleValue};
+    use crate::model::sample::{Exemplar, Histogram, LabelValue, Sample, SampleValue};
+    use crate::model::trace::{Sampled, SpanId, TraceId};
     use crate::semconv;
     use crate::traffic::config::Routes;
     use crate::traffic::reader::run;
 
     fn room(max_series: usize, workers: usize) -> (Vec<Shard>, Reader) {
         let routes = Routes { enabled: false, path: String::new(), refresh: Duration::ZERO };
-        open(&Config { max_series, routes }, workers, &Arc::new(Redactor::new([])))
+        open(&Config { max_series, exemplars: true, routes }, workers, &Arc::new(Redactor::new([])))
     }
 
     fn record(status: u16, millis: u64) -> RequestRecord<'static> {
@@ -73,6 +77,35 @@ mod tests {
             user_agent: None,
             tapped: None,
         }
+    }
+
+    /// Far more than any request of these tests takes.
+    const APART_NANOS: u64 = 1 << 40;
+
+    /// The exemplar of the request of this number: all that it tells follows from number and duration.
+    fn exemplar(number: u64, millis: u64) -> Exemplar {
+        let half = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Exemplar {
+            value: millis as f64 / 1e3,
+            unix_nanos: number * APART_NANOS + millis * 1_000_000,
+            trace_id: TraceId((u128::from(half) << 64 | u128::from(!half)).to_be_bytes()),
+            span_id: SpanId(number.to_be_bytes()),
+        }
+    }
+
+    /// That request, whose spans are kept.
+    fn traced(number: u64, millis: u64) -> RequestRecord<'static> {
+        let Exemplar { trace_id, span_id, .. } = exemplar(number, millis);
+        let (sampled, kept) = (Sampled::Yes, Cell::new(true));
+        let trace = RecordTrace { trace_id, span_id, parent: None, sampled, tracestate: b"", kept };
+        RequestRecord { started_unix_nanos: number * APART_NANOS, trace: Some(trace), ..record(200, millis) }
+    }
+
+    /// The same, but nobody kept them.
+    fn sampled_out(number: u64, millis: u64) -> RequestRecord<'static> {
+        let record = traced(number, millis);
+        record.trace.as_ref().unwrap().kept.set(false);
+        record
     }
 
     fn count(shard: &mut Shard, record: &RequestRecord<'_>) {
@@ -216,6 +249,30 @@ mod tests {
     }
 
     #[test]
+    fn a_bucket_names_the_last_request_whose_spans_are_kept() {
+        let (mut shards, reader) = room(10, 1);
+        let exemplars = |name| histogram(&samples(&reader, name)[0]).exemplars.clone();
+        count(&mut shards[0], &sampled_out(1, 3));
+        assert_eq!(exemplars(DURATION), []);
+        for record in [traced(2, 3), traced(3, 5), sampled_out(4, 4), traced(5, 6), traced(6, 30_000)] {
+            count(&mut shards[0], &record);
+        }
+        assert_eq!(exemplars(DURATION), [exemplar(3, 5), exemplar(5, 6), exemplar(6, 30_000)]);
+        count(&mut shards[0], &RequestRecord { kind: RequestKind::Tunnel, ..traced(7, 7_200) });
+        assert_eq!(exemplars("content_factory.http.server.stream.duration"), [exemplar(7, 7_200)]);
+        assert_eq!(exemplars("http.server.request.body.size"), []);
+    }
+
+    #[test]
+    fn no_request_becomes_an_exemplar_where_they_are_switched_off() {
+        let routes = Routes { enabled: false, path: String::new(), refresh: Duration::ZERO };
+        let config = Config { max_series: 10, exemplars: false, routes };
+        let (mut shards, reader) = open(&config, 1, &Arc::new(Redactor::new([])));
+        count(&mut shards[0], &traced(1, 3));
+        assert_eq!(histogram(&samples(&reader, DURATION)[0]).exemplars, []);
+    }
+
+    #[test]
     fn the_newest_failures_are_kept_with_what_is_known_of_them() {
         let (mut shards, reader) = room(10, 2);
         let table = RouteTable::default().with_templates(["/videos/{id}"]);
@@ -290,13 +347,49 @@ mod tests {
         ) {
             let (mut many, merged) = room(100, 3);
             let (mut one, single) = room(100, 1);
-            for (worker, millis, status) in requests {
-                count(&mut many[worker], &record(status, millis));
-                count(&mut one[0], &record(status, millis));
+            for (number, (worker, millis, status)) in (1..).zip(requests) {
+                let traced = if number % 3 == 0 { sampled_out(number, millis) } else { traced(number, millis) };
+                let request = RequestRecord { status, ..traced };
+                count(&mut many[worker], &request);
+                count(&mut one[0], &request);
             }
             prop_assert_eq!(merged.totals(), single.totals());
             let show = |reader: &Reader| format!("{:?}", samples(reader, DURATION));
             prop_assert_eq!(show(&merged), show(&single));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        #[test]
+        fn no_reader_sees_an_exemplar_made_of_two_requests(
+            durations in prop::collection::vec(0_u64..20_000, 1..12),
+            pauses in 1_u64..200,
+        ) {
+            const REQUESTS: u64 = 20_000;
+            let (mut shards, reader) = room(10, 1);
+            let mut shard = shards.remove(0);
+            let millis_of = move |number: u64| durations[number as usize % durations.len()];
+            let written = millis_of.clone();
+            let writer = std::thread::spawn(move || {
+                for number in 1..=REQUESTS {
+                    count(&mut shard, &traced(number, written(number)));
+                    if number % pauses == 0 {
+                        std::thread::yield_now(); // or no reader ever finds the series at rest
+                    }
+                }
+            });
+            let (mut newest, mut is_last_look) = (0, false);
+            while !is_last_look {
+                is_last_look = writer.is_finished();
+                for found in samples(&reader, DURATION).iter().flat_map(|sample| &histogram(sample).exemplars) {
+                    let number = u64::from_be_bytes(found.span_id.0);
+                    prop_assert_eq!(found, &exemplar(number, millis_of(number)));
+                    newest = newest.max(number);
+                }
+            }
+            prop_assert!(writer.join().is_ok());
+            prop_assert_eq!(newest, REQUESTS);
         }
     }
 }

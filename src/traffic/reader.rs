@@ -257,6 +257,7 @@ fn durations(series: &Series, counts: &Counts, out: &mut Vec<Sample>) {
         count,
         min: Some(seconds(counts.min_nanos.into())),
         max: Some(seconds(counts.max_nanos.into())),
+        exemplars: counts.examples.iter().flatten().map(|example| (*example).into()).collect(),
     };
     let labels = &series.labels;
     let sample = |metric, histogram| Sample {

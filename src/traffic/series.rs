@@ -16,6 +16,7 @@ use crate::model::sample::LabelValue;
 use crate::redact::{Clean, Outlet, Redactor};
 use crate::semconv;
 use crate::traffic::buckets::{self, Range, SLOTS};
+use crate::traffic::exemplars::{BUCKETS, Example, Examples, Slots, merge};
 
 /// The most explicit buckets that any of the metrics has.
 pub(super) const EXPLICIT: usize = 16;
@@ -36,7 +37,7 @@ const fn body_bounds() -> [u64; BODY_BYTES.len()] {
     out
 }
 
-/// How often a reader tries to find a series at rest; then it takes what it finds.
+/// How often a reader tries to find a series at rest; then it takes the counts that it finds, and no exemplar.
 const ATTEMPTS: u32 = 1_000;
 
 /// Which metric of durations a request belongs to.
@@ -154,6 +155,8 @@ pub(super) struct Series {
     slots: [AtomicU64; SLOTS],
     /// Of request and response; most series never carry a body one way, and probes are not asked.
     bodies: [OnceLock<Box<Sizes>>; 2],
+    /// Absent until a request of the series has kept spans.
+    exemplars: OnceLock<Box<Slots>>,
 }
 
 /// Sizes of bodies that are not empty; the empty ones are those of the requests that are left.
@@ -174,6 +177,7 @@ pub(super) struct Counts {
     pub(super) explicit: [u64; EXPLICIT],
     pub(super) slots: [u64; SLOTS],
     pub(super) bodies: [SizeCounts; 2],
+    pub(super) examples: Examples,
 }
 
 /// The counters of sizes of bodies that are not empty.
@@ -210,11 +214,13 @@ impl Series {
             explicit: zeros(),
             slots: zeros(),
             bodies: Default::default(),
+            exemplars: OnceLock::new(),
         }
     }
 
-    /// Counts one request. One thread only.
-    pub(super) fn record(&self, nanos: u64, body_bytes: [u64; 2]) {
+    /// Counts one request, which may stand as an example of its bucket. One thread only.
+    pub(super) fn record(&self, nanos: u64, body_bytes: [u64; 2], example: Option<Example>) {
+        let bucket = buckets::explicit(self.class.bounds(), nanos);
         let version = self.version.load(Ordering::Relaxed) | 1;
         self.version.store(version, Ordering::Relaxed);
         fence(Ordering::Release);
@@ -225,7 +231,7 @@ impl Series {
         }
         lower(&self.min_nanos, nanos);
         raise(&self.max_nanos, nanos);
-        add(&self.explicit[buckets::explicit(self.class.bounds(), nanos)], 1);
+        add(&self.explicit[bucket], 1);
         add(&self.slots[self.class.range().slot(nanos)], 1);
         if self.class == Class::Ordinary {
             for (sizes, bytes) in self.bodies.iter().zip(body_bytes) {
@@ -234,24 +240,31 @@ impl Series {
                 }
             }
         }
+        if let Some(example) = example {
+            self.exemplars.get_or_init(Slots::new).put(bucket, &example);
+        }
         self.version.store(version + 1, Ordering::Release);
     }
 
     /// Adds the counters of one moment.
     pub(super) fn add_to(&self, total: &mut Counts) {
-        total.add(&self.consistent(|| Counts {
+        let counts = self.consistent(|| Counts {
             sum_nanos: self.sum(),
             min_nanos: self.min_nanos.load(Ordering::Relaxed),
             max_nanos: self.max_nanos.load(Ordering::Relaxed),
             explicit: self.explicit.each_ref().map(load),
             slots: self.slots.each_ref().map(load),
             bodies: self.bodies.each_ref().map(|sizes| sizes.get().map_or(SizeCounts::NONE, |sizes| sizes.counts())),
-        }));
+            examples: self.exemplars.get().map_or([None; BUCKETS], |exemplars| exemplars.examples()),
+        });
+        // counts that are off by the request being counted are true in a moment; the span of another trace never is
+        total.add(&counts.unwrap_or_else(|torn| Counts { examples: [None; BUCKETS], ..torn }));
     }
 
     /// The sum of durations in nanoseconds, and their number.
     pub(super) fn sum_and_count(&self) -> (u128, u64) {
-        self.consistent(|| (self.sum(), self.explicit.iter().map(load).sum()))
+        let read = || (self.sum(), self.explicit.iter().map(load).sum());
+        self.consistent(read).unwrap_or_else(|torn| torn)
     }
 
     fn sum(&self) -> u128 {
@@ -259,16 +272,20 @@ impl Series {
     }
 
     /// Reads until nothing was written meanwhile. A writer needs well under a microsecond; one that was put off
-    /// the processor in between is waited for by giving the processor away, a bounded number of times.
-    fn consistent<T>(&self, read: impl Fn() -> T) -> T {
+    /// the processor in between is waited for by giving the processor away, a bounded number of times: then it is an
+    /// error that holds what was found.
+    fn consistent<T>(&self, read: impl Fn() -> T) -> Result<T, T> {
         let mut attempts = 0;
         loop {
             let before = self.version.load(Ordering::Acquire);
             let value = read();
             fence(Ordering::Acquire);
             let is_whole = before & 1 == 0 && self.version.load(Ordering::Relaxed) == before;
-            if is_whole || attempts == ATTEMPTS {
-                return value;
+            if is_whole {
+                return Ok(value);
+            }
+            if attempts == ATTEMPTS {
+                return Err(value);
             }
             attempts += 1;
             if attempts > 10 {
@@ -330,6 +347,7 @@ impl Counts {
         explicit: [0; EXPLICIT],
         slots: [0; SLOTS],
         bodies: [SizeCounts::NONE; 2],
+        examples: [None; BUCKETS],
     };
 
     /// The number of requests.
@@ -349,6 +367,7 @@ impl Counts {
             mine.max = mine.max.max(theirs.max);
             add_all(&mut mine.explicit, &theirs.explicit);
         }
+        merge(&mut self.examples, &other.examples);
     }
 }
 

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 
 use crate::model::request::{Method, RequestHead, RequestRecord, RequestSink};
 use crate::redact::Redactor;
+use crate::traffic::config::Config;
+use crate::traffic::exemplars::Example;
 use crate::traffic::index::Index;
 use crate::traffic::recent::{Entry, Recent};
 use crate::traffic::series::{Class, Series, SeriesKey, add};
@@ -21,6 +23,7 @@ pub struct Shard {
     last: Option<(SeriesKey, usize)>,
     /// Failures that a reader was in the way of.
     waiting: Recent,
+    exemplars: bool,
     redactor: Arc<Redactor>,
 }
 
@@ -47,8 +50,9 @@ pub(super) fn cells(max_series: usize, workers: usize) -> Arc<[Arc<Cells>]> {
 }
 
 impl Shard {
-    pub(super) fn new(cells: Arc<Cells>, redactor: Arc<Redactor>) -> Self {
-        Self { cells, index: Index::new(), last: None, waiting: Recent::new(), redactor }
+    pub(super) fn new(cells: Arc<Cells>, config: &Config, redactor: Arc<Redactor>) -> Self {
+        let exemplars = config.exemplars;
+        Self { cells, index: Index::new(), last: None, waiting: Recent::new(), exemplars, redactor }
     }
 
     fn series_of(&mut self, record: &RequestRecord<'_>) -> usize {
@@ -108,7 +112,8 @@ impl RequestSink for Shard {
         let place = self.series_of(record);
         if let Some(series) = self.cells.series[place].get() {
             let nanos = u64::try_from(record.duration.as_nanos()).unwrap_or(u64::MAX);
-            series.record(nanos, [record.request_body_bytes, record.response_body_bytes]);
+            let example = if self.exemplars { Example::of(record, nanos) } else { None };
+            series.record(nanos, [record.request_body_bytes, record.response_body_bytes], example);
         }
         if record.is_error() {
             add(&self.cells.errors, 1);

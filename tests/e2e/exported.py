@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 SERVER, CLIENT = 2, 3
-DELTA = 1
+DELTA, CUMULATIVE = 1, 2
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,31 @@ class Span:
     name: str
     kind: int
     attributes: dict[str, Any]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """A request that stands for a bucket of a histogram."""
+
+    trace_id: str
+    span_id: str
+    value: float
+    time: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a sum or a histogram. `form` is OTLP's word for the metric's kind."""
+
+    form: str
+    temporality: int
+    attributes: dict[str, Any]
+    start: int
+    end: int
+    count: int
+    exemplars: list[Exemplar]
 
 
 class Exported:
@@ -40,6 +65,8 @@ class Exported:
                 name=span["name"],
                 kind=span.get("kind", 0),
                 attributes=_plain(span.get("attributes", [])),
+                start=int(span["startTimeUnixNano"]),
+                end=int(span["endTimeUnixNano"]),
             )
             for export in self._exports("traces")
             for resource in export.get("resourceSpans", [])
@@ -66,6 +93,15 @@ class Exported:
                 total += sum(int(point.get("count", 0)) for point in histogram["dataPoints"])
         return total
 
+    def points(self, metric_name: str) -> list[Point]:
+        """All points of a sum or a histogram, in the order in which they were delivered."""
+        points = []
+        for metric in self._metrics():
+            if metric["name"] == metric_name:
+                [form] = metric.keys() & {"sum", "histogram", "exponentialHistogram"}
+                points += [_point(form, metric[form]["aggregationTemporality"], point) for point in metric[form]["dataPoints"]]
+        return points
+
     def _metrics(self) -> Iterator[dict[str, Any]]:
         for export in self._exports("metrics"):
             for resource in export.get("resourceMetrics", []):
@@ -78,6 +114,21 @@ class Exported:
             for line in file.read_text().splitlines(keepends=True):
                 if line.endswith("\n"):
                     yield json.loads(line)
+
+
+def _point(form: str, temporality: int, point: dict[str, Any]) -> Point:
+    return Point(
+        form=form,
+        temporality=temporality,
+        attributes=_plain(point.get("attributes", [])),
+        start=int(point["startTimeUnixNano"]),
+        end=int(point["timeUnixNano"]),
+        count=int(point.get("count", 0)),
+        exemplars=[
+            Exemplar(exemplar["traceId"], exemplar["spanId"], exemplar["asDouble"], int(exemplar["timeUnixNano"]))
+            for exemplar in point.get("exemplars", [])
+        ],
+    )
 
 
 def _plain(attributes: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,16 +10,17 @@ use content_factory_sidecar::model::telemetry::Signal;
 use content_factory_sidecar::redact::Redactor;
 use content_factory_sidecar::telemetry::intake::Delivery;
 use content_factory_sidecar::telemetry::logging::{LogConfig, LogFormat};
+use opentelemetry_proto::tonic::metrics::v1::NumberDataPoint;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use serde_json::json;
 
-use crate::telemetry_receiver::{Codings, Receiver, eventually};
+use crate::telemetry_receiver::{Codings, Receiver, Reply, Seen, eventually};
 use crate::telemetry_setup::{Running, assert_balanced};
 
 const SOON: Duration = Duration::from_secs(10);
 
-fn produced(seen: &crate::telemetry_receiver::Seen) -> u64 {
+fn produced(seen: &Seen) -> u64 {
     let metrics = seen.metrics.iter().filter(|metric| metric.name == "content_factory.telemetry.produced");
     let points = metrics.filter_map(|metric| match &metric.data {
         Some(Data::Sum(sum)) => Some(&sum.data_points),
@@ -61,6 +62,79 @@ async fn differences_add_up_to_the_count_and_the_last_one_is_sent_at_the_end() {
     assert!(samples.iter().all(|sample| catalogue::ALL.contains(&sample.metric)));
 }
 
+/// A point of a sum: from when to when it counts, and its temporality.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Span {
+    start: u64,
+    end: u64,
+    temporality: i32,
+}
+
+const DELTA: i32 = 1;
+const CUMULATIVE: i32 = 2;
+
+/// Takes the points of a sum out of what was seen, in the order of time.
+fn taken(receiver: &Receiver, name: &str) -> Vec<Span> {
+    let span = |point: &NumberDataPoint, temporality| {
+        let (start, end) = (point.start_time_unix_nano, point.time_unix_nano);
+        Span { start, end, temporality }
+    };
+    let mut spans: Vec<Span> = receiver.with(|seen| {
+        let metrics = seen.metrics.extract_if(.., |metric| metric.name == name);
+        let sums = metrics.filter_map(|metric| match metric.data {
+            Some(Data::Sum(sum)) => Some(sum),
+            _ => None,
+        });
+        sums.flat_map(|sum| sum.data_points.into_iter().map(move |point| span(&point, sum.aggregation_temporality)))
+            .collect()
+    });
+    spans.sort_unstable();
+    spans
+}
+
+/// A counter that is higher by one each time it is read, and a level.
+fn counter_and_level() -> SampleSource {
+    let read = AtomicU64::new(0);
+    Arc::new(move |out: &mut Vec<Sample>| {
+        let count = read.fetch_add(1, Ordering::Relaxed) + 1;
+        out.push(Sample::count(&catalogue::TELEMETRY_PRODUCED, count).with_literal("signal", "traces"));
+        out.push(Sample::level(&catalogue::HTTP_SERVER_ACTIVE_REQUESTS, 4.0));
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn intervals_have_no_gap_over_a_failed_export_and_begin_anew_after_a_restart() {
+    let (counter, level) = (catalogue::TELEMETRY_PRODUCED.name, catalogue::HTTP_SERVER_ACTIVE_REQUESTS.name);
+    for (word, temporality) in [("delta", DELTA), ("lowmemory", DELTA), ("cumulative", CUMULATIVE)] {
+        let receiver = Receiver::grpc(Codings::All, Default::default()).await;
+        let metrics = json!({"interval": "100ms", "temporality": word});
+        let settings = json!({"endpoint": format!("http://{}", receiver.address), "metrics": metrics});
+        let mut ended_before = 0;
+        for life in 1..=2 {
+            let refusal = Reply::Fail(tonic::Code::Unavailable, 503);
+            receiver.with(|seen| seen.script = [Reply::Accept, refusal.clone(), refusal].into());
+            let mut running = Running::start(settings.clone(), 0, vec![counter_and_level()]);
+            let told = |seen: &Seen| seen.metrics.iter().filter(|metric| metric.name == counter).count() >= 4;
+            eventually("points from before and after the failure", SOON, || receiver.with(|seen| told(seen))).await;
+            assert!(receiver.with(|seen| seen.script.is_empty()), "the receiver refused");
+            running.stop(SOON).await;
+            let (counts, levels) = (taken(&receiver, counter), taken(&receiver, level));
+            let context = format!("{word}, life {life}: {counts:?} {levels:?}");
+            assert!(counts.iter().all(|span| span.temporality == temporality), "{context}");
+            assert!(levels.iter().all(|span| span.temporality == CUMULATIVE), "{context}");
+            let (first, start) = (counts[0], levels[0].start);
+            assert!(first.start == start && start > ended_before, "{context}");
+            for pair in counts.windows(2) {
+                let follows = if temporality == DELTA { pair[0].end } else { start };
+                assert_eq!(pair[1].start, follows, "{context}");
+            }
+            assert!(levels.iter().all(|span| span.start == start), "{context}");
+            assert_eq!(levels.len(), counts.len(), "{context}");
+            ended_before = counts[counts.len() - 1].end;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_hands_over_hears_of_the_delivery_or_of_the_loss() {
     let receiver = Receiver::grpc(Codings::All, Default::default()).await;
@@ -71,8 +145,7 @@ async fn who_hands_over_hears_of_the_delivery_or_of_the_loss() {
     let heard = running.intake.push_acknowledged(Signal::Logs, body.clone()).expect("a request");
     assert_eq!(heard.await, Ok(Delivery::Complete));
     assert_eq!(receiver.with(|seen| seen.logs.len()), 2);
-    receiver
-        .with(|seen| seen.otherwise = Some(crate::telemetry_receiver::Reply::Fail(tonic::Code::PermissionDenied, 403)));
+    receiver.with(|seen| seen.otherwise = Some(Reply::Fail(tonic::Code::PermissionDenied, 403)));
     let heard = running.intake.push_acknowledged(Signal::Logs, body).expect("a request");
     assert_eq!(heard.await, Ok(Delivery::Incomplete));
     assert!(running.intake.push(Signal::Logs, b"<html>".to_vec()).is_err());

@@ -28,6 +28,12 @@ impl Metric {
     pub fn allows(&self, age: Duration, period: Duration) -> bool {
         self.max_age.is_zero() || age <= self.max_age.max(period * PERIODS)
     }
+
+    /// Whether a background interval reads it from elsewhere; all others are counted here.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        !self.max_age.is_zero()
+    }
 }
 
 /// Readings that may fail or be late in a row.

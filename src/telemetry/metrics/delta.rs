@@ -43,6 +43,8 @@ fn difference(now: &Histogram, before: &Histogram) -> Histogram {
         // those of the whole life say nothing about the interval
         min: None,
         max: None,
+        // one that was told before is of an earlier interval
+        exemplars: now.exemplars.iter().filter(|exemplar| !before.exemplars.contains(exemplar)).copied().collect(),
     }
 }
 

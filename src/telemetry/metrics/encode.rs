@@ -1,7 +1,7 @@
 //! Metrics as OTLP bytes. Pure; the field numbers are those of `metrics.proto`.
 
 use crate::model::catalogue::{Metric, MetricKind};
-use crate::model::sample::{Exponential, Histogram, LabelValue, SampleValue};
+use crate::model::sample::{Exemplar, Exponential, Histogram, LabelValue, SampleValue};
 use crate::telemetry::config::{HistogramForm, Temporality};
 use crate::telemetry::metrics::interval::Interval;
 use crate::telemetry::wire;
@@ -90,10 +90,12 @@ fn histograms(out: &mut Vec<u8>, form: &Form, points: &[Point], bounds: &[f64]) 
                 (HistogramForm::Exponential, Some(buckets)) => {
                     attributes(out, 1, &point.labels);
                     exponential(out, buckets);
+                    exemplars(out, 11, histogram, form.interval);
                     extremes(out, histogram, [12, 13]);
                 }
                 _ => {
                     explicit(out, histogram, bounds);
+                    exemplars(out, 8, histogram, form.interval);
                     attributes(out, 9, &point.labels);
                     extremes(out, histogram, [11, 12]);
                 }
@@ -126,6 +128,18 @@ fn exponential(out: &mut Vec<u8>, buckets: &Exponential) {
         });
     }
     wire::double_field(out, 14, buckets.zero_threshold);
+}
+
+fn exemplars(out: &mut Vec<u8>, field: u32, histogram: &Histogram, interval: Interval) {
+    for Exemplar { value, unix_nanos, trace_id, span_id } in &histogram.exemplars {
+        wire::message(out, field, |out| {
+            // what is counted in the moment of an export belongs to it, whatever another clock says of that moment
+            wire::fixed64_field(out, 2, (*unix_nanos).max(interval.start).min(interval.end));
+            wire::double_field(out, 3, *value);
+            wire::bytes_field(out, 4, &span_id.0);
+            wire::bytes_field(out, 5, &trace_id.0);
+        });
+    }
 }
 
 fn extremes(out: &mut Vec<u8>, histogram: &Histogram, [min, max]: [u32; 2]) {

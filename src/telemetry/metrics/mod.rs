@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::model::catalogue::{Metric, MetricKind};
+use crate::model::catalogue::Metric;
 use crate::model::sample::{LabelValue, Sample, SampleSource, SampleValue};
 use crate::telemetry::config::{HistogramForm, MetricsConfig, Temporality};
 use crate::telemetry::metrics::encode::Point;
@@ -73,10 +73,7 @@ impl MetricsExporter {
     }
 
     fn form(&self, metric: &'static Metric, intervals: &Intervals, points: &[Point]) -> encode::Form {
-        let temporality = match metric.kind {
-            MetricKind::Counter | MetricKind::Histogram(_) => self.config.temporality,
-            MetricKind::UpDownCounter | MetricKind::Gauge => Temporality::Cumulative,
-        };
+        let temporality = self.config.temporality_of(metric);
         let interval = match temporality {
             Temporality::Delta => intervals.step,
             Temporality::Cumulative => intervals.life,
@@ -91,12 +88,12 @@ impl MetricsExporter {
     /// What is to be exported of a sample; `None` when it did not change.
     fn point(&mut self, sample: Sample) -> Option<Point> {
         let Sample { metric, labels, value } = sample;
-        let is_level = matches!(metric.kind, MetricKind::UpDownCounter | MetricKind::Gauge);
-        let value = if is_level || self.config.temporality == Temporality::Cumulative {
-            value
-        } else {
-            let last = self.last.insert((metric.name, labels.clone()), value.clone());
-            delta::since(&value, last.as_ref())
+        let value = match self.config.temporality_of(metric) {
+            Temporality::Cumulative => value,
+            Temporality::Delta => {
+                let last = self.last.insert((metric.name, labels.clone()), value.clone());
+                delta::since(&value, last.as_ref())
+            }
         };
         delta::is_worth_telling(&value).then_some(Point { labels, value })
     }
@@ -106,7 +103,9 @@ impl MetricsExporter {
 mod tests {
     use super::*;
     use crate::model::catalogue;
-    use crate::model::sample::{Exponential, Histogram};
+    use crate::model::sample::{Exemplar, Exponential, Histogram};
+    use crate::model::trace::{SpanId, TraceId};
+    use crate::telemetry::config::TemporalityPreference;
     use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
     use opentelemetry_proto::tonic::metrics::v1 as proto;
     use opentelemetry_proto::tonic::metrics::v1::metric::Data;
@@ -115,7 +114,7 @@ mod tests {
     use std::time::Duration;
     use tokio::time::Instant;
 
-    fn exporter(histograms: HistogramForm, temporality: Temporality) -> MetricsExporter {
+    fn exporter(histograms: HistogramForm, temporality: TemporalityPreference) -> MetricsExporter {
         let config = MetricsConfig { interval: Duration::from_secs(15), histograms, temporality };
         MetricsExporter::new(config, vec![], vec![], at(100))
     }
@@ -151,6 +150,7 @@ mod tests {
             count,
             min: Some(0.1),
             max: Some(2.0),
+            exemplars: Vec::new(),
         }
     }
 
@@ -160,7 +160,7 @@ mod tests {
         let queued = Sample::level(&catalogue::TELEMETRY_QUEUED, 4.0);
         let (source, samples) = source(vec![produced(5), queued]);
         let sources = [source];
-        let mut exporter = exporter(HistogramForm::Exponential, Temporality::Delta);
+        let mut exporter = exporter(HistogramForm::Exponential, TemporalityPreference::Delta);
         let mut seen = Vec::new();
         for (time, count) in [(200, 5), (300, 9), (400, 9)] {
             samples.lock().unwrap()[0] = produced(count);
@@ -194,7 +194,7 @@ mod tests {
         let sample = |histogram| Sample::histogram(&catalogue::HTTP_SERVER_REQUEST_DURATION, histogram);
         let (source, samples) = source(vec![sample(histogram(&[1, 2, 3], -4, 1))]);
         let sources = [source];
-        let mut exporter = exporter(HistogramForm::Exponential, Temporality::Delta);
+        let mut exporter = exporter(HistogramForm::Exponential, TemporalityPreference::Delta);
         exporter.export(&sources, at(200)).unwrap();
         // one bucket lower than before, and one value more in the middle
         *samples.lock().unwrap() = vec![sample(histogram(&[5, 1, 3, 3], -5, 1))];
@@ -214,7 +214,7 @@ mod tests {
             &catalogue::HTTP_SERVER_REQUEST_BODY_SIZE,
             Histogram { explicit: vec![3], count: 3, sum: 9.0, ..Histogram::default() },
         );
-        let mut exporter = exporter(HistogramForm::Exponential, Temporality::Delta);
+        let mut exporter = exporter(HistogramForm::Exponential, TemporalityPreference::Delta);
         let metrics = decoded(&exporter.export(&[source(vec![sample]).0], at(200)).unwrap());
         assert!(matches!(metrics[0].data, Some(Data::Histogram(_))), "{metrics:?}");
     }
@@ -224,7 +224,7 @@ mod tests {
         let sample = Sample::histogram(&catalogue::HTTP_SERVER_REQUEST_DURATION, histogram(&[7], 0, 0))
             .with("http.response.status_code", LabelValue::Number(200));
         let sources = [source(vec![sample]).0];
-        let mut exporter = exporter(HistogramForm::Explicit, Temporality::Cumulative);
+        let mut exporter = exporter(HistogramForm::Explicit, TemporalityPreference::Cumulative);
         for time in [200, 300] {
             let metrics = decoded(&exporter.export(&sources, at(time)).unwrap());
             let Some(Data::Histogram(data)) = &metrics[0].data else { panic!("{metrics:?}") };
@@ -237,7 +237,95 @@ mod tests {
         assert_eq!(metrics_unit(&sources), "s");
     }
 
+    #[test]
+    fn low_memory_remembers_nothing_of_what_is_read_elsewhere() {
+        let cpu = Sample::sum(&catalogue::machine::PROCESS_CPU_TIME, 7.0);
+        let produced = Sample::count(&catalogue::TELEMETRY_PRODUCED, 5);
+        let durations = Sample::histogram(&catalogue::HTTP_SERVER_REQUEST_DURATION, histogram(&[7], 0, 0));
+        let sources = [source(vec![cpu, produced, durations, Sample::level(&catalogue::TELEMETRY_QUEUED, 4.0)]).0];
+        for (preference, expected, remembered) in [
+            (TemporalityPreference::Delta, [1, 2, 1, 1], 3),
+            (TemporalityPreference::LowMemory, [1, 2, 1, 2], 2),
+            (TemporalityPreference::Cumulative, [2, 2, 2, 2], 0),
+        ] {
+            let mut exporter = exporter(HistogramForm::Exponential, preference);
+            let metrics = decoded(&exporter.export(&sources, at(200)).unwrap());
+            // by their names: produced, queued, http, process
+            let temporality = |metric: &proto::Metric| match &metric.data {
+                Some(Data::Sum(sum)) => sum.aggregation_temporality,
+                Some(Data::ExponentialHistogram(histogram)) => histogram.aggregation_temporality,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(metrics.iter().map(temporality).collect::<Vec<_>>(), expected, "{preference:?}");
+            assert_eq!(exporter.last.len(), remembered, "{preference:?}");
+        }
+    }
+
+    /// Three exports of a histogram that gains an exemplar each time, the second in place of the first.
+    fn exemplars_told(form: HistogramForm, preference: TemporalityPreference) -> Vec<Vec<proto::Exemplar>> {
+        let exemplar = |value, unix_nanos| Exemplar {
+            value,
+            unix_nanos,
+            trace_id: TraceId([unix_nanos as u8; 16]),
+            span_id: SpanId([!unix_nanos as u8; 8]),
+        };
+        let (first, second, other) = (exemplar(0.01, 150), exemplar(0.02, 250), exemplar(9.0, 399));
+        let (source, samples) = source(Vec::new());
+        let mut exporter = exporter(form, preference);
+        let exports = [(200, vec![first]), (300, vec![second]), (310, vec![second]), (400, vec![second, other])];
+        let mut told = Vec::new();
+        for (count, (time, exemplars)) in (1..).zip(exports) {
+            let histogram = Histogram { exemplars, ..histogram(&[count], 0, 0) };
+            *samples.lock().unwrap() = vec![Sample::histogram(&catalogue::HTTP_SERVER_REQUEST_DURATION, histogram)];
+            let metrics = decoded(&exporter.export(std::slice::from_ref(&source), at(time)).unwrap());
+            told.push(match metrics[0].data.clone() {
+                Some(Data::Histogram(mut data)) => data.data_points.remove(0).exemplars,
+                Some(Data::ExponentialHistogram(mut data)) => data.data_points.remove(0).exemplars,
+                other => panic!("{other:?}"),
+            });
+        }
+        told
+    }
+
+    #[test]
+    fn an_exemplar_tells_value_time_trace_and_span_in_both_forms() {
+        for form in [HistogramForm::Explicit, HistogramForm::Exponential] {
+            let told = exemplars_told(form, TemporalityPreference::Delta);
+            let expected = proto::Exemplar {
+                time_unix_nano: 150,
+                value: Some(proto::exemplar::Value::AsDouble(0.01)),
+                trace_id: vec![150; 16],
+                span_id: vec![!150; 8],
+                filtered_attributes: Vec::new(),
+            };
+            assert_eq!(told[0], [expected], "{form:?}");
+        }
+    }
+
+    #[test]
+    fn a_difference_has_the_exemplars_of_its_interval_and_a_total_the_latest() {
+        let times = |preference| -> Vec<Vec<u64>> {
+            let told = exemplars_told(HistogramForm::Exponential, preference);
+            told.iter().map(|point| point.iter().map(|exemplar| exemplar.time_unix_nano).collect()).collect()
+        };
+        assert_eq!(times(TemporalityPreference::Delta), [vec![150], vec![250], vec![], vec![399]]);
+        assert_eq!(times(TemporalityPreference::Cumulative), [vec![150], vec![250], vec![250], vec![250, 399]]);
+    }
+
+    #[test]
+    fn an_exemplar_lies_within_its_interval_though_its_request_ended_while_it_was_taken() {
+        let late = Exemplar { value: 1.0, unix_nanos: 201, trace_id: TraceId([1; 16]), span_id: SpanId([1; 8]) };
+        let histogram = Histogram { exemplars: vec![late], ..histogram(&[1], 0, 0) };
+        let sources = [source(vec![Sample::histogram(&catalogue::HTTP_SERVER_REQUEST_DURATION, histogram)]).0];
+        let mut exporter = exporter(HistogramForm::Explicit, TemporalityPreference::Delta);
+        let metrics = decoded(&exporter.export(&sources, at(200)).unwrap());
+        let Some(Data::Histogram(data)) = &metrics[0].data else { panic!("{metrics:?}") };
+        assert_eq!(data.data_points[0].exemplars[0].time_unix_nano, 200);
+    }
+
     fn metrics_unit(sources: &[SampleSource]) -> String {
-        decoded(&exporter(HistogramForm::Explicit, Temporality::Delta).export(sources, at(1)).unwrap())[0].unit.clone()
+        decoded(&exporter(HistogramForm::Explicit, TemporalityPreference::Delta).export(sources, at(1)).unwrap())[0]
+            .unit
+            .clone()
     }
 }

@@ -1,0 +1,140 @@
+"""Exemplars name requests whose spans arrived: in each form of OTLP's histograms, and on the OpenMetrics page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from urllib.request import Request, urlopen
+
+import httpx
+import pytest
+from collecting import FileCollector
+from conftest import QUICK_EXPORT, SidecarMaker, behind
+from exported import CUMULATIVE, DELTA, SERVER, Exemplar, Exported, Point, Span
+from factory import Application
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from sidecar import Sidecar
+from waiting import eventually
+
+DURATION = "http.server.request.duration"
+PREFERENCE = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+AGGREGATION = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
+
+
+def ask(sidecar: Sidecar, count: int) -> None:
+    """So many requests, one after the other; each fifth finds nothing."""
+    with httpx.Client(base_url=sidecar.proxy) as client:
+        for number in range(count):
+            client.get("/nothing" if number % 5 == 4 else "/")
+
+
+def exemplars(points: list[Point]) -> list[Exemplar]:
+    """Those of all these points."""
+    return [exemplar for point in points for exemplar in point.exemplars]
+
+
+def counted(points: list[Point]) -> int:
+    """How many requests the points have seen: all of a delta, the highest of each cumulative series."""
+    series: Counter[str] = Counter()
+    for point in points:
+        key = str(point.attributes)
+        series[key] = max(series[key], point.count) if point.temporality == CUMULATIVE else series[key] + point.count
+    return series.total()
+
+
+def spans_by_id(exported: Exported, count: int) -> dict[str, Span]:
+    """The SERVER spans of so many requests."""
+    spans = eventually(lambda: len(found := exported.spans(SERVER)) >= count and found, f"{count} spans")
+    return {span.span_id: span for span in spans}
+
+
+def page(sidecar: Sidecar, accept: str) -> tuple[str, str]:
+    """`/metrics` as who accepts that gets it: its content type, and the text."""
+    with urlopen(Request(sidecar.admin + "/metrics", headers={"Accept": accept}), timeout=10) as answer:
+        return answer.headers["Content-Type"], answer.read().decode()
+
+
+@pytest.mark.parametrize(("preference", "temporality"), [("delta", DELTA), ("lowmemory", DELTA), ("cumulative", CUMULATIVE)])
+@pytest.mark.parametrize(
+    ("aggregation", "form"),
+    [("base2_exponential_bucket_histogram", "exponentialHistogram"), ("explicit_bucket_histogram", "histogram")],
+)
+def test_each_exemplar_names_a_span_that_took_as_long_as_it_says(
+    preference: str,
+    temporality: int,
+    aggregation: str,
+    form: str,
+    start_sidecar: SidecarMaker,
+    application: Application,
+    collector: FileCollector,
+):
+    variables = QUICK_EXPORT | {PREFERENCE: preference, AGGREGATION: aggregation}
+    sidecar = start_sidecar(behind(application, collector), variables)
+    exported = collector.exported
+    for so_far in (20, 40):
+        ask(sidecar, 20)
+        points = eventually(lambda so_far=so_far: counted(found := exported.points(DURATION)) == so_far and found, f"{so_far}")
+    spans = spans_by_id(exported, 40)
+    assert {(point.form, point.temporality) for point in points} == {(form, temporality)}
+    assert {point.temporality for point in exported.points("http.server.active_requests")} == {CUMULATIVE}
+    told = exemplars(points)
+    for point in points:
+        assert point.exemplars or temporality == CUMULATIVE, "each interval has new requests, and so an exemplar"
+        for exemplar in point.exemplars:
+            span = spans[exemplar.span_id]
+            assert exemplar.trace_id == span.trace_id
+            assert exemplar.value == (span.end - span.start) / 1e9
+            assert point.start <= exemplar.time <= min(point.end, span.end)
+            statuses = [of.attributes["http.response.status_code"] for of in (span, point)]
+            assert statuses[0] == statuses[1], "an exemplar is of its own series"
+    if temporality == DELTA:
+        assert len({exemplar.span_id for exemplar in told}) == len(told), "each is told once"
+    cpu = {point.temporality for point in exported.points("process.cpu.time")}
+    assert cpu == {DELTA if preference == "delta" else CUMULATIVE}
+
+
+def test_a_scraper_finds_exemplars_on_the_openmetrics_page_alone(sidecar: Sidecar, collector: FileCollector):
+    ask(sidecar, 20)
+    spans = spans_by_id(collector.exported, 20)
+    kind, text = page(sidecar, OPEN_METRICS)
+    assert kind.startswith("application/openmetrics-text")
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    samples = families["http_server_request_duration_seconds"].samples
+    found = [(sample.labels, sample.exemplar) for sample in samples if sample.exemplar]
+    assert {labels["http_response_status_code"] for labels, _ in found} == {"200", "404"}
+    for labels, exemplar in found:
+        span = spans[exemplar.labels["span_id"]]
+        assert exemplar.labels["trace_id"] == span.trace_id
+        assert exemplar.value == (span.end - span.start) / 1e9 <= float(labels["le"])
+        assert exemplar.timestamp.sec * 10**9 + exemplar.timestamp.nsec == span.end
+        assert str(span.attributes["http.response.status_code"]) == labels["http_response_status_code"]
+    kind, text = page(sidecar, "text/plain; version=0.0.4")
+    assert kind.startswith("text/plain")
+    assert "trace_id" not in text
+    assert page(sidecar, "text/html")[0].startswith("text/plain"), "as it was before there were exemplars"
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.0])
+def test_a_request_that_is_sampled_out_is_no_exemplar(
+    ratio: float, start_sidecar: SidecarMaker, application: Application, collector: FileCollector
+):
+    settings = behind(application, collector)
+    settings["telemetry"] |= {"sampling": {"ratio": ratio}}
+    sidecar = start_sidecar(settings, QUICK_EXPORT)
+    ask(sidecar, 50)
+    points = eventually(lambda: counted(found := collector.exported.points(DURATION)) == 50 and found, "all are counted")
+    sidecar.stop()  # all spans that there are have arrived
+    kept = {span.span_id for span in collector.exported.spans(SERVER)}
+    told = {exemplar.span_id for exemplar in exemplars(points)}
+    assert told <= kept
+    assert bool(told) == bool(kept) == (ratio > 0)
+
+
+def test_exemplars_are_switched_off_by_the_standard_variable(
+    start_sidecar: SidecarMaker, application: Application, collector: FileCollector
+):
+    sidecar = start_sidecar(behind(application, collector), QUICK_EXPORT | {"OTEL_METRICS_EXEMPLAR_FILTER": "always_off"})
+    ask(sidecar, 10)
+    points = eventually(lambda: counted(found := collector.exported.points(DURATION)) == 10 and found, "all are counted")
+    assert exemplars(points) == []
+    assert "trace_id" not in page(sidecar, OPEN_METRICS)[1]
