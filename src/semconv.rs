@@ -29,6 +29,8 @@ pub const NETWORK_PEER_PORT: &str = "network.peer.port";
 pub const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
 /// `otel.metric.overflow`
 pub const OTEL_METRIC_OVERFLOW: &str = "otel.metric.overflow";
+/// `content_factory.sampling.reason`: ours, why the spans of a request were kept.
+pub const SAMPLING_REASON: &str = "content_factory.sampling.reason";
 /// `server.address`
 pub const SERVER_ADDRESS: &str = "server.address";
 /// `server.port`

@@ -151,7 +151,9 @@ impl Ground {
     fn serve(&self, port: Option<proxy::Bound>, sinks: Vec<(Shard, SpanWriter)>) -> (Option<proxy::Running>, DataPath) {
         let (table, routes) = watch::channel(Arc::new(RouteTable::default()));
         let telemetry = &self.config.telemetry;
-        let (_, tracing) = watch::channel(TracePolicy { sampling: telemetry.sampling, spans: telemetry.spans });
+        let (sampling, spans) = (telemetry.sampling, telemetry.spans);
+        let policy = TracePolicy { sampling, spans, sentry_trace: telemetry.sentry_trace };
+        let (_, tracing) = watch::channel(policy);
         let pulses: Vec<Pulse> = sinks.iter().map(|_| Pulse::new("proxy")).collect();
         let deps = Deps { routes, tracing, drain: self.data.clone(), pulses: pulses.clone() };
         let address = port.as_ref().map(proxy::Bound::address);

@@ -344,7 +344,7 @@ pub struct RequestRecord<'a> {
     pub request_body_bytes: u64,
     /// Body bytes sent to the client, without framing.
     pub response_body_bytes: u64,
-    /// The spans to write; `None` when the request makes none (probe, refused, sampled out, propagate-only).
+    /// The ids of its spans; `None` when the request makes none whatever happens (probe, refused, propagate-only).
     pub trace: Option<RecordTrace<'a>>,
     /// The exchange with the application, when there was one.
     pub hop: Option<Hop>,

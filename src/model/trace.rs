@@ -123,7 +123,7 @@ fn is_tracestate_member(member: &[u8]) -> bool {
 pub enum Sampled {
     /// Spans are written, and the flag sent on is 01.
     Yes,
-    /// No span is written, and the flag sent on is 00.
+    /// The flag sent on is 00, and no span is written unless the end of the request asks for it.
     No,
 }
 
@@ -146,18 +146,33 @@ pub enum ParentFlag {
 }
 
 impl Sampling {
+    /// All that the last 56 bits of a trace id can be.
+    pub const WHOLE: u64 = 1 << 56;
+
     /// Keeps this share of the traces; `ratio` from 0 to 1, clamped.
     #[must_use]
     pub fn ratio(ratio: f64, parent: ParentFlag) -> Self {
-        let space = (1_u64 << 56) as f64;
+        let space = Self::WHOLE as f64;
         Self { threshold: (space * (1.0 - ratio.clamp(0.0, 1.0))) as u64, parent }
+    }
+
+    /// Whether the ratio keeps each trace.
+    #[must_use]
+    pub fn keeps_all(&self) -> bool {
+        self.threshold == 0
+    }
+
+    /// The share of trace ids that are kept, of `WHOLE`.
+    #[must_use]
+    pub fn share(&self) -> u64 {
+        Self::WHOLE - self.threshold
     }
 
     /// Decides for one request.
     ///
-    /// `parent_sampled` is the flag of a caller that may be believed, else `None`: a stranger cannot force
-    /// what we export. The same trace id gives the same answer everywhere (the last 56 bits decide,
-    /// as OpenTelemetry's consistent probability sampling has it).
+    /// `parent_sampled` is the flag of a caller that may be believed, else `None`. The same trace id gives the same
+    /// answer everywhere (the last 56 bits decide, as OpenTelemetry's consistent probability sampling has it); so an id
+    /// that a stranger chose may be made to be kept, and whoever asks bounds how often it is.
     #[must_use]
     pub fn decide(&self, trace_id: TraceId, parent_sampled: Option<bool>) -> Sampled {
         let kept = match (self.parent, parent_sampled) {

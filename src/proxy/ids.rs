@@ -10,6 +10,8 @@ pub struct TracePolicy {
     pub sampling: Sampling,
     /// Which spans are made.
     pub spans: SpanModel,
+    /// Whether the application is sent `sentry-trace` beside `traceparent`.
+    pub sentry_trace: bool,
 }
 
 /// The ids of one request.
@@ -24,9 +26,35 @@ pub(crate) struct TraceContext {
     pub(crate) sampled: Sampled,
 }
 
-/// The generator of a worker.
+/// The generator of a worker, and what strangers may still have kept.
 #[derive(Debug)]
-pub(crate) struct Ids(fastrand::Rng);
+pub(crate) struct Ids {
+    random: fastrand::Rng,
+    strangers: Credit,
+}
+
+/// How many more requests may be kept for trace ids that strangers chose, in units of `Sampling::WHOLE`.
+///
+/// Such an id decides like any other, so that all sidecars on the way of a trace agree. But an id can be made to be kept:
+/// in the long run strangers get no more than their share of what they ask, and an eighth for the play of chance.
+#[derive(Debug)]
+struct Credit(u64);
+
+impl Credit {
+    /// What chance may save up, and a stranger may spend at once: 64 requests.
+    const LIMIT: u64 = Sampling::WHOLE << 6;
+
+    fn grant(&mut self, sampling: &Sampling, decided: Sampled) -> Sampled {
+        let share = sampling.share();
+        self.0 = (self.0 + share + share / 8).min(Self::LIMIT);
+        match (decided, self.0.checked_sub(Sampling::WHOLE)) {
+            (Sampled::Yes, Some(left)) => self.0 = left,
+            (Sampled::Yes, None) => return Sampled::No,
+            (Sampled::No, _) => {}
+        }
+        decided
+    }
+}
 
 /// What the caller sent, and whether its flag counts.
 #[derive(Clone, Copy, Debug)]
@@ -39,11 +67,11 @@ pub(crate) struct Caller<'b> {
 impl Ids {
     /// Seeded by the system.
     pub(crate) fn new() -> Self {
-        Self(fastrand::Rng::new())
+        Self { random: fastrand::Rng::new(), strangers: Credit(Credit::LIMIT) }
     }
 
     fn span_id(&mut self) -> SpanId {
-        SpanId(self.0.u64(1..).to_be_bytes())
+        SpanId(self.random.u64(1..).to_be_bytes())
     }
 
     /// The context of a request; `None` if the caller's passes untouched.
@@ -57,14 +85,18 @@ impl Ids {
             TraceField::One(value) => parse_traceparent(value).ok(),
             TraceField::Absent | TraceField::Several => None,
         };
-        let trace_id = parent.map_or_else(|| TraceId(self.0.u128(1..).to_be_bytes()), |parent| parent.trace_id);
+        let trace_id = parent.map_or_else(|| TraceId(self.random.u128(1..).to_be_bytes()), |parent| parent.trace_id);
         let flag = parent.filter(|_| caller.is_trusted).map(|parent| parent.sampled);
+        let mut sampled = policy.sampling.decide(trace_id, flag);
+        if parent.is_some() && !caller.is_trusted && !policy.sampling.keeps_all() {
+            sampled = self.strangers.grant(&policy.sampling, sampled);
+        }
         Some(TraceContext {
             trace_id,
             span_id: self.span_id(),
             client_span_id: with_client.then(|| self.span_id()),
             parent: parent.map(|parent| parent.parent),
-            sampled: policy.sampling.decide(trace_id, flag),
+            sampled,
         })
     }
 }
@@ -88,8 +120,12 @@ mod tests {
 
     const PARENT: &[u8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
+    fn policy(ratio: f64, spans: SpanModel) -> TracePolicy {
+        TracePolicy { sampling: Sampling::ratio(ratio, ParentFlag::Followed), spans, sentry_trace: false }
+    }
+
     fn context(caller: Caller<'_>, ratio: f64, spans: SpanModel) -> Option<TraceContext> {
-        let policy = TracePolicy { sampling: Sampling::ratio(ratio, ParentFlag::Followed), spans };
+        let policy = policy(ratio, spans);
         Ids::new().context(&policy, &caller)
     }
 
@@ -120,5 +156,36 @@ mod tests {
             context(caller, 0.0, SpanModel::Full).unwrap().sampled
         };
         assert_eq!((sampled(true), sampled(false)), (Sampled::Yes, Sampled::No));
+    }
+
+    #[test]
+    fn an_id_that_is_made_to_be_kept_is_kept_no_more_often_than_the_ratio() {
+        const MADE: &[u8] = b"00-4bf92f3577b34da6a3ffffffffffffff-00f067aa0ba902b7-01";
+        let kept = |ratio, is_trusted, value: &dyn Fn(u64) -> Vec<u8>| {
+            let policy = policy(ratio, SpanModel::Full);
+            let mut ids = Ids::new();
+            let sampled = |number| {
+                let value = value(number);
+                let caller = Caller { traceparent: TraceField::One(&value), is_trusted };
+                ids.context(&policy, &caller).unwrap().sampled == Sampled::Yes
+            };
+            (0..10_000).map(sampled).filter(|is_kept| *is_kept).count()
+        };
+        let made = |_| MADE.to_vec();
+        assert_eq!(kept(0.1, false, &made), 64 + 1_125 - 1, "a tenth, an eighth of it more, and what was saved up");
+        assert_eq!(kept(0.0, false, &made), 0);
+        assert_eq!(kept(0.1, true, &made), 10_000, "who is trusted may");
+        assert_eq!(kept(1.0, false, &made), 10_000);
+        let honest = |number: u64| {
+            let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            format!("00-4bf92f3577b34da6{spread:016x}-00f067aa0ba902b7-00").into_bytes()
+        };
+        let alone = Sampling::ratio(0.1, ParentFlag::Ignored);
+        let decided = |number| {
+            let parent = parse_traceparent(&honest(number)).unwrap();
+            alone.decide(parent.trace_id, None) == Sampled::Yes
+        };
+        let expected = (0..10_000).map(decided).filter(|is_kept| *is_kept).count();
+        assert_eq!(kept(0.1, false, &honest), expected, "ids that nobody chose decide alone, as everywhere");
     }
 }

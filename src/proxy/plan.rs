@@ -89,6 +89,7 @@ pub(crate) fn plan<S: RequestSink>(
         client: &facts.client,
         trace: facts.trace.as_ref(),
         tracestate: &tracestate,
+        sentry_trace: worker.policy.get().sentry_trace,
         upgrade: request.upgrade.filter(|_| upgrade.is_some()),
     };
     write::request(&request, &additions, &mut out.bytes);

@@ -24,8 +24,12 @@ pub struct Config {
     pub destinations: [Option<DestinationConfig>; Signal::ALL.len()],
     /// The head decision for requests.
     pub sampling: Sampling,
+    /// What is kept although the head left it out.
+    pub tail: TailConfig,
     /// Which spans the proxy makes.
     pub spans: SpanModel,
+    /// Whether the application is sent `sentry-trace` beside `traceparent`.
+    pub sentry_trace: bool,
     /// How metrics are exported.
     pub metrics: MetricsConfig,
     /// What may wait in memory, in bytes, by `Signal`.
@@ -51,6 +55,17 @@ pub struct SpoolConfig {
     pub bytes: u64,
     /// What is older is dropped.
     pub age: Duration,
+}
+
+/// Which requests are kept for how they ended, of those that the head left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TailConfig {
+    /// Whether failures are kept.
+    pub errors: bool,
+    /// Whether requests are kept that are slow for their route.
+    pub slow: bool,
+    /// How many in a second, of all workers together.
+    pub per_second: u32,
 }
 
 /// How metrics are exported.
@@ -171,18 +186,10 @@ impl Config {
             Duration::from_secs(3),
             "how long the last deliveries may take at the end: with what else ends, the process is gone within 5s",
         );
-        let sampling = read_sampling(&mut section.section("sampling"));
-        let spans = [
-            ("full", SpanModel::Full),
-            ("server-only", SpanModel::ServerOnly),
-            ("propagate-only", SpanModel::PropagateOnly),
-        ];
-        let spans = section.choice(
-            "spans",
-            SpanModel::Full,
-            &spans,
-            "spans of a request: full (SERVER and CLIENT), server-only, or propagate-only for an application with an SDK",
-        );
+        let (sampling, tail) = read_sampling(&mut section.section("sampling"));
+        let spans = read_spans(section);
+        let about = "whether the application is also sent sentry-trace, where the caller sent none: sentry-sdk reads no traceparent";
+        let sentry_trace = section.flag("sentry_trace", false, about);
         let metrics = MetricsConfig::read(&mut section.section("metrics"));
         let receipts = ReceiptsConfig::read(&mut section.section("receipts"));
         let request_bytes = usize::try_from(request_bytes).unwrap_or(usize::MAX).max(4 << 10);
@@ -190,7 +197,9 @@ impl Config {
             enabled,
             destinations,
             sampling,
+            tail,
             spans,
+            sentry_trace,
             metrics,
             queue_bytes,
             spool,
@@ -214,7 +223,7 @@ impl SpoolConfig {
     }
 }
 
-fn read_sampling(section: &mut Section<'_>) -> Sampling {
+fn read_sampling(section: &mut Section<'_>) -> (Sampling, TailConfig) {
     let ratio = section.ratio(
         "ratio",
         1.0,
@@ -222,7 +231,29 @@ fn read_sampling(section: &mut Section<'_>) -> Sampling {
     );
     let flags = [("follow", ParentFlag::Followed), ("ignore", ParentFlag::Ignored)];
     let about = "whether the sampled flag of a trusted caller decides (parent-based) or only the ratio";
-    Sampling::ratio(ratio, section.choice("parent", ParentFlag::Followed, &flags, about))
+    let sampling = Sampling::ratio(ratio, section.choice("parent", ParentFlag::Followed, &flags, about));
+    let about = "whether failed requests are kept that the ratio left out: 500 and above, timeouts, resets";
+    let errors = section.flag("keep_errors", true, about);
+    let about =
+        "whether requests are kept that the ratio left out and that took longer than the recent p99 of their route";
+    let slow = section.flag("keep_slow", true, about);
+    let about = "how many requests a second these two may keep; what is over is counted, and in every metric";
+    let per_second = section.number("keep_per_second", 100, 1..=100_000, about);
+    (sampling, TailConfig { errors, slow, per_second: u32::try_from(per_second).unwrap_or(u32::MAX) })
+}
+
+fn read_spans(section: &mut Section<'_>) -> SpanModel {
+    let spans = [
+        ("full", SpanModel::Full),
+        ("server-only", SpanModel::ServerOnly),
+        ("propagate-only", SpanModel::PropagateOnly),
+    ];
+    section.choice(
+        "spans",
+        SpanModel::Full,
+        &spans,
+        "spans of a request: full (SERVER and CLIENT), server-only, or propagate-only for an application with an SDK",
+    )
 }
 
 impl MetricsConfig {

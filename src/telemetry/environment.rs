@@ -172,7 +172,12 @@ impl Application<'_> {
         };
         match kind {
             "always_on" => self.set(NAME, "telemetry.sampling.ratio", "1"),
-            "always_off" => self.set(NAME, "telemetry.sampling.ratio", "0"),
+            "always_off" => {
+                self.set(NAME, "telemetry.sampling.ratio", "0");
+                // who says never does not mean failures either
+                self.set(NAME, "telemetry.sampling.keep_errors", false);
+                self.set(NAME, "telemetry.sampling.keep_slow", false);
+            }
             "traceidratio" => {
                 let ratio = self.env.get(ARGUMENT).copied().unwrap_or("1");
                 self.set(ARGUMENT, "telemetry.sampling.ratio", ratio);
@@ -323,6 +328,9 @@ mod tests {
             let (values, _) = applied(&[("OTEL_TRACES_SAMPLER", sampler), ("OTEL_TRACES_SAMPLER_ARG", argument)]);
             assert_eq!(values["telemetry.sampling.ratio"], ratio, "{sampler}");
             assert_eq!(values["telemetry.sampling.parent"], parent, "{sampler}");
+            let keeps = values.get("telemetry.sampling.keep_errors").zip(values.get("telemetry.sampling.keep_slow"));
+            let nothing = keeps.is_some_and(|(errors, slow)| errors == "false" && slow == "false");
+            assert_eq!(nothing, ratio == "0", "{sampler}: never is never, a ratio leaves failures in");
         }
         assert_eq!(applied(&[("OTEL_TRACES_SAMPLER", "xray")]).1.problems.len(), 1);
     }

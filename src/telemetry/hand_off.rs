@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
+use crate::telemetry::tail::Reason;
+
 /// Spans of one worker: each with its tag and length, ready for a request.
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
@@ -23,6 +25,8 @@ pub(crate) struct WorkerCount {
     produced: AtomicU64,
     lost: AtomicU64,
     truncated: AtomicU64,
+    /// By `Reason`.
+    over_budget: [AtomicU64; Reason::ALL.len()],
 }
 
 impl WorkerCount {
@@ -44,6 +48,17 @@ impl WorkerCount {
     /// Counts values that were cut; by the one worker only.
     pub(crate) fn count_truncated(&self, values: u64) {
         self.truncated.store(self.truncated.load(Ordering::Relaxed) + values, Ordering::Relaxed);
+    }
+
+    /// Requests that the tail would have kept for this reason, had it not kept so many, since the start.
+    pub(crate) fn over_budget(&self, reason: Reason) -> u64 {
+        self.over_budget[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts a request over the budget of the tail; by the one worker only.
+    pub(crate) fn count_over_budget(&self, reason: Reason) {
+        let count = &self.over_budget[reason as usize];
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// Counts spans; by the one worker only, so a load and a store do.

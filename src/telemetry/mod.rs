@@ -23,6 +23,7 @@ mod sender;
 mod span;
 mod span_writer;
 mod spool;
+mod tail;
 pub mod tls;
 mod wire;
 
@@ -54,6 +55,7 @@ use crate::telemetry::sender::delivery::{Delivery, Stage};
 use crate::telemetry::sender::destination::{Destination, Destinations};
 use crate::telemetry::span::SpanEncoder;
 use crate::telemetry::spool::Spool;
+use crate::telemetry::tail::TailKeep;
 
 pub use crate::telemetry::reader::Reader;
 pub use crate::telemetry::sender::DestinationError;
@@ -117,7 +119,8 @@ impl Telemetry {
             queues[Signal::Traces as usize].adopt(Arc::clone(&count));
             let hand_off = destinations[Signal::Traces as usize].is_some();
             let hand_off = hand_off.then(|| HandOff { sender: sender.clone(), count });
-            SpanWriter::new(SpanEncoder::new(upstream, Arc::clone(redactor)), hand_off)
+            let encoder = SpanEncoder::new(upstream, Arc::clone(redactor), config.sampling);
+            SpanWriter::new(encoder, TailKeep::new(config.tail, workers), hand_off)
         });
         let writers = writers.collect();
         let receipts = config.receipts.as_ref().map(|config| Arc::new(ReceiptsReader::new(config, redactor)));

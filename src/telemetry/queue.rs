@@ -16,6 +16,7 @@ use crate::model::telemetry::{Account, DropReason, Signal};
 use crate::telemetry::hand_off::WorkerCount;
 use crate::telemetry::otlp::{self, Request};
 use crate::telemetry::receipt::Receipt;
+use crate::telemetry::tail::Reason;
 
 /// Pieces smaller than this are appended to the one before.
 const COALESCED: usize = 64 << 10;
@@ -310,6 +311,12 @@ impl Queue {
     pub(crate) fn truncated(&self) -> u64 {
         let workers = self.workers.lock().expect("no code panics while it holds the list of workers");
         workers.iter().map(|worker| worker.truncated()).sum::<u64>() + self.state().truncated
+    }
+
+    /// Requests that the tail would have kept for this reason, had it not kept so many.
+    pub(crate) fn over_budget(&self, reason: Reason) -> u64 {
+        let workers = self.workers.lock().expect("no code panics while it holds the list of workers");
+        workers.iter().map(|worker| worker.over_budget(reason)).sum()
     }
 
     /// Counts values that were cut elsewhere than on a worker.

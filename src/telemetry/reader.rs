@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::model::catalogue::{
     TELEMETRY_BREAKER_OPEN, TELEMETRY_DELIVERED, TELEMETRY_DELIVERED_SIZE, TELEMETRY_DROPPED, TELEMETRY_OLDEST_AGE,
     TELEMETRY_PRODUCED, TELEMETRY_QUEUE_BYTES, TELEMETRY_QUEUED, TELEMETRY_REJECTED, TELEMETRY_RETRIES,
-    TELEMETRY_SENT_SIZE, TELEMETRY_SERIES, TELEMETRY_SPOOL_ERRORS, TELEMETRY_TRUNCATED,
+    TELEMETRY_SENT_SIZE, TELEMETRY_SERIES, TELEMETRY_SPOOL_ERRORS, TELEMETRY_TAIL_OVER_BUDGET, TELEMETRY_TRUNCATED,
 };
 use crate::model::export::{ExportState, Receipts, Volume, WayOut};
 use crate::model::sample::Sample;
@@ -18,6 +18,7 @@ use crate::telemetry::queue::Queue;
 use crate::telemetry::receipts;
 use crate::telemetry::sender::destination::Destinations;
 use crate::telemetry::spool::Spool;
+use crate::telemetry::tail::Reason;
 
 /// Reads how the way out fares.
 #[derive(Clone, Debug)]
@@ -114,6 +115,10 @@ impl Reader {
             }
             let truncated = self.queues[signal as usize].truncated();
             out.push(labelled(Sample::count(&TELEMETRY_TRUNCATED, truncated)));
+        }
+        for reason in Reason::TAIL {
+            let requests = self.queues[Signal::Traces as usize].over_budget(reason);
+            out.push(Sample::count(&TELEMETRY_TAIL_OVER_BUDGET, requests).with_literal("reason", reason.label()));
         }
         let errors = self.spool.as_ref().map_or(0, |spool| spool.errors());
         out.push(Sample::count(&TELEMETRY_SPOOL_ERRORS, errors));

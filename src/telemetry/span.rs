@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::request::{Hop, Method, Outcome, Protocol, RecordTrace, RequestRecord};
-use crate::model::trace::SpanId;
+use crate::model::trace::{Sampled, Sampling, SpanId};
 use crate::redact::{Outlet, Redactor};
 use crate::semconv;
 use crate::telemetry::limits::{NAME_LIMIT, VALUE_LIMIT};
+use crate::telemetry::tail::Reason;
 use crate::telemetry::wire;
 
 /// In `ScopeSpans`.
@@ -21,10 +22,12 @@ const ATTRIBUTES: u32 = 9;
 const KIND_SERVER: u64 = 2;
 const KIND_CLIENT: u64 = 3;
 const STATUS_ERROR: u64 = 2;
-/// Sampled, and known to have a local parent or none.
-const FLAGS_LOCAL: u32 = 0x101;
-/// Sampled, and known to have a parent elsewhere.
-const FLAGS_REMOTE: u32 = 0x301;
+/// Sampled at the head.
+const FLAG_SAMPLED: u32 = 1;
+/// Known to have a local parent or none.
+const FLAGS_LOCAL: u32 = 0x100;
+/// Known to have a parent elsewhere.
+const FLAGS_REMOTE: u32 = 0x300;
 
 /// The application as CLIENT spans name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +47,16 @@ pub(crate) struct SpanEncoder {
     scheme: Vec<u8>,
     server: Vec<u8>,
     origin: Vec<u8>,
+    /// By `Reason`.
+    reasons: [Vec<u8>; Reason::ALL.len()],
+    /// Where the head keeps all, it goes without saying.
+    says_head: bool,
     /// Values cut since they were taken; a cell, as the encoder belongs to one thread.
     truncated: Cell<u64>,
 }
 
 impl SpanEncoder {
-    pub(crate) fn new(upstream: &Upstream, redactor: Arc<Redactor>) -> Self {
+    pub(crate) fn new(upstream: &Upstream, redactor: Arc<Redactor>, sampling: Sampling) -> Self {
         let text = |key, value: &str| {
             let mut out = Vec::new();
             wire::text_attribute(&mut out, ATTRIBUTES, key, value.as_bytes());
@@ -66,6 +73,8 @@ impl SpanEncoder {
             scheme: text(semconv::URL_SCHEME, "http"),
             server,
             origin: format!("http://{host}:{}", upstream.port).into_bytes(),
+            reasons: Reason::ALL.map(|reason| text(semconv::SAMPLING_REASON, reason.label())),
+            says_head: !sampling.keeps_all(),
             truncated: Cell::default(),
         }
     }
@@ -82,8 +91,14 @@ impl SpanEncoder {
         }
     }
 
-    /// Appends the spans of a request; returns how many.
-    pub(crate) fn append(&self, out: &mut Vec<u8>, record: &RequestRecord<'_>, trace: &RecordTrace<'_>) -> u64 {
+    /// Appends the spans of a request that are kept for this reason; returns how many.
+    pub(crate) fn append(
+        &self,
+        out: &mut Vec<u8>,
+        record: &RequestRecord<'_>,
+        trace: &RecordTrace<'_>,
+        reason: Reason,
+    ) -> u64 {
         let raw = record.path();
         let cleaned;
         let path = if raw.len() <= VALUE_LIMIT && self.redactor.is_clean_path(raw) {
@@ -94,7 +109,12 @@ impl SpanEncoder {
             cleaned = whole.cut(VALUE_LIMIT);
             cleaned.as_str().as_bytes()
         };
-        wire::message(out, SPANS, |out| self.server_span(out, record, trace, path));
+        wire::message(out, SPANS, |out| {
+            self.server_span(out, record, trace, path);
+            if reason != Reason::Head || self.says_head {
+                out.extend_from_slice(&self.reasons[reason as usize]);
+            }
+        });
         let Some((hop, span_id)) = record.hop.as_ref().and_then(|hop| Some((hop, hop.span_id?))) else { return 1 };
         wire::message(out, SPANS, |out| {
             let start = record.started_unix_nanos.saturating_add(nanos(hop.offset));
@@ -103,7 +123,7 @@ impl SpanEncoder {
             wire::varint_field(out, 6, KIND_CLIENT);
             times(out, start, hop.duration);
             self.client_attributes(out, record, hop, path);
-            wire::fixed32_field(out, 16, FLAGS_LOCAL);
+            flags(out, trace.sampled, FLAGS_LOCAL);
         });
         2
     }
@@ -127,7 +147,7 @@ impl SpanEncoder {
         if record.is_error() {
             error_status(out);
         }
-        wire::fixed32_field(out, 16, if trace.parent.is_some() { FLAGS_REMOTE } else { FLAGS_LOCAL });
+        flags(out, trace.sampled, if trace.parent.is_some() { FLAGS_REMOTE } else { FLAGS_LOCAL });
     }
 
     fn client_attributes(&self, out: &mut Vec<u8>, record: &RequestRecord<'_>, hop: &Hop, path: &[u8]) {
@@ -186,6 +206,12 @@ fn ids(out: &mut Vec<u8>, trace: &RecordTrace<'_>, span_id: SpanId, parent: Opti
     if let Some(parent) = parent {
         wire::bytes_field(out, 4, &parent.0);
     }
+}
+
+/// The head decision as it was sent on, and where the parent is.
+fn flags(out: &mut Vec<u8>, sampled: Sampled, parent: u32) {
+    let sampled = if sampled == Sampled::Yes { FLAG_SAMPLED } else { 0 };
+    wire::fixed32_field(out, 16, parent | sampled);
 }
 
 fn times(out: &mut Vec<u8>, start: u64, duration: Duration) {

@@ -3,9 +3,9 @@
 //! Lives on the worker's thread; never waits, and has no clock: the worker's timer ticks.
 
 use crate::model::request::{RequestHead, RequestRecord, RequestSink};
-use crate::model::trace::Sampled;
 use crate::telemetry::hand_off::{Chunk, HandOff};
 use crate::telemetry::span::SpanEncoder;
+use crate::telemetry::tail::{TailKeep, Verdict};
 
 /// A chunk of this size is handed over at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -16,6 +16,7 @@ const CHUNK_TICKS: u8 = 2;
 #[derive(Debug)]
 pub struct SpanWriter {
     encoder: SpanEncoder,
+    tail: TailKeep,
     /// `None` when traces are switched off.
     hand_off: Option<HandOff>,
     chunk: Chunk,
@@ -23,8 +24,8 @@ pub struct SpanWriter {
 }
 
 impl SpanWriter {
-    pub(crate) fn new(encoder: SpanEncoder, hand_off: Option<HandOff>) -> Self {
-        Self { encoder, hand_off, chunk: Chunk::default(), ticks: 0 }
+    pub(crate) fn new(encoder: SpanEncoder, tail: TailKeep, hand_off: Option<HandOff>) -> Self {
+        Self { encoder, tail, hand_off, chunk: Chunk::default(), ticks: 0 }
     }
 
     fn hand_over(&mut self) {
@@ -46,9 +47,13 @@ impl RequestSink for SpanWriter {
     fn not_yet(&mut self) {}
 
     fn end(&mut self, record: &RequestRecord<'_>) {
-        let Some(trace) = record.trace.as_ref().filter(|trace| trace.sampled == Sampled::Yes) else { return };
-        let Some(hand_off) = &self.hand_off else { return };
-        let spans = self.encoder.append(&mut self.chunk.bytes, record, trace);
+        let (Some(trace), Some(hand_off)) = (&record.trace, &self.hand_off) else { return };
+        let reason = match self.tail.judge(record, trace.sampled) {
+            Verdict::Kept(reason) => reason,
+            Verdict::OverBudget(reason) => return hand_off.count.count_over_budget(reason),
+            Verdict::LeftOut => return,
+        };
+        let spans = self.encoder.append(&mut self.chunk.bytes, record, trace, reason);
         self.chunk.items += spans;
         trace.kept.set(true);
         hand_off.count.count_produced(spans);
@@ -62,6 +67,7 @@ impl RequestSink for SpanWriter {
     }
 
     fn tick(&mut self) {
+        self.tail.tick();
         self.ticks += 1;
         if self.ticks >= CHUNK_TICKS {
             self.hand_over();

@@ -48,12 +48,14 @@ mod telemetry_delivery;
 mod telemetry_limits;
 mod telemetry_metrics;
 mod telemetry_receiver;
+mod telemetry_sampling;
 mod telemetry_setup;
 mod telemetry_shutdown;
 mod telemetry_spans;
 mod telemetry_spool;
 mod telemetry_tls;
 mod telemetry_tls_settings;
+mod tracing_whole;
 
 /// The program that is tried.
 fn binary() -> &'static str {

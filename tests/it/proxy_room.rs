@@ -184,7 +184,8 @@ impl Room {
     pub(crate) fn with_sink<S: RequestSink + Send + 'static>(config: &Config, wrap: impl Fn(Ledger) -> S) -> Self {
         let (conductor, drain) = lifecycle::drain();
         let routes = RouteTable::default().with_templates(["/", "/products", "/products/{id}", "/tapped"]);
-        let policy = TracePolicy { sampling: Sampling::ratio(1.0, ParentFlag::Followed), spans: SpanModel::Full };
+        let sampling = Sampling::ratio(1.0, ParentFlag::Followed);
+        let policy = TracePolicy { sampling, spans: SpanModel::Full, sentry_trace: false };
         let (routes, of_now) = watch::channel(Arc::new(routes));
         let deps = Deps {
             routes: of_now,

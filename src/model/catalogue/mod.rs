@@ -277,6 +277,15 @@ pub static TELEMETRY_TRUNCATED: Metric = metric(
     "Values and names of attributes that were cut: values at 4,095 bytes, names at 255, lists at 64, as vendors take no more.",
 );
 
+/// Requests that the tail of sampling would have kept.
+pub static TELEMETRY_TAIL_OVER_BUDGET: Metric = metric(
+    "content_factory.telemetry.tail.over_budget",
+    "{request}",
+    MetricKind::Counter,
+    &["reason"],
+    "Requests whose spans would have been kept because they failed (`error`) or were slow for their route (`slow`), had there not been more than `telemetry.sampling.keep_per_second` of them.",
+);
+
 /// Failures of the application of which Sentry got no event.
 pub static SENTRY_LEFT_OUT: Metric = metric(
     "content_factory.sentry.left_out",
@@ -416,6 +425,7 @@ pub static ALL: &[&Metric] = &[
     &TELEMETRY_DELIVERED_SIZE,
     &TELEMETRY_SENT_SIZE,
     &TELEMETRY_SERIES,
+    &TELEMETRY_TAIL_OVER_BUDGET,
     &SENTRY_LEFT_OUT,
     &EXPORTER_ACCEPTED,
     &EXPORTER_FAILED,

@@ -19,6 +19,8 @@ pub(crate) enum Field {
     Traceparent,
     Tracestate,
     Baggage,
+    /// The trace context that Sentry's SDKs read.
+    SentryTrace,
     ForwardedFor,
     ForwardedProto,
     ForwardedHost,
@@ -50,7 +52,11 @@ impl Field {
                 (b"tracestate", Self::Tracestate),
             ],
             11 => &[(b"traceparent", Self::Traceparent)],
-            12 => &[(b"content-type", Self::ContentType), (b"max-forwards", Self::MaxForwards)],
+            12 => &[
+                (b"content-type", Self::ContentType),
+                (b"max-forwards", Self::MaxForwards),
+                (b"sentry-trace", Self::SentryTrace),
+            ],
             14 => &[(b"content-length", Self::ContentLength)],
             15 => &[(b"x-forwarded-for", Self::ForwardedFor)],
             16 => &[

@@ -26,6 +26,8 @@ pub(crate) struct Additions<'a> {
     pub(crate) trace: Option<&'a TraceContext>,
     /// The caller's, valid, or empty.
     pub(crate) tracestate: &'a [u8],
+    /// Whether Sentry's SDKs are told of the trace in their own words.
+    pub(crate) sentry_trace: bool,
     /// The protocol to change to, when that is allowed.
     pub(crate) upgrade: Option<&'a [u8]>,
 }
@@ -39,7 +41,9 @@ pub(crate) fn request(request: &Request<'_, '_>, add: &Additions<'_>, out: &mut 
     }
     for (class, name, value) in request.fields() {
         match class {
-            Field::Other | Field::UserAgent | Field::ContentType | Field::Via => lines.pass(name, value),
+            Field::Other | Field::UserAgent | Field::ContentType | Field::Via | Field::SentryTrace => {
+                lines.pass(name, value)
+            }
             Field::Host if request.host.is_none_or(|host| host == value) => lines.pass(name, value),
             Field::Host => lines.field(name, request.host.unwrap_or(value)),
             _ => request_field(request, add, (class, name, value), &mut lines),
@@ -49,7 +53,12 @@ pub(crate) fn request(request: &Request<'_, '_>, add: &Additions<'_>, out: &mut 
     // after the client's own fields, so that none of them can be taken for ours
     add.peer.write(request, add.client, out);
     if let Some(trace) = add.trace {
-        field(b"traceparent", &write_traceparent(trace.trace_id, trace.outgoing(), trace.sampled), out);
+        let parent = write_traceparent(trace.trace_id, trace.outgoing(), trace.sampled);
+        field(b"traceparent", &parent, out);
+        if add.sentry_trace && !request.fields().any(|(class, ..)| class == Field::SentryTrace) {
+            // both ids and no flag: whether Sentry samples is the SDK's own decision
+            field(b"sentry-trace", &parent[3..52], out);
+        }
         if !add.tracestate.is_empty() {
             field(b"tracestate", add.tracestate, out);
         }
@@ -194,6 +203,7 @@ mod tests {
             client: &client,
             trace: None,
             tracestate: b"",
+            sentry_trace: false,
             upgrade: None,
         };
         let mut out = Vec::new();

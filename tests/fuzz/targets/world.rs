@@ -69,7 +69,8 @@ impl World {
         let origin = Origin::start();
         let config = config(origin.address, trusted);
         let (conductor, drain) = lifecycle::drain();
-        let policy = TracePolicy { sampling: Sampling::ratio(1.0, ParentFlag::Followed), spans: SpanModel::Full };
+        let sampling = Sampling::ratio(1.0, ParentFlag::Followed);
+        let policy = TracePolicy { sampling, spans: SpanModel::Full, sentry_trace: false };
         let deps = Deps {
             routes: watch::channel(Arc::new(RouteTable::default())).1,
             tracing: watch::channel(policy).1,
