@@ -38,16 +38,27 @@ class LogLine:
 
 
 class Application(Process):
-    """gunicorn with four uvicorn workers."""
+    """gunicorn with uvicorn workers, four unless it is said otherwise."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]):
-        self.port = free_port()
-        settings = environment | {"PYTHONPATH": str(SOURCES), "PYTHONUNBUFFERED": "1"}
+    def __init__(
+        self,
+        folder: Path,
+        environment: dict[str, str],
+        module: str = "content_factory.app",
+        within: tuple[str, ...] = (),
+        workers: int = 4,
+    ):
+        """`within` is a command that starts gunicorn; `module` holds the application, and may lie beside the tests."""
+        self.port, self.workers = free_port(), workers
+        paths = f"{SOURCES}:{Path(__file__).parent}"
+        settings = environment | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
         command = [
+            *within,
             str(BIN / "gunicorn"),
             "--config", str(SOURCES / "gunicorn.conf.py"),
             "--bind", f"127.0.0.1:{self.port}",
-            "content_factory.app:app",
+            "--workers", str(workers),
+            f"{module}:app",
         ]  # fmt: skip
         super().__init__("application", command, settings, folder)
 
@@ -61,17 +72,17 @@ class Application(Process):
         subprocess.run([sys.executable, "-m", "content_factory"], env=self.environment, check=True)
 
     def start(self) -> None:
-        """Returns once all four workers are up and one of them answers."""
+        """Returns once all workers are up and one of them answers."""
         booted_before = self._workers_booted()
         self.spawn()
 
         def ready() -> bool:
             self.must_live()
-            assert self._workers_booted() - booted_before == 4, "not all workers are up"
+            assert self._workers_booted() - booted_before == self.workers, "not all workers are up"
             with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
                 return answer.status == 200
 
-        eventually(ready, "four workers to be up", seconds=60)
+        eventually(ready, f"{self.workers} workers to be up", seconds=60)
 
     def _workers_booted(self) -> int:
         return self.log.read_text(errors="replace").count("Application startup complete") if self.log.exists() else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 from collecting import FileCollector
+from conftest import QUICK_EXPORT, SidecarMaker, behind
 from exported import CLIENT, SERVER
 from factory import Application
 from sidecar import Sidecar
@@ -35,3 +36,31 @@ def test_an_unreadable_traceparent_starts_a_new_trace(
     [line] = eventually(lambda: application.lines(before), "the application's line")
     assert server.parent_id == ""
     assert server.trace_id == line.trace_id not in (TRACE, "-")
+
+
+def test_a_failure_is_kept_that_the_ratio_left_out_and_all_requests_are_measured(
+    start_sidecar: SidecarMaker, application: Application, collector: FileCollector
+):
+    settings = behind(application, collector)
+    settings["telemetry"] |= {"sampling": {"ratio": 0}}
+    sidecar = start_sidecar(settings, QUICK_EXPORT)
+    sidecar.await_routes()
+    for _ in range(20):
+        assert httpx.get(sidecar.proxy + "/").status_code == 200
+    # the AI service refuses each tenth product
+    asked, product = 20, 1
+    while product % 10:
+        product = httpx.post(sidecar.proxy + "/api/v1/products", json={"name": "a product"}).json()["id"]
+        asked += 1
+    assert httpx.post(f"{sidecar.proxy}/api/v1/products/{product}/scripts").status_code == 502
+    asked += 1
+    [server] = eventually(lambda: collector.exported.spans(SERVER), "the span of what failed")
+    assert (server.attributes["http.response.status_code"], server.attributes["content_factory.sampling.reason"]) == (502, "error")
+    [client] = collector.exported.spans(CLIENT)
+    assert client.parent_id == server.span_id
+
+    def measured() -> bool:
+        return collector.exported.requests("http.server.request.duration") == asked
+
+    eventually(measured, "each request to be measured")
+    assert len(collector.exported.spans(SERVER)) == 1
