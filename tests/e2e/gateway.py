@@ -10,6 +10,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import grpc
+import yaml
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from processes import ROOT, Process
 from waiting import eventually
 
@@ -71,7 +76,42 @@ class Collector(Process):
             self.kill()
 
 
-class Gateway(Collector):
+class Intake:
+    """What takes OTLP from sidecars on the two usual ports of an address of its own: a gateway or a balancer."""
+
+    address: str
+
+    @property
+    def grpc(self) -> str:
+        """Its OTLP/gRPC endpoint."""
+        return f"http://{self.address}:4317"
+
+    @property
+    def http(self) -> str:
+        """Its OTLP/HTTP endpoint."""
+        return f"http://{self.address}:4318"
+
+    def export(self, message, token: str = TOKEN) -> int:
+        """Posts one OTLP message and returns the status."""
+        return post(self.http, message, {"authorization": f"Bearer {token}"})
+
+    def call(self, message, token: str = TOKEN) -> grpc.StatusCode:
+        """Sends one OTLP message by gRPC, over a connection of its own, and returns the status."""
+        return call(f"{self.address}:4317", message, {"authorization": f"Bearer {token}"})
+
+    def own_metrics(self) -> dict[str, float]:
+        """The collector's metrics of itself, each name's series added up."""
+        with urllib.request.urlopen(f"http://{self.address}:8888/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        sums: dict[str, float] = {}
+        for line in lines:
+            if line and not line.startswith("#"):
+                name, value = line.partition("{")[0].split(" ")[0], line.rpartition(" ")[2]
+                sums[name] = sums.get(name, 0) + float(value)
+        return sums
+
+
+class Gateway(Intake, Collector):
     """The gateway as an operator runs it: `gateway.sh` with the vendors' keys in the environment."""
 
     def __init__(self, folder: Path, vendors: dict[str, str], overrides: tuple[Path, ...] = (OVERRIDES,)):
@@ -87,19 +127,53 @@ class Gateway(Collector):
         flags = [flag for path in overrides for flag in ("--config", str(path))]
         super().__init__([str(FILES / "gateway.sh"), *flags], environment, f"{self.address}:13133", folder / "gateway.log")
 
-    @property
-    def grpc(self) -> str:
-        """Its OTLP/gRPC endpoint."""
-        return f"http://{self.address}:4317"
 
-    @property
-    def http(self) -> str:
-        """Its OTLP/HTTP endpoint."""
-        return f"http://{self.address}:4318"
+class Balancer(Intake, Collector):
+    """The first of two tiers, with its gateways by address instead of by name."""
 
-    def export(self, message, token: str = TOKEN) -> int:
+    def __init__(self, folder: Path, gateways: list[Gateway], name: str = "balancer"):
+        self.address = free_address()
+        token = folder / f"{name}-token"
+        token.write_text(TOKEN + "\n")
+        hosts = folder / f"{name}-gateways.yaml"
+        resolver = {"dns": None, "static": {"hostnames": [f"{gateway.address}:4317" for gateway in gateways]}}
+        signals = ("traces", "metrics", "logs")
+        hosts.write_text(yaml.safe_dump({"exporters": {f"load_balancing/{signal}": {"resolver": resolver} for signal in signals}}))
+        environment = {"MY_POD_IP": self.address, "OTLP_TOKEN_FILE": str(token), "OTLP_TOKEN": TOKEN}
+        command = [collector_binary(), "--config", str(FILES / "balancer.yaml"), "--config", str(hosts)]
+        super().__init__(command, environment, f"{self.address}:13133", folder / f"{name}.log")
+
+
+class Agent(Collector):
+    """The agent as an operator runs it, on its own two ports."""
+
+    def __init__(self, folder: Path, gateway: Intake):
+        self.address = free_address()
+        environment = {
+            "OTELCOL_DATA": str(folder / "agent-data"),
+            "OTLP_TOKEN": TOKEN,
+            "GATEWAY_ENDPOINT": f"dns:///{gateway.address}:4317",
+            "AGENT_GRPC_ADDRESS": f"{self.address}:14317",
+            "AGENT_HTTP_ADDRESS": f"{self.address}:14318",
+            "AGENT_HEALTH_ADDRESS": f"{self.address}:13134",
+        }
+        command = [collector_binary(), "--config", str(FILES / "agent.yaml")]
+        super().__init__(command, environment, environment["AGENT_HEALTH_ADDRESS"], folder / "agent.log")
+
+    def export(self, message) -> int:
         """Posts one OTLP message and returns the status."""
-        return post(self.http, message, {"authorization": f"Bearer {token}"})
+        return post(f"http://{self.address}:14318", message, {})
+
+
+def call(address: str, message, headers: dict[str, str]) -> grpc.StatusCode:
+    """Sends one OTLP message by gRPC and returns the status."""
+    stubs = {"ExportTraceServiceRequest": TraceServiceStub, "ExportMetricsServiceRequest": MetricsServiceStub, "ExportLogsServiceRequest": LogsServiceStub}
+    with grpc.insecure_channel(address) as channel:
+        try:
+            stubs[type(message).__name__](channel).Export(message, timeout=10, metadata=list(headers.items()))
+        except grpc.RpcError as refusal:
+            return refusal.code()
+        return grpc.StatusCode.OK
 
 
 def post(endpoint: str, message, headers: dict[str, str]) -> int:

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import subprocess
 
+import grpc
 import messages
 import pytest
 import vendors
-from gateway import FILES, OVERRIDES, TOKEN, Collector, Gateway, collector_binary, free_address, post
+from gateway import FILES, OVERRIDES, TOKEN, Agent, Gateway, collector_binary
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, AGGREGATION_TEMPORALITY_DELTA
 from processes import ROOT
 from waiting import eventually
 
 SPAN_METRIC = "traces.span.metrics.duration"
+# Beyond what New Relic takes: a value of 5,000 characters, one of 5,000 bytes in fewer characters, and a name of 300.
+TOO_LONG: dict[str, messages.Value] = {"long": "x" * 5000, "accents": "ä" * 2500, "n" * 300: "x"}
+# What a log line looks like, with numbers and quotes as in a statement, and one thing that must not leave.
+LINE = "publishing 3 of 12 videos failed after 4.5 s: SELECT 'x' FROM videos WHERE id = 17, told {}"
+BEYOND = messages.Resource(attributes=messages.attributes({"service.name": "beyond", "service.instance.id": "web-2", **TOO_LONG}))
 
 
 @pytest.fixture
@@ -48,26 +54,29 @@ def export_everything(gateway: Gateway, stand_ins: vendors.Vendors) -> None:
                 "http.request.header.authorization": "Bearer abcdef",
                 "user.contact": "mail jane@example.com now",
                 "gen_ai.usage.input_tokens": 42,
-                "long": "x" * 5000,
+                **TOO_LONG,
             },
         )
     )
     spans.append(messages.server_span("a probe", extra={"url.path": "/livez"}))
     for message in (
-        messages.traces(spans),
+        messages.traces(spans, BEYOND),
         counter.reads(10),
         counter.reads(25),
         in_flight.reads(7),
-        messages.log("publishing failed", {"api_key": "sk-123"}),
+        messages.delta("content_factory.beyond", [(3, {**TOO_LONG, "user": "jane@example.com", "api_key": "sk-123", "gen_ai.token.type": "input"})], BEYOND),
+        messages.logs([(LINE.format("jane@example.com"), {"api_key": "sk-123"})]),
+        messages.logs([("ä" * 100_000, TOO_LONG)], BEYOND),
     ):
         assert gateway.export(message) == 200
     for vendor in stand_ins.all:
         vendor.wait_for(lambda seen: len(list(seen.spans())) >= 21, "21 spans")
-        vendor.wait_for(lambda seen: seen.accepted("logs"), "the log record")
+        vendor.wait_for(lambda seen: len(list(seen.log_records())) >= 2, "the log records")
     for vendor in (stand_ins.datadog, stand_ins.new_relic):
         vendor.wait_for(lambda seen: list(seen.metrics(SPAN_METRIC)), "metrics made from spans")
         vendor.wait_for(lambda seen: total(seen, "content_factory.requests") >= 25, "the whole counter")
         vendor.wait_for(lambda seen: list(seen.metrics("http.server.active_requests")), "the gauge")
+        vendor.wait_for(lambda seen: total(seen, "content_factory.beyond") >= 3, "the counter with long attributes")
 
 
 def total(vendor: vendors.Vendor, name: str) -> int:
@@ -120,15 +129,47 @@ def test_no_secret_reaches_a_vendor(exported, name):
     assert "abcdef" not in values["http.request.header.authorization"]
     assert "jane@example.com" not in values["user.contact"] and "mail" in values["user.contact"]
     assert values["gen_ai.usage.input_tokens"] == 42
-    [record] = getattr(exported, name).log_records()
-    assert record.body.string_value == "publishing failed"
+    [record] = [record for record in getattr(exported, name).log_records() if len(record.body.string_value) < 100]
+    assert record.body.string_value == LINE.format("****")
     assert "sk-123" not in messages.plain(record.attributes)["api_key"]
 
 
+@pytest.mark.parametrize("name", ["datadog", "new_relic"])
+def test_no_secret_reaches_a_vendor_in_a_metric(exported, name):
+    [metric] = getattr(exported, name).metrics("content_factory.beyond")
+    values = messages.plain(metric.sum.data_points[0].attributes)
+    assert "jane" not in values["user"] and "sk-123" not in values["api_key"]
+    assert values["gen_ai.token.type"] == "input"
+    # nothing is added: what was masked is no dimension
+    assert set(values) == {"user", "api_key", "gen_ai.token.type", "long", "accents"}
+
+
+def ends_at_the_limits(pairs) -> bool:
+    """Whether what was too long was cut, on a character's border, and the attribute with too long a name is gone."""
+    values = messages.plain(pairs)
+    return values["long"] == "x" * 4095 and values["accents"] == "ä" * 2047 and not [key for key in values if len(key) > 255]
+
+
 @pytest.mark.parametrize("name", VENDORS)
-def test_values_end_at_the_vendors_limit(exported, name):
-    [span] = [span for span in getattr(exported, name).spans() if span.name == "with secrets"]
-    assert len(messages.plain(span.attributes)["long"]) == 4095
+def test_attributes_end_at_the_vendors_limits(exported, name):
+    vendor = getattr(exported, name)
+    [span] = [span for span in vendor.spans() if span.name == "with secrets"]
+    [record] = [record for record in vendor.log_records() if len(record.body.string_value) > 100]
+    assert ends_at_the_limits(span.attributes) and ends_at_the_limits(record.attributes)
+    assert record.body.string_value == "ä" * 65536
+    resources = [part.resource for request in vendor.accepted("traces") for part in request.message().resource_spans]
+    resources += [part.resource for request in vendor.accepted("logs") for part in request.message().resource_logs]
+    resources += [part.resource for request in vendor.accepted("metrics") for part in request.message().resource_metrics]
+    beyond = [resource for resource in resources if messages.plain(resource.attributes).get("service.name") == "beyond"]
+    assert len(beyond) >= 2 and all(ends_at_the_limits(resource.attributes) for resource in beyond)
+    for metric in vendor.metrics("content_factory.beyond"):
+        assert ends_at_the_limits(metric.sum.data_points[0].attributes)
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_no_vendor_refuses_or_cuts_anything(exported, name):
+    vendor = getattr(exported, name)
+    assert (vendor.refusals, [loss for loss in vendor.losses if "two points" not in loss]) == ([], [])
 
 
 @pytest.mark.parametrize("name", VENDORS)
@@ -164,12 +205,15 @@ def test_sentry_gets_no_metrics(exported):
 
 
 @pytest.mark.parametrize("token", ["a-wrong-token", ""])
-def test_who_shows_no_accepted_token_is_refused(tmp_path, three, token):
+def test_who_shows_no_accepted_token_is_refused_on_both_ports(tmp_path, three, token):
     with Gateway(tmp_path, three.environment("newrelic")) as gateway:
-        assert gateway.export(messages.traces([messages.server_span("from a stranger")]), token=token) == 401
-        assert gateway.export(messages.traces([messages.server_span("from a friend")])) == 200
-        three.new_relic.wait_for(lambda seen: list(seen.spans()), "the accepted span")
-    assert [span.name for span in three.new_relic.spans()] == ["from a friend"]
+        strange = messages.traces([messages.server_span("from a stranger")])
+        assert gateway.export(strange, token=token) == 401
+        assert gateway.call(strange, token=token) == grpc.StatusCode.UNAUTHENTICATED
+        assert gateway.export(messages.traces([messages.server_span("by HTTP")])) == 200
+        assert gateway.call(messages.traces([messages.server_span("by gRPC")])) == grpc.StatusCode.OK
+        three.new_relic.wait_for(lambda seen: len(list(seen.spans())) >= 2, "the accepted spans")
+    assert {span.name for span in three.new_relic.spans()} == {"by HTTP", "by gRPC"}
 
 
 def test_a_changed_token_file_is_obeyed_without_a_restart(tmp_path, three):
@@ -228,17 +272,44 @@ def test_what_waits_for_vendors_survives_a_kill(tmp_path, three):
     gateway.start()
     names = [f"before the kill {number}" for number in range(50)]
     assert gateway.export(messages.traces([messages.server_span(name) for name in names])) == 200
+    assert gateway.export(messages.logs([(name, {}) for name in names])) == 200
+    for number in range(10):
+        assert gateway.export(messages.delta("content_factory.kept", [(7, {"part": str(number)})])) == 200
     for vendor in three.all:
         # once it was tried it has left the sampler's memory and lies on disk
         vendor.wait_for(lambda seen: len(refused_spans(seen)) == 50, "an attempt with all 50 spans")
+        vendor.wait_for(lambda seen: refused_records(seen, "logs") == 50, "an attempt with all 50 records")
+    for vendor in (three.datadog, three.new_relic):
+        vendor.wait_for(lambda seen: refused_records(seen, "metrics") == 10, "an attempt with all 10 points")
     gateway.kill()
     for vendor in three.all:
+        assert not [request for request in vendor.requests if request.accepted]
         vendor.down = False
     with gateway:
         for vendor in three.all:
             vendor.wait_for(lambda seen: len(list(seen.spans())) >= 50, "the 50 spans from before the kill")
+            vendor.wait_for(lambda seen: len(list(seen.log_records())) >= 50, "the 50 records from before the kill")
+        for vendor in (three.datadog, three.new_relic):
+            vendor.wait_for(lambda seen: total(seen, "content_factory.kept") >= 70, "the 10 points from before the kill")
     for vendor in three.all:
         assert sorted(span.name for span in vendor.spans()) == sorted(names)
+        assert sorted(record.body.string_value for record in vendor.log_records()) == sorted(names)
+        assert vendor.refusals == []
+    assert [total(vendor, "content_factory.kept") for vendor in (three.datadog, three.new_relic)] == [70, 70]
+
+
+def refused_records(vendor: vendors.Vendor, signal: str) -> int:
+    """How many different log records or points of `content_factory.kept` were offered while it was down."""
+    seen = set()
+    for request in vendor.requests:
+        if request.status == 503 and request.signal == signal == "logs":
+            for resource in request.message().resource_logs:
+                seen |= {record.body.string_value for scope in resource.scope_logs for record in scope.log_records}
+        elif request.status == 503 and request.signal == signal:
+            for resource in request.message().resource_metrics:
+                metrics = [metric for scope in resource.scope_metrics for metric in scope.metrics if metric.name == "content_factory.kept"]
+                seen |= {str(point.attributes) for metric in metrics for point in metric.sum.data_points}
+    return len(seen)
 
 
 def refused_spans(vendor: vendors.Vendor) -> set[bytes]:
@@ -253,24 +324,47 @@ def refused_spans(vendor: vendors.Vendor) -> set[bytes]:
     }
 
 
+@pytest.mark.parametrize("signal", ["traces", "logs"])
+def test_a_vendor_over_its_quota_is_waited_for_and_gets_everything_once(tmp_path, three, signal):
+    with Gateway(tmp_path, three.environment("sentry")) as gateway:
+        three.sentry.over_quota(signal, seconds=6)
+        for number in range(5):
+            assert gateway.export(messages.traces([messages.server_span(f"span {number}")])) == 200
+            assert gateway.export(messages.log(f"line {number}")) == 200
+        three.sentry.wait_for(lambda seen: len(list(seen.spans())) >= 5, "all spans")
+        three.sentry.wait_for(lambda seen: len(list(seen.log_records())) >= 5, "all records")
+    assert sorted(span.name for span in three.sentry.spans()) == [f"span {number}" for number in range(5)]
+    assert sorted(record.body.string_value for record in three.sentry.log_records()) == [f"line {number}" for number in range(5)]
+    refused = [request for request in three.sentry.requests if request.status == 429]
+    # what it was told is obeyed: each batch asked once, was told for how long, and came back later
+    assert refused and len(refused) == len({request.body for request in refused})
+    assert three.sentry.refusals == []
+
+
 def test_the_agent_hands_everything_to_the_gateway(tmp_path, three):
-    with Gateway(tmp_path, three.environment("newrelic")) as gateway:
-        address = free_address()
-        environment = {
-            "OTELCOL_DATA": str(tmp_path / "agent-data"),
-            "OTLP_TOKEN": TOKEN,
-            "GATEWAY_ENDPOINT": f"dns:///{gateway.address}:4317",
-            "AGENT_GRPC_ADDRESS": f"{address}:14317",
-            "AGENT_HTTP_ADDRESS": f"{address}:14318",
-            "AGENT_HEALTH_ADDRESS": f"{address}:13134",
-        }
-        command = [collector_binary(), "--config", str(FILES / "agent.yaml")]
-        with Collector(command, environment, environment["AGENT_HEALTH_ADDRESS"], tmp_path / "agent.log"):
-            endpoint = f"http://{address}:14318"
-            assert post(endpoint, messages.traces([messages.server_span("by way of the agent")]), {}) == 200
-            assert post(endpoint, messages.log("by way of the agent"), {}) == 200
-            three.new_relic.wait_for(lambda seen: list(seen.spans()) and list(seen.log_records()), "a span and a log record")
+    with Gateway(tmp_path, three.environment("newrelic")) as gateway, Agent(tmp_path, gateway) as agent:
+        assert agent.export(messages.traces([messages.server_span("by way of the agent")])) == 200
+        assert agent.export(messages.log("by way of the agent")) == 200
+        assert agent.export(messages.delta("by.way.of.the.agent", [(5, {})])) == 200
+        three.new_relic.wait_for(lambda seen: list(seen.spans()) and list(seen.log_records()), "a span and a log record")
+        three.new_relic.wait_for(lambda seen: total(seen, "by.way.of.the.agent") >= 5, "the counter")
     assert [span.name for span in three.new_relic.spans()] == ["by way of the agent"]
+    # the address that the agent saw, by which a gateway that may ask finds the pod
+    [resource] = [part.resource for request in three.new_relic.accepted("logs") for part in request.message().resource_logs]
+    assert messages.plain(resource.attributes)["k8s.pod.ip"].startswith("127.")
+
+
+def test_the_agent_keeps_what_waits_for_the_gateway_on_disk(tmp_path, three):
+    gateway = Gateway(tmp_path, three.environment("newrelic"))
+    agent = Agent(tmp_path, gateway)
+    agent.start()
+    names = [f"before the kill {number}" for number in range(20)]
+    for name in names:
+        assert agent.export(messages.log(name)) == 200
+    agent.kill()
+    with gateway, agent:
+        three.new_relic.wait_for(lambda seen: len(list(seen.log_records())) >= 20, "the records from before the kill")
+    assert sorted(record.body.string_value for record in three.new_relic.log_records()) == sorted(names)
 
 
 @pytest.mark.parametrize(

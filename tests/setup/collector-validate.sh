@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Validates every collector file with the real collector: the gateway alone, with each set of vendors, the agent,
-# and the files of the tests. First argument: the collector's binary; without it, collector.sh gives the path.
+# Validates every collector file with the real collector: the gateway alone, with each set of vendors, the balancer, the
+# agent, and the files of the tests. First argument: the collector's binary; without it, collector.sh gives the path.
 #
 # A file that validates but uses a name on its way out fails too: the next collector would refuse it.
 set -euo pipefail
@@ -51,6 +51,7 @@ for subset in "" datadog newrelic sentry "datadog newrelic" "datadog sentry" "ne
 done
 validate "gateway.yaml with the tests' overrides" "${gateway[@]}" MY_POD_IP=127.0.0.1 -- \
     "$files/gateway.sh" validate --config "$root/tests/e2e/gateway-overrides.yaml"
+validate balancer.yaml OTLP_TOKEN=a-token OTLP_TOKEN_FILE="$work/token" -- "$collector" validate --config "$files/balancer.yaml"
 validate agent.yaml OTLP_TOKEN=a-token OTELCOL_DATA="$work/data" -- "$collector" validate --config "$files/agent.yaml"
 validate "the tests' collector-file.yaml" OTLP_GRPC_ADDRESS=127.0.0.1:4317 OTLP_HTTP_ADDRESS=127.0.0.1:4318 \
     HEALTH_ADDRESS=127.0.0.1:13133 OUT="$work" -- "$collector" validate --config "$root/tests/e2e/collector-file.yaml"

@@ -1,0 +1,233 @@
+"""Two tiers: balancers that keep nothing, and two gateways, each of which decides about whole traces."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import messages
+import pytest
+import vendors
+from factory import Application
+from gateway import OVERRIDES, TOKEN, Balancer, Gateway
+from grpc import StatusCode
+from messages import Resource
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA
+from sidecar import Sidecar
+from vendors import Vendor, Vendors
+from waiting import eventually
+
+TRACES, PIECES = 60, 5
+NAMES = [f"trace {number}" for number in range(TRACES)]
+KEYS = ("newrelic",)
+
+
+class Tiers:
+    """Two balancers before two gateways, each gateway with vendors of its own, so that one sees which of them got what."""
+
+    def __init__(self, folder: Path, overrides: tuple[Path, ...] = (OVERRIDES,)):
+        self.vendors = [Vendors(), Vendors()]
+        self.gateways = []
+        for number, stand_ins in enumerate(self.vendors):
+            home = folder / f"gateway-{number}"
+            home.mkdir()
+            self.gateways.append(Gateway(home, stand_ins.environment(*KEYS), overrides))
+        self.balancers = [Balancer(folder, self.gateways, f"balancer-{number}") for number in range(2)]
+
+    def start(self) -> None:
+        """Gateways first."""
+        for process in (*self.gateways, *self.balancers):
+            process.start()
+
+    def stop(self) -> None:
+        """The other way round, cleanly."""
+        for process in (*self.balancers, *self.gateways):
+            process.stop()
+
+    @property
+    def takers(self) -> list[Vendor]:
+        """The vendor behind each gateway."""
+        return [stand_ins.new_relic for stand_ins in self.vendors]
+
+    def spans(self) -> list[dict[bytes, list[bytes]]]:
+        """What each gateway let through: the ids of the spans of each trace."""
+        seen = []
+        for vendor in self.takers:
+            traces = defaultdict(list)
+            for span in vendor.spans():
+                traces[span.trace_id].append(span.span_id)
+            seen.append(dict(traces))
+        return seen
+
+    def span_count(self) -> int:
+        """How many spans came through."""
+        return sum(len(spans) for traces in self.spans() for spans in traces.values())
+
+
+@pytest.fixture
+def make_tiers(tmp_path: Path) -> Iterator[Callable[..., Tiers]]:
+    """Starts the two tiers with a gateway configuration of the test's choice."""
+    started: list[Tiers] = []
+
+    def make(*overrides: Path) -> Tiers:
+        tiers = Tiers(tmp_path, (OVERRIDES, *overrides))
+        started.append(tiers)
+        tiers.start()
+        return tiers
+
+    yield make
+    for tiers in started:
+        tiers.stop()
+        for stand_ins in tiers.vendors:
+            stand_ins.__exit__()
+
+
+def send_in_pieces(tiers: Tiers, failed: Callable[[str, int], bool] = lambda *_: False) -> None:
+    """Each trace in pieces: one span an export, by both protocols, through both balancers, the root neither first nor last."""
+    ways = itertools.cycle(
+        [tiers.balancers[0].call, tiers.balancers[1].export, tiers.balancers[1].call, tiers.balancers[0].export]
+    )
+    for number in (2, 4, 0, 1, 3):
+        # several traces in one export, as a sidecar sends them
+        for some in chunks(NAMES, 12):
+            message = messages.traces([messages.piece(name, number, error=failed(name, number)) for name in some])
+            assert next(ways)(message) in (200, StatusCode.OK)
+
+
+def chunks(names: list[str], size: int) -> Iterator[list[str]]:
+    """So many at once."""
+    return (names[start : start + size] for start in range(0, len(names), size))
+
+
+def test_all_pieces_of_a_trace_meet_at_one_gateway_and_both_gateways_have_work(make_tiers):
+    tiers = make_tiers()
+    send_in_pieces(tiers)
+    eventually(lambda: tiers.span_count() >= TRACES * PIECES, "all spans of all traces")
+    first, second = tiers.spans()
+    assert first.keys() & second.keys() == set(), "no trace is at both"
+    whole = first | second
+    assert set(whole) == {messages.trace_id(name) for name in NAMES}
+    for name in NAMES:
+        expected = {messages.piece(name, number).span_id for number in range(PIECES)}
+        spans = whole[messages.trace_id(name)]
+        assert len(spans) == PIECES and set(spans) == expected
+    # by the hash of the trace's id, which is always the same here: about half each
+    assert min(len(first), len(second)) >= TRACES // 5
+
+
+def test_one_failed_piece_keeps_the_whole_trace_and_the_others_go(make_tiers, tmp_path):
+    policies = tmp_path / "errors-only.yaml"
+    policies.write_text(
+        "processors: {tail_sampling: {decision_wait: 3s, policies: "
+        "[{name: errors, type: status_code, status_code: {status_codes: [ERROR]}}]}}\n"
+    )
+    tiers = make_tiers(policies)
+    kept = set(NAMES[::2])
+    # the span that failed is the last to come, by way of another connection than its siblings
+    send_in_pieces(tiers, failed=lambda name, number: number == 3 and name in kept)
+    eventually(lambda: tiers.span_count() >= len(kept) * PIECES, "the traces with a failure")
+    first, second = tiers.spans()
+    assert set(first | second) == {messages.trace_id(name) for name in kept}
+    assert tiers.span_count() == len(kept) * PIECES, "whole"
+    assert first and second
+
+
+def test_request_metrics_of_two_gateways_add_up_and_share_no_series(make_tiers):
+    tiers = make_tiers()
+    send_in_pieces(tiers)
+
+    def calls(vendor: Vendor) -> int:
+        return sum(point.as_int for metric in vendor.metrics("traces.span.metrics.calls") for point in metric.sum.data_points)
+
+    eventually(lambda: sum(map(calls, tiers.takers)) >= TRACES * PIECES, "metrics of all spans")
+    assert sum(map(calls, tiers.takers)) == TRACES * PIECES
+    instances = [
+        {
+            messages.plain(point.attributes)["collector.instance.id"]
+            for metric in vendor.metrics("traces.span.metrics.calls")
+            for point in metric.sum.data_points
+        }
+        for vendor in tiers.takers
+    ]
+    assert [len(instance) for instance in instances] == [1, 1] and instances[0] != instances[1]
+
+
+def test_a_process_s_cumulative_counters_go_to_one_gateway_and_become_deltas_there(make_tiers):
+    tiers = make_tiers()
+    for number in range(12):
+        process = Resource(attributes=messages.attributes({"service.name": "worker", "service.instance.id": f"worker-{number}"}))
+        counter = messages.Counter("jobs")
+        # each reading by another way: what counts is that all readings of one process meet
+        for way, value in ((tiers.balancers[0].export, 5), (tiers.balancers[1].call, 9), (tiers.balancers[1].export, 12)):
+            message = counter.reads(value)
+            message.resource_metrics[0].resource.CopyFrom(process)
+            assert way(message) in (200, StatusCode.OK)
+
+    def by_process(vendor: Vendor) -> dict[str, int]:
+        sums: dict[str, int] = defaultdict(int)
+        for request in vendor.accepted("metrics"):
+            for part in request.message().resource_metrics:
+                for metric in (metric for scope in part.scope_metrics for metric in scope.metrics if metric.name == "jobs"):
+                    assert metric.sum.aggregation_temporality == AGGREGATION_TEMPORALITY_DELTA
+                    name = str(messages.plain(part.resource.attributes)["service.instance.id"])
+                    sums[name] += sum(point.as_int for point in metric.sum.data_points)
+        return dict(sums)
+
+    eventually(lambda: sum(sum(by_process(vendor).values()) for vendor in tiers.takers) >= 12 * 12, "all counts")
+    first, second = map(by_process, tiers.takers)
+    assert first.keys() & second.keys() == set() and first and second
+    assert first | second == {f"worker-{number}": 12 for number in range(12)}
+
+
+@pytest.mark.parametrize("token", ["a-wrong-token", ""])
+def test_the_balancer_refuses_who_shows_no_accepted_token_on_both_ports(make_tiers, token):
+    tiers = make_tiers()
+    message = messages.log("from a stranger")
+    assert tiers.balancers[0].export(message, token=token) == 401
+    assert tiers.balancers[0].call(message, token=token) == StatusCode.UNAUTHENTICATED
+    assert tiers.balancers[0].export(messages.log("from a friend")) == 200
+    eventually(lambda: [record.body.string_value for vendor in tiers.takers for record in vendor.log_records()], "the friend's line")
+    assert [record.body.string_value for vendor in tiers.takers for record in vendor.log_records()] == ["from a friend"]
+
+
+def test_what_no_gateway_has_is_not_acknowledged(tmp_path):
+    with vendors.Vendors() as three:
+        gateway = Gateway(tmp_path, three.environment(*KEYS))
+        with Balancer(tmp_path, [gateway]) as balancer:
+            assert balancer.export(messages.log("while no gateway is there")) == 503
+            with gateway:
+                assert balancer.export(messages.log("once one is there")) == 200
+                three.new_relic.wait_for(lambda seen: list(seen.log_records()), "the acknowledged record")
+        assert [record.body.string_value for record in three.new_relic.log_records()] == ["once one is there"]
+
+
+def test_a_trace_across_two_sidecars_is_whole(
+    make_tiers, tmp_path: Path, application: Application, start_sidecar: Callable[..., Sidecar]
+):
+    tiers = make_tiers()
+
+    def environment(name: str, balancer: Balancer) -> dict[str, str]:
+        return {
+            "OTEL_SERVICE_NAME": name,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": balancer.grpc,
+            "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{TOKEN}",
+        }
+
+    inner = start_sidecar(
+        {"proxy": {"listen": "127.0.0.1:0", "upstream": application.url}}, environment("inner", tiers.balancers[0]), "inner"
+    )
+    # the outer one is a trusted caller of the inner one, as sidecars of one cluster are
+    outer = start_sidecar(
+        {"proxy": {"listen": "127.0.0.1:0", "upstream": inner.proxy}}, environment("outer", tiers.balancers[1]), "outer"
+    )
+    with httpx.Client(base_url=outer.proxy) as client:
+        assert [client.get("/").status_code for _ in range(40)] == [200] * 40
+    # SERVER and CLIENT of each: besides, the outer one reads the inner one's routes, which makes no span
+    eventually(lambda: tiers.span_count() >= 160, "four spans of each request")
+    first, second = tiers.spans()
+    assert first.keys() & second.keys() == set() and first and second
+    assert [len(spans) for spans in (first | second).values()] == [4] * 40
+    assert (outer.stop(), inner.stop()) == (0, 0)
