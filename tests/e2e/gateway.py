@@ -138,7 +138,8 @@ class Balancer(Intake, Collector):
         hosts = folder / f"{name}-gateways.yaml"
         resolver = {"dns": None, "static": {"hostnames": [f"{gateway.address}:4317" for gateway in gateways]}}
         signals = ("traces", "metrics", "logs")
-        hosts.write_text(yaml.safe_dump({"exporters": {f"load_balancing/{signal}": {"resolver": resolver} for signal in signals}}))
+        exporters = {f"load_balancing/{signal}": {"resolver": resolver} for signal in signals}
+        hosts.write_text(yaml.safe_dump({"exporters": exporters}))
         environment = {"MY_POD_IP": self.address, "OTLP_TOKEN_FILE": str(token), "OTLP_TOKEN": TOKEN}
         command = [collector_binary(), "--config", str(FILES / "balancer.yaml"), "--config", str(hosts)]
         super().__init__(command, environment, f"{self.address}:13133", folder / f"{name}.log")
@@ -167,7 +168,11 @@ class Agent(Collector):
 
 def call(address: str, message, headers: dict[str, str]) -> grpc.StatusCode:
     """Sends one OTLP message by gRPC and returns the status."""
-    stubs = {"ExportTraceServiceRequest": TraceServiceStub, "ExportMetricsServiceRequest": MetricsServiceStub, "ExportLogsServiceRequest": LogsServiceStub}
+    stubs = {
+        "ExportTraceServiceRequest": TraceServiceStub,
+        "ExportMetricsServiceRequest": MetricsServiceStub,
+        "ExportLogsServiceRequest": LogsServiceStub,
+    }
     with grpc.insecure_channel(address) as channel:
         try:
             stubs[type(message).__name__](channel).Export(message, timeout=10, metadata=list(headers.items()))
@@ -188,4 +193,5 @@ def post(endpoint: str, message, headers: dict[str, str]) -> int:
         with urllib.request.urlopen(request, timeout=10) as response:
             return response.status
     except urllib.error.HTTPError as refusal:
-        return refusal.code
+        with refusal:
+            return refusal.code

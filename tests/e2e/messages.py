@@ -57,7 +57,12 @@ def trace_id(name: str) -> bytes:
 def server_span(name: str, *, seconds: float = 0.01, error: bool = False, extra: dict[str, Value] | None = None) -> Span:
     """A request that ended just now, alone in its trace."""
     end = time.time_ns()
-    values: dict[str, Value] = {"http.request.method": "GET", "http.route": "/products", "url.path": "/products", "http.response.status_code": 200}
+    values: dict[str, Value] = {
+        "http.request.method": "GET",
+        "http.route": "/products",
+        "url.path": "/products",
+        "http.response.status_code": 200,
+    }
     return Span(
         trace_id=trace_id(name),
         span_id=trace_id(name)[:8],

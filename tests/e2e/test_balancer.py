@@ -158,7 +158,8 @@ def test_request_metrics_of_two_gateways_add_up_and_share_no_series(make_tiers):
 def test_a_process_s_cumulative_counters_go_to_one_gateway_and_become_deltas_there(make_tiers):
     tiers = make_tiers()
     for number in range(12):
-        process = Resource(attributes=messages.attributes({"service.name": "worker", "service.instance.id": f"worker-{number}"}))
+        who: dict[str, messages.Value] = {"service.name": "worker", "service.instance.id": f"worker-{number}"}
+        process = Resource(attributes=messages.attributes(who))
         counter = messages.Counter("jobs")
         # each reading by another way: what counts is that all readings of one process meet
         for way, value in ((tiers.balancers[0].export, 5), (tiers.balancers[1].call, 9), (tiers.balancers[1].export, 12)):
@@ -189,8 +190,12 @@ def test_the_balancer_refuses_who_shows_no_accepted_token_on_both_ports(make_tie
     assert tiers.balancers[0].export(message, token=token) == 401
     assert tiers.balancers[0].call(message, token=token) == StatusCode.UNAUTHENTICATED
     assert tiers.balancers[0].export(messages.log("from a friend")) == 200
-    eventually(lambda: [record.body.string_value for vendor in tiers.takers for record in vendor.log_records()], "the friend's line")
-    assert [record.body.string_value for vendor in tiers.takers for record in vendor.log_records()] == ["from a friend"]
+
+
+    def lines() -> list[str]:
+        return [record.body.string_value for vendor in tiers.takers for record in vendor.log_records()]
+
+    assert eventually(lines, "the friend's line") == ["from a friend"]
 
 
 def test_what_no_gateway_has_is_not_acknowledged(tmp_path):

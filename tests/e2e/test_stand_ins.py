@@ -1,4 +1,4 @@
-"""The stand-ins bite: each refuses what its vendor documents that it refuses, so that a run without refusals means something."""
+"""The stand-ins bite: each refuses what its vendor says that it refuses, so that a run without refusals means something."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def ask(vendor: Vendor, path: str, body: bytes, **changes: str | None) -> int:
         with urllib.request.urlopen(urllib.request.Request(vendor.url + path, data=body, headers=sent), timeout=10) as answer:
             status = answer.status
     except urllib.error.HTTPError as refusal:
-        status = refusal.code
+        with refusal:
+            status = refusal.code
     # it answers first, and keeps then
     vendor.wait_for(lambda seen: len(seen.requests) > before, "the request to be kept")
     return status
@@ -200,6 +201,7 @@ def test_over_its_quota_it_says_for_how_long_and_of_what(three: Vendors):
     )
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=10)
+    refused.value.close()
     told = refused.value.headers
     assert refused.value.code == 429
     assert told["x-sentry-rate-limits"] == f"{told['retry-after']}:span:organization" and 28 <= int(told["retry-after"]) <= 30

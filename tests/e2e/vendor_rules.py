@@ -185,7 +185,8 @@ class Sentry:
         auth = headers.get(self.key_header)
         if auth is None:
             return Refusal(401, "no x-sentry-auth")
-        fields = dict(field.strip().partition("=")[::2] for field in auth.removeprefix("Sentry ").removeprefix("sentry ").split(","))
+        # "Sentry key=value, key=value", the word in any case
+        fields = dict(field.strip().partition("=")[::2] for field in auth.partition(" ")[2].split(","))
         if fields.get("sentry_key") != self.KEY:
             return Refusal(403, "a wrong sentry_key")
         if signal != "envelopes":

@@ -175,8 +175,11 @@ class Vendor:
 
     def events(self) -> list[bytes]:
         """Every accepted item of an envelope."""
-        raw = (decompressed(request.body, request.headers.get("content-encoding", "identity")) for request in self.accepted("envelopes"))
-        return [payload for envelope in raw for _, payload in envelope_items(envelope)]
+        return [
+            payload
+            for request in self.accepted("envelopes")
+            for _, payload in envelope_items(decompressed(request.body, request.headers.get("content-encoding", "identity")))
+        ]
 
     def _open(self, port: int) -> None:
         self._server = Server(("127.0.0.1", port), self._handler())

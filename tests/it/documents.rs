@@ -16,7 +16,8 @@ fn read(path: &Path) -> String {
 
 /// Every page at the top, in `docs` and beside what it tells of.
 fn pages() -> Vec<PathBuf> {
-    let folders = ["", "docs", "otel-collector", "helm/content-factory-sidecar", "examples/content-factory"];
+    let folders =
+        ["", "docs", "docs/vendors", "otel-collector", "helm/content-factory-sidecar", "examples/content-factory"];
     let entries = folders.iter().flat_map(|folder| fs::read_dir(root().join(folder)).expect("a readable folder"));
     let paths = entries.map(|entry| entry.expect("a readable entry").path());
     paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
