@@ -129,19 +129,22 @@ class Gateway(Intake, Collector):
 
 
 class Balancer(Intake, Collector):
-    """The first of two tiers, with its gateways by address instead of by name."""
+    """The first of two tiers. Its gateways are given as a name, as in production, or as a fixed list."""
 
-    def __init__(self, folder: Path, gateways: list[Gateway], name: str = "balancer"):
+    def __init__(self, folder: Path, gateways: str | list[Gateway], name: str = "balancer"):
         self.address = free_address()
         token = folder / f"{name}-token"
         token.write_text(TOKEN + "\n")
-        hosts = folder / f"{name}-gateways.yaml"
-        resolver = {"dns": None, "static": {"hostnames": [f"{gateway.address}:4317" for gateway in gateways]}}
-        signals = ("traces", "metrics", "logs")
-        exporters = {f"load_balancing/{signal}": {"resolver": resolver} for signal in signals}
-        hosts.write_text(yaml.safe_dump({"exporters": exporters}))
         environment = {"MY_POD_IP": self.address, "OTLP_TOKEN_FILE": str(token), "OTLP_TOKEN": TOKEN}
-        command = [collector_binary(), "--config", str(FILES / "balancer.yaml"), "--config", str(hosts)]
+        command = [collector_binary(), "--config", str(FILES / "balancer.yaml")]
+        if isinstance(gateways, str):
+            environment["GATEWAY_HOSTNAME"] = gateways
+        else:
+            resolver = {"dns": None, "static": {"hostnames": [f"{gateway.address}:4317" for gateway in gateways]}}
+            exporters = {f"load_balancing/{signal}": {"resolver": resolver} for signal in ("traces", "metrics", "logs")}
+            fixed = folder / f"{name}-gateways.yaml"
+            fixed.write_text(yaml.safe_dump({"exporters": exporters}))
+            command += ["--config", str(fixed)]
         super().__init__(command, environment, f"{self.address}:13133", folder / f"{name}.log")
 
 

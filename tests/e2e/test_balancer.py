@@ -16,6 +16,7 @@ from gateway import OVERRIDES, TOKEN, Balancer, Gateway
 from grpc import StatusCode
 from messages import Resource
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from sidecar import Sidecar
 from vendors import Vendor, Vendors
 from waiting import eventually
@@ -209,22 +210,59 @@ def test_what_no_gateway_has_is_not_acknowledged(tmp_path):
         assert [record.body.string_value for record in three.new_relic.log_records()] == ["once one is there"]
 
 
+def test_a_killed_balancer_loses_nothing(
+    tmp_path: Path, application: Application, start_sidecar: Callable[..., Sidecar]
+):
+    with vendors.Vendors() as three, Gateway(tmp_path, three.environment(*KEYS)) as gateway:
+        balancer = Balancer(tmp_path, [gateway])
+        balancer.start()
+        sidecar = start_sidecar(
+            {"proxy": {"listen": "127.0.0.1:0", "upstream": application.url}}, environment("factory", balancer)
+        )
+        with httpx.Client(base_url=sidecar.proxy) as client:
+            for round_ in range(3):
+                assert [client.get("/").status_code for _ in range(40)] == [200] * 40
+                # in the middle of what goes out: some of it is acknowledged, some is not
+                balancer.kill()
+                assert [client.get("/").status_code for _ in range(40)] == [200] * 40
+                balancer.start()
+                asked = (round_ + 1) * 80
+                three.new_relic.wait_for(lambda seen: len(requests_of(seen)) >= asked, f"the spans of {asked} requests", 60)
+        assert sidecar.stop() == 0
+        assert balancer.stop() == 0
+        assert len(requests_of(three.new_relic)) == 240
+
+
+def requests_of(vendor: Vendor) -> set[bytes]:
+    """The SERVER spans that came, each once: after a kill one may come again."""
+    return {span.span_id for span in vendor.spans() if span.kind == Span.SPAN_KIND_SERVER}
+
+
+def test_the_balancer_as_shipped_looks_the_gateways_up_by_name(tmp_path):
+    with vendors.Vendors() as three, Gateway(tmp_path, three.environment(*KEYS)) as gateway:
+        # an address is a name that means itself
+        with Balancer(tmp_path, gateway.address) as balancer:
+            for message in (messages.log("a line"), messages.traces([messages.server_span("a span")])):
+                eventually(lambda: balancer.export(message) == 200, "the gateway to be found")
+            three.new_relic.wait_for(lambda seen: list(seen.spans()) and list(seen.log_records()), "a span and a log record")
+
+
+def environment(name: str, balancer: Balancer) -> dict[str, str]:
+    """What points a sidecar at a balancer."""
+    return {
+        "OTEL_SERVICE_NAME": name,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": balancer.grpc,
+        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{TOKEN}",
+    }
+
+
 def test_a_trace_across_two_sidecars_is_whole(
     make_tiers, tmp_path: Path, application: Application, start_sidecar: Callable[..., Sidecar]
 ):
     tiers = make_tiers()
-
-    def environment(name: str, balancer: Balancer) -> dict[str, str]:
-        return {
-            "OTEL_SERVICE_NAME": name,
-            "OTEL_EXPORTER_OTLP_ENDPOINT": balancer.grpc,
-            "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{TOKEN}",
-        }
-
     inner = start_sidecar(
         {"proxy": {"listen": "127.0.0.1:0", "upstream": application.url}}, environment("inner", tiers.balancers[0]), "inner"
     )
-    # the outer one is a trusted caller of the inner one, as sidecars of one cluster are
     outer = start_sidecar(
         {"proxy": {"listen": "127.0.0.1:0", "upstream": inner.proxy}}, environment("outer", tiers.balancers[1]), "outer"
     )

@@ -327,6 +327,34 @@ def refused_spans(vendor: vendors.Vendor) -> set[bytes]:
     }
 
 
+def test_a_vendor_whose_queue_is_full_loses_its_own_data_and_is_nobody_elses_trouble(tmp_path, three):
+    small = tmp_path / "small-queue.yaml"
+    small.write_text(
+        "exporters: {otlp_http/newrelic: {sending_queue: {queue_size: 100000, batch: {min_size: 10000, max_size: 50000}}}}\n"
+    )
+    three.new_relic.down = True
+    bodies = [f"line {number} {'x' * 9000}" for number in range(60)]
+    with Gateway(tmp_path, three.environment("datadog", "newrelic", "sentry"), (OVERRIDES, small)) as gateway:
+        for number, body in enumerate(bodies):
+            assert gateway.export(messages.log(body)) == 200, "a sender has nothing to do with it"
+            assert gateway.export(messages.delta("lines", [(1, {"text": f"{number} {'x' * 3000}"})])) == 200
+            assert gateway.export(messages.traces([messages.server_span(str(number), extra={"text": "x" * 4000})])) == 200
+        for vendor in (three.datadog, three.sentry):
+            vendor.wait_for(lambda seen: len(list(seen.log_records())) >= 60, "all records")
+            vendor.wait_for(lambda seen: len(list(seen.spans())) >= 60, "all spans")
+        three.datadog.wait_for(lambda seen: total(seen, "lines") >= 60, "all points")
+        not_queued = eventually(lambda: gateway.own_metrics().get("otelcol_exporter_enqueue_failed_log_records"), "what had no room")
+        three.new_relic.down = False
+        three.new_relic.wait_for(lambda seen: len(list(seen.log_records())) >= 60 - not_queued, "what had room")
+    for vendor in (three.datadog, three.sentry):
+        assert sorted(record.body.string_value for record in vendor.log_records()) == sorted(bodies)
+        assert sorted(span.name for span in vendor.spans()) == sorted(str(number) for number in range(60))
+    assert total(three.datadog, "lines") == 60
+    kept = [record.body.string_value for record in three.new_relic.log_records()]
+    assert len(kept) == len(set(kept)) == 60 - not_queued, "counted to the record"
+    assert 0 < len(kept) < 60
+
+
 @pytest.mark.parametrize("signal", ["traces", "logs"])
 def test_a_vendor_over_its_quota_is_waited_for_and_gets_everything_once(tmp_path, three, signal):
     with Gateway(tmp_path, three.environment("sentry")) as gateway:
