@@ -5,6 +5,8 @@ The vendors are loopback stand-ins (vendors.py); everything else is what an oper
 
 from __future__ import annotations
 
+import random
+import string
 import subprocess
 
 import grpc
@@ -134,6 +136,32 @@ def test_no_secret_reaches_a_vendor(exported, name):
     [record] = [record for record in getattr(exported, name).log_records() if len(record.body.string_value) < 100]
     assert record.body.string_value == LINE.format("****")
     assert "sk-123" not in messages.plain(record.attributes)["api_key"]
+
+
+def test_much_at_once_that_hardly_compresses_fits_every_vendors_limits(tmp_path, three):
+    dice = random.Random(1)
+
+    def text(length: int) -> str:
+        return "".join(dice.choices(string.ascii_letters + string.digits, k=length))
+
+    with Gateway(tmp_path, three.environment("datadog", "newrelic", "sentry")) as gateway:
+        for part in range(2):
+            # some two megabytes each
+            points: list[tuple[int, dict[str, messages.Value]]] = [(1, {"id": text(1000)}) for _ in range(2000)]
+            assert gateway.export(messages.delta("incompressible", points)) == 200
+            spans = [messages.server_span(f"{part} {number}", extra={"text": text(4000)}) for number in range(500)]
+            assert gateway.export(messages.traces(spans)) == 200
+            # the longest that a line may be, and longer
+            assert gateway.export(messages.logs([(text(length), {}) for length in (1000, 131_072, 900_000)] * 2)) == 200
+        for vendor in three.all:
+            vendor.wait_for(lambda seen: len(list(seen.spans())) >= 1000, "all spans", 60)
+            vendor.wait_for(lambda seen: len(list(seen.log_records())) >= 12, "all records", 60)
+        for vendor in (three.datadog, three.new_relic):
+            vendor.wait_for(lambda seen: total(seen, "incompressible") >= 4000, "all points", 60)
+    for vendor in three.all:
+        assert vendor.refusals == []
+        assert len({span.span_id for span in vendor.spans()}) == len(list(vendor.spans())) == 1000
+    assert [total(vendor, "incompressible") for vendor in (three.datadog, three.new_relic)] == [4000, 4000]
 
 
 @pytest.mark.parametrize("name", ["datadog", "new_relic"])
