@@ -29,6 +29,12 @@ if [ "${1:-}" = validate ]; then
 fi
 
 # flags of the caller come last, because the last file wins
+[ -z "${OTLP_TLS_CERT_FILE:-}" ] || {
+    for file in "$OTLP_TLS_CERT_FILE" "${OTLP_TLS_KEY_FILE:-}"; do
+        [ -r "$file" ] || fail "OTLP_TLS_CERT_FILE or OTLP_TLS_KEY_FILE: '$file' cannot be read, expected a certificate and its key in PEM"
+    done
+    set -- --config "$here/tls.yaml" "$@"
+}
 vendors=
 [ -z "${SENTRY_PUBLIC_KEY:-}" ] || {
     [ -n "${SENTRY_OTLP_URL:-}" ] || fail "SENTRY_PUBLIC_KEY is set without SENTRY_OTLP_URL, expected https://oORG.ingest.sentry.io/api/PROJECT/integration/otlp"

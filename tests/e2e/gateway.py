@@ -131,7 +131,7 @@ class Gateway(Intake, Collector):
 class Balancer(Intake, Collector):
     """The first of two tiers. Its gateways are given as a name, as in production, or as a fixed list."""
 
-    def __init__(self, folder: Path, gateways: str | list[Gateway], name: str = "balancer"):
+    def __init__(self, folder: Path, gateways: str | list[Gateway], name: str = "balancer", more: dict[str, str] | None = None):
         self.address = free_address()
         token = folder / f"{name}-token"
         token.write_text(TOKEN + "\n")
@@ -145,13 +145,15 @@ class Balancer(Intake, Collector):
             fixed = folder / f"{name}-gateways.yaml"
             fixed.write_text(yaml.safe_dump({"exporters": exporters}))
             command += ["--config", str(fixed)]
-        super().__init__(command, environment, f"{self.address}:13133", folder / f"{name}.log")
+        if more and "OTLP_TLS_CERT_FILE" in more:
+            command += ["--config", str(FILES / "tls.yaml")]
+        super().__init__(command, environment | (more or {}), f"{self.address}:13133", folder / f"{name}.log")
 
 
 class Agent(Collector):
     """The agent as an operator runs it, on its own two ports."""
 
-    def __init__(self, folder: Path, gateway: Intake):
+    def __init__(self, folder: Path, gateway: Intake, more: dict[str, str] | None = None):
         self.address = free_address()
         environment = {
             "OTELCOL_DATA": str(folder / "agent-data"),
@@ -162,7 +164,7 @@ class Agent(Collector):
             "AGENT_HEALTH_ADDRESS": f"{self.address}:13134",
         }
         command = [collector_binary(), "--config", str(FILES / "agent.yaml")]
-        super().__init__(command, environment, environment["AGENT_HEALTH_ADDRESS"], folder / "agent.log")
+        super().__init__(command, environment | (more or {}), environment["AGENT_HEALTH_ADDRESS"], folder / "agent.log")
 
     def export(self, message) -> int:
         """Posts one OTLP message and returns the status."""

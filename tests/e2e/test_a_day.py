@@ -24,6 +24,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from sidecar import Sidecar
 from test_grpc import Factory
 from traffic import NO_PRODUCT, Day
+from vendor_rules import Sentry
 from vendors import Vendor, Vendors
 from waiting import eventually
 
@@ -292,6 +293,7 @@ def test_failures_become_issues_and_only_they(lived: Lived):
     assert events and len({event["event_id"] for event in events}) == len(events)
     failures = {(method, route) for (method, route, status) in lived.day.answers if status >= 500}
     assert failures and {tuple(event["fingerprint"][:2]) for event in events} == failures
+    assert max(map(len, lived.vendors.sentry.events())) < Sentry.EVENT / 100, "far from the limit"
 
 
 def test_the_accounts_on_the_way_agree(lived: Lived):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import socket
 import threading
 import time
@@ -201,7 +202,7 @@ class Vendor:
             return refusal
         left = self._quota.get(signal, 0) - time.monotonic()
         if left > 0:
-            seconds = str(max(1, round(left)))
+            seconds = str(math.ceil(left))
             category = {"traces": "span", "logs": "log_item", "envelopes": "error"}.get(signal, signal)
             told = {"retry-after": seconds, "x-sentry-rate-limits": f"{seconds}:{category}:organization"}
             return Refusal(429, f"over its quota of {category}", told)

@@ -52,6 +52,13 @@ done
 validate "gateway.yaml with the tests' overrides" "${gateway[@]}" MY_POD_IP=127.0.0.1 -- \
     "$files/gateway.sh" validate --config "$root/tests/e2e/gateway-overrides.yaml"
 validate balancer.yaml OTLP_TOKEN=a-token OTLP_TOKEN_FILE="$work/token" -- "$collector" validate --config "$files/balancer.yaml"
+# with TLS the collector reads certificate and key while it validates
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=otel-collector -days 1 \
+    -keyout "$work/key.pem" -out "$work/certificate.pem" 2>/dev/null
+tls=(OTLP_TLS_CERT_FILE="$work/certificate.pem" OTLP_TLS_KEY_FILE="$work/key.pem")
+validate "gateway.yaml with TLS" "${gateway[@]}" "${tls[@]}" -- "$files/gateway.sh" validate
+validate "balancer.yaml with TLS" OTLP_TOKEN=a-token OTLP_TOKEN_FILE="$work/token" GATEWAY_INSECURE=false "${tls[@]}" -- \
+    "$collector" validate --config "$files/balancer.yaml" --config "$files/tls.yaml"
 validate agent.yaml OTLP_TOKEN=a-token OTELCOL_DATA="$work/data" -- "$collector" validate --config "$files/agent.yaml"
 validate "the tests' collector-file.yaml" OTLP_GRPC_ADDRESS=127.0.0.1:4317 OTLP_HTTP_ADDRESS=127.0.0.1:4318 \
     HEALTH_ADDRESS=127.0.0.1:13133 OUT="$work" -- "$collector" validate --config "$root/tests/e2e/collector-file.yaml"
