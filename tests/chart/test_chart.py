@@ -15,6 +15,7 @@ DEFAULT = CHART / "ci/default-values.yaml"
 FULL = CHART / "ci/full-values.yaml"
 COLLECTOR = CHART / "ci/collector-values.yaml"
 COLLECTOR_ALL = CHART / "ci/collector-all-values.yaml"
+COLLECTOR_MANY = CHART / "ci/collector-many-values.yaml"
 MINIMAL = CHART / "ci/minimal-values.yaml"
 
 
@@ -57,7 +58,7 @@ def test_services_name_their_ports_by_number(values):
     objects = render(values)
     ports = [port for item in objects if item["kind"] == "Service" for port in item["spec"]["ports"]]
     assert ports and all(isinstance(port["targetPort"], int) for port in ports)
-    service = [item for item in objects if item["kind"] == "Service" and not item["metadata"]["name"].endswith("-collector")]
+    service = [item for item in objects if item["kind"] == "Service" and "-collector" not in item["metadata"]["name"]]
     proxy = web(objects).sidecar["ports"][0]["containerPort"]
     assert [port["targetPort"] for port in service[0]["spec"]["ports"]] == [proxy]
 
@@ -289,9 +290,14 @@ def test_the_collector_asks_for_rights_only_when_it_looks_up_pods():
 @pytest.mark.parametrize("values", [COLLECTOR, COLLECTOR_ALL, MINIMAL], ids=lambda path: path.stem)
 def test_the_real_collector_accepts_what_the_chart_mounts(values, tmp_path):
     objects = render(values)
+    accepted(objects, only(objects, "StatefulSet"), tmp_path)
+
+
+def accepted(objects, workload, tmp_path):
+    """The real collector validates the files that a workload mounts, by its arguments and environment."""
     for name, text in only(objects, "ConfigMap", "-collector")["data"].items():
         (tmp_path / name).write_text(text)
-    [container] = only(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    [container] = workload["spec"]["template"]["spec"]["containers"]
     variables = {name: value if isinstance(value, str) else "127.0.0.1" for name, value in environment(container).items()}
     variables |= {"OTELCOL_DATA": str(tmp_path / "data"), "OTLP_TOKEN_FILE": __file__}
     arguments = [argument.replace("/etc/otelcol/", f"{tmp_path}/") for argument in container["args"]]
@@ -302,12 +308,41 @@ def test_the_real_collector_accepts_what_the_chart_mounts(values, tmp_path):
     assert "unset environment variable" not in run.stderr
 
 
+def test_balancers_stand_before_several_gateways_and_find_them_by_a_headless_service(tmp_path):
+    objects = render(COLLECTOR_MANY)
+    gateways, balancers = only(objects, "StatefulSet"), only(objects, "Deployment", "-balancer")
+    assert (gateways["spec"]["replicas"], balancers["spec"]["replicas"]) == (3, 2)
+    front, back = only(objects, "Service", "-collector"), only(objects, "Service", "-headless")
+
+    def selected(service, workload):
+        return service["spec"]["selector"].items() <= workload["spec"]["template"]["metadata"]["labels"].items()
+
+    assert (selected(front, balancers), selected(front, gateways)) == (True, False), "senders reach the balancers"
+    assert (selected(back, balancers), selected(back, gateways)) == (False, True)
+    assert back["spec"]["clusterIP"] == "None"
+    [container] = balancers["spec"]["template"]["spec"]["containers"]
+    settings = environment(container)
+    assert settings["GATEWAY_HOSTNAME"] == back["metadata"]["name"]
+    assert settings["OTLP_TOKEN"] == {"secretKeyRef": {"name": "telemetry-keys", "key": "token"}}
+    # nothing changes for the sidecars
+    assert environment(web(objects).sidecar)["OTEL_EXPORTER_OTLP_ENDPOINT"] == f"http://{front['metadata']['name']}:4317"
+    accepted(objects, balancers, tmp_path)
+    accepted(objects, gateways, tmp_path)
+
+
+def test_one_gateway_needs_no_balancer():
+    objects = render(COLLECTOR)
+    names = {item["metadata"]["name"] for item in objects}
+    assert not [name for name in names if name.endswith(("-balancer", "-headless"))]
+    assert "balancer.yaml" not in only(objects, "ConfigMap", "-collector")["data"]
+
+
 def test_the_packaged_chart_holds_the_collector_s_files_themselves(tmp_path):
     run = helm("package", CHART, "--destination", tmp_path)
     assert run.returncode == 0, run.stderr
     [archive] = tmp_path.glob("*.tgz")
     with tarfile.open(archive) as packed:
-        for name in ("gateway.yaml", "vendors/datadog.yaml", "vendors/newrelic.yaml", "vendors/sentry.yaml"):
+        for name in ("gateway.yaml", "balancer.yaml", "vendors/datadog.yaml", "vendors/newrelic.yaml", "vendors/sentry.yaml"):
             member = packed.getmember(f"content-factory-sidecar/files/{name}")
             assert member.isreg()
             assert packed.extractfile(member).read() == (ROOT / "otel-collector" / name).read_bytes()

@@ -1,7 +1,12 @@
-{{/* The collector's files, each under its name: the gateway, the overlay of every vendor with a key, and the user's own. */}}
+{{/* The collector's files, each under its name: the gateway, the balancer before several, the overlay of every vendor with a
+     key, and the user's own. */}}
 {{- define "content-factory-sidecar.collector.files" -}}
 gateway.yaml: |
   {{- .Files.Get "files/gateway.yaml" | trim | nindent 2 }}
+{{- if gt (int .Values.collector.replicas) 1 }}
+balancer.yaml: |
+  {{- .Files.Get "files/balancer.yaml" | trim | nindent 2 }}
+{{- end }}
 {{- range $vendor, $settings := .Values.collector.vendors }}
 {{- if $settings.secretKey }}
 {{ $vendor }}.yaml: |
