@@ -445,4 +445,5 @@ def test_a_gateway_that_cannot_start_says_what_is_missing(environment, complaint
 def test_every_set_of_vendors_and_every_other_file_is_valid():
     run = subprocess.run([ROOT / "tests/setup/collector-validate.sh", collector_binary()], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("valid: gateway.yaml with") == 9
+    assert run.stdout.count("valid: gateway.yaml with") == 10
+    assert run.stdout.count("valid: balancer.yaml") == 2 and "valid: agent.yaml" in run.stdout
