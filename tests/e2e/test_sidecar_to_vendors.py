@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -95,3 +96,27 @@ def test_a_wrong_token_costs_the_telemetry_and_no_request(
         )
         assert sidecar.metric("content_factory_telemetry_delivered_total") == 0
     assert [vendor.requests for vendor in three.all] == [[], [], []]
+
+
+def test_issues_wait_while_sentry_is_over_its_quota_and_none_is_lost(
+    three: Vendors, application: Application, start_sidecar: Callable[..., Sidecar]
+):
+    sidecar = start_sidecar(
+        {"proxy": {"listen": "127.0.0.1:0", "upstream": application.url}, "telemetry": {"endpoint": "http://127.0.0.1:9"}},
+        {"SENTRY_DSN": three.dsn},
+    )
+    sidecar.await_routes()
+    three.sentry.over_quota("envelopes", seconds=5)
+    with httpx.Client(base_url=sidecar.proxy) as client:
+        products = [client.post("/api/v1/products", json={"name": "refused a script"}).json()["id"] for _ in range(10)]
+        [refused] = [product for product in products if product % 10 == 0]
+        # as many as go at once for one issue
+        assert [client.post(f"/api/v1/products/{refused}/scripts").status_code for _ in range(3)] == [502] * 3
+    three.sentry.wait_for(lambda seen: len(seen.events()) >= 3, "the three events")
+    told = [request.status for request in three.sentry.requests]
+    # the first is refused and told for how long; nothing is sent until then
+    assert told == [429, 200, 200, 200]
+    events = [json.loads(event) for event in three.sentry.events()]
+    assert len({event["event_id"] for event in events}) == 3
+    assert {tuple(event["fingerprint"]) for event in events} == {("POST", "/api/v1/products/{product_id}/scripts", "502")}
+    assert three.sentry.refusals == []

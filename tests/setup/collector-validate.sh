@@ -53,6 +53,10 @@ validate "gateway.yaml with the tests' overrides" "${gateway[@]}" MY_POD_IP=127.
     "$files/gateway.sh" validate --config "$root/tests/e2e/gateway-overrides.yaml"
 validate balancer.yaml OTLP_TOKEN=a-token OTLP_TOKEN_FILE="$work/token" -- "$collector" validate --config "$files/balancer.yaml"
 # with TLS the collector reads certificate and key while it validates
+if ! command -v openssl >/dev/null; then
+    echo "collector-validate.sh: the command openssl was not found, expected it to make a certificate: apt-get install openssl" >&2
+    exit 1
+fi
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=otel-collector -days 1 \
     -keyout "$work/key.pem" -out "$work/certificate.pem" 2>/dev/null
 tls=(OTLP_TLS_CERT_FILE="$work/certificate.pem" OTLP_TLS_KEY_FILE="$work/key.pem")

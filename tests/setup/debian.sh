@@ -20,6 +20,7 @@ cc             build-essential
 curl           curl
 git            git
 flock          util-linux
+openssl        openssl
 kill           procps
 python3-venv   python3-venv
 "
