@@ -15,14 +15,15 @@ mod documents;
 mod export_receipts;
 mod grpc_calls;
 mod grpc_connections;
-mod grpc_hostile;
 mod grpc_tonic;
 mod grpc_world;
 mod h2_admin;
 mod h2_conduct;
 mod h2_drain;
+#[expect(dead_code, reason = "shared with the other black-box tests, which use all of it")]
+mod h2_fate;
 mod h2_requests;
-mod h2_rules;
+#[expect(dead_code, reason = "shared with the other black-box tests, which use all of it")]
 mod h2_world;
 mod lying_collector;
 mod port;

@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::model::request::UpstreamFault;
+use crate::proxy::h2c::socket::Socket;
+use crate::proxy::http2::conduct::Conduct;
 use crate::proxy::timers::{Tick, Timers};
 use crate::proxy::upstream::Upstream;
 
@@ -30,6 +32,10 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 /// What of one request may wait for the connection.
 const SEND_BUFFER_BYTES: usize = 32 << 10;
 
+/// Memory for pieces of answers that nobody has read yet, where these are much smaller than what the library keeps of each: some
+/// clients that do not read their streams of small messages must not end the connection for all others.
+const SMALL_PIECES_BYTES: usize = 4 << 20;
+
 /// Streams that were cancelled and whose last frames may still come.
 const REMEMBERED_RESETS: usize = 1_000;
 
@@ -44,6 +50,8 @@ pub(crate) struct Link {
     has_carried: Cell<bool>,
     /// When the last request left it.
     idle_since: Cell<Tick>,
+    /// What the application's frames have cost and earned.
+    conduct: Rc<Conduct>,
     changed: Notify,
     timers: Rc<Timers>,
 }
@@ -75,6 +83,7 @@ impl Link {
             waiting: Cell::new(0),
             has_carried: Cell::new(false),
             idle_since: Cell::new(timers.now()),
+            conduct: Rc::new(Conduct::of_application(timers.now())),
             changed: Notify::new(),
             timers,
         })
@@ -173,7 +182,8 @@ impl Life {
                 poll_fn(|cx| {
                     let ended = pin!(&mut connection).poll(cx);
                     link.note(connection.max_concurrent_send_streams());
-                    ended.map(drop) // its streams are told why
+                    // one that floods and does not read either would never come to its end
+                    if link.conduct.is_flooding() { Poll::Ready(()) } else { ended.map(drop) } // its streams are told why
                 })
                 .await;
             }
@@ -190,12 +200,9 @@ pub(crate) struct LinkLimits {
 
 impl Link {
     /// Exchanges prefaces: nothing is asked before it is known how much the application allows.
-    async fn shake(
-        &self,
-        stream: TcpStream,
-        limits: LinkLimits,
-    ) -> Result<Connection<TcpStream, Bytes>, UpstreamFault> {
-        let (sender, mut connection) = settings(limits).handshake(stream).await.map_err(|error| fault_of(&error))?;
+    async fn shake(&self, stream: TcpStream, limits: LinkLimits) -> Result<Connection<Socket, Bytes>, UpstreamFault> {
+        let socket = Socket::new(stream, Rc::clone(&self.conduct), Rc::clone(&self.timers));
+        let (sender, mut connection) = settings(limits).handshake(socket).await.map_err(|error| fault_of(&error))?;
         let shaken = poll_fn(|cx| match pin!(&mut connection).poll(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Err(UpstreamFault::Broken)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(fault_of(&error))),
@@ -272,8 +279,10 @@ fn settings(limits: LinkLimits) -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .data_frame_budget(SMALL_PIECES_BYTES)
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
-        // it counts frames that come behind a cancellation: many clients that cancel are no attack by the application
+        // it counts over the life of a connection, and what comes behind a cancellation too: on one that lives for weeks, clients
+        // that cancel would add up to an attack. What the application makes us reset is paid from its credit instead
         .max_local_error_reset_streams(None);
     builder
 }

@@ -6,5 +6,6 @@
 
 pub(crate) mod link;
 pub(crate) mod links;
+mod socket;
 pub(crate) mod stream;
 mod translate;

@@ -172,8 +172,9 @@ impl Stream {
 
     /// The application has broken the stream or the connection.
     fn broken(&mut self, error: &h2::Error) -> io::Error {
-        if error.is_library() {
-            return io::ErrorKind::InvalidData.into(); // it has broken the rules, and was told so
+        let is_cut_off = error.get_io().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData);
+        if error.is_library() || is_cut_off {
+            return io::ErrorKind::InvalidData.into(); // it has broken the rules, and was told so, or has flooded
         }
         if error.is_remote() {
             self.reason = error.reason();

@@ -2,7 +2,7 @@
 //!
 //! A frame that moves nothing costs a client next to nothing and us an answer or a search (RFC 9113, section 10.5). Such
 //! frames are paid from a credit, which time and answers renew; who has spent it is told to calm down. Owned by the
-//! connection's task; pure but for the counters.
+//! connection's task; pure but for the counters. A connection to the application has one too, where requests renew the credit.
 
 use std::cell::{Cell, RefCell};
 
@@ -34,6 +34,9 @@ pub(crate) const TURN_WORK: u32 = 64;
 const HEADERS_WORK: u32 = 16;
 const BYTES_PER_WORK: usize = 256;
 
+/// Streams that have begun and that nobody has taken yet; more than that are not taken, but refused.
+const MOST_UNTAKEN: usize = 256;
+
 /// One client's conduct.
 pub(crate) struct Conduct {
     incoming: RefCell<Frames>,
@@ -46,6 +49,10 @@ pub(crate) struct Conduct {
     has_greeted: Cell<bool>,
     /// When the head that is coming, or the greeting, must be whole.
     head_until: Cell<Tick>,
+    /// The highest stream that has begun.
+    highest: Cell<u32>,
+    /// Those that have begun and that the engine has not been given.
+    untaken: RefCell<Vec<u32>>,
 }
 
 impl Conduct {
@@ -59,7 +66,14 @@ impl Conduct {
             last: Cell::new(None),
             has_greeted: Cell::new(false),
             head_until: Cell::new(until),
+            highest: Cell::new(0),
+            untaken: RefCell::default(),
         }
+    }
+
+    /// An application, whose answers begin no streams. A head that does not come to its end has the deadline of the answer.
+    pub(crate) fn of_application(now: Tick) -> Self {
+        Self { highest: Cell::new(u32::MAX), ..Self::new(0, (now, NEVER)) }
     }
 
     /// Takes note of bytes that came, and gives the work that they mean. A head that begins among them has until then.
@@ -72,6 +86,7 @@ impl Conduct {
             work += if frame.kind == Kind::Headers { HEADERS_WORK } else { 1 };
             if frame.kind == Kind::Headers {
                 self.head_until.set(until);
+                self.begins(frame.stream);
             }
             self.last.set(Some(frame));
         });
@@ -86,20 +101,46 @@ impl Conduct {
         work
     }
 
-    /// Takes note of bytes that went out; tells each error in them.
-    pub(crate) fn sent(&self, bytes: &[u8], mut error: impl FnMut(Kind, u32)) {
+    /// Takes note of bytes that went out; tells each error in them, and each head of an answer that the engine has not given.
+    pub(crate) fn sent(&self, bytes: &[u8], mut told: impl FnMut(Kind, u32)) {
         let (mut earned, mut cost) = (0, 0);
-        self.outgoing.borrow_mut().advance(bytes, |frame| match frame.kind {
-            Kind::Data | Kind::Headers => earned += CREDIT_PER_ANSWER,
-            Kind::Reset | Kind::GoAway if frame.code != NO_ERROR => {
-                // the client has made us send it (CVE-2025-8671), unless something of ours has failed
-                cost += if OUR_OWN.contains(&frame.code) { 0 } else { RESET_COST };
-                error(frame.kind, frame.code);
+        self.outgoing.borrow_mut().advance(bytes, |frame| {
+            if matches!(frame.kind, Kind::Headers | Kind::Reset)
+                && self.takes(frame.stream)
+                && frame.kind == Kind::Headers
+            {
+                told(Kind::Headers, NO_ERROR);
             }
-            _ => {}
+            match frame.kind {
+                Kind::Data | Kind::Headers => earned += CREDIT_PER_ANSWER,
+                Kind::Reset | Kind::GoAway if frame.code != NO_ERROR => {
+                    // the client has made us send it (CVE-2025-8671), unless something of ours has failed
+                    cost += if OUR_OWN.contains(&frame.code) { 0 } else { RESET_COST };
+                    told(frame.kind, frame.code);
+                }
+                _ => {}
+            }
         });
         self.earn(earned);
         self.spend(cost);
+    }
+
+    /// A stream begins with its first head.
+    fn begins(&self, stream: u32) {
+        if stream > self.highest.get() {
+            self.highest.set(stream);
+            let mut untaken = self.untaken.borrow_mut();
+            if untaken.len() < MOST_UNTAKEN {
+                untaken.push(stream);
+            }
+        }
+    }
+
+    /// The engine is given this stream, or it has got its answer without; gives whether it had not been taken.
+    pub(crate) fn takes(&self, stream: u32) -> bool {
+        let mut untaken = self.untaken.borrow_mut();
+        let place = untaken.iter().position(|found| *found == stream);
+        place.is_some_and(|place| untaken.swap_remove(place) == stream)
     }
 
     /// Whether the client has spent its credit.
@@ -231,6 +272,19 @@ mod tests {
         ];
         conduct.sent(&bytes.concat(), |kind, code| seen.push((kind, code)));
         assert_eq!(seen, [(Kind::Reset, 1), (Kind::GoAway, 11)]);
+    }
+
+    #[test]
+    fn an_answer_to_a_stream_that_the_engine_was_not_given_is_told_and_no_other() {
+        let (conduct, mut seen) = (greeted(), Vec::new());
+        let on = |kind: u8, flags: u8, stream: u8| vec![0, 0, 0, kind, flags, 0, 0, 0, stream];
+        conduct.received(&[on(1, 5, 1), on(1, 5, 3), on(1, 5, 5), on(1, 4, 7)].concat(), TIME);
+        assert!(conduct.takes(1) && !conduct.takes(1) && conduct.takes(7));
+        conduct.received(&on(1, 5, 7), TIME); // its trailers
+        let reset = [&[0, 0, 4, 3, 0, 0, 0, 0, 3][..], &[0, 0, 0, 1]].concat();
+        let answers = [on(1, 4, 1), on(1, 5, 1), reset, on(1, 5, 5), on(1, 5, 5), on(1, 5, 7)];
+        conduct.sent(&answers.concat(), |kind, code| seen.push((kind, code)));
+        assert_eq!(seen, [(Kind::Reset, 1), (Kind::Headers, 0)], "stream 5 was refused by the library");
     }
 
     #[test]

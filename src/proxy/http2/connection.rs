@@ -39,6 +39,10 @@ const HEADER_LIST_BYTES: u32 = 16 << 10;
 /// What of an answer may wait for the connection, per stream.
 const SEND_BUFFER_BYTES: usize = 32 << 10;
 
+/// Memory for pieces of bodies that nobody has read yet, where these are much smaller than what the library keeps of each: a
+/// thousand of them. By its own measure a hundred messages of gRPC in one segment would end the connection.
+const SMALL_PIECES_BYTES: usize = 256 << 10;
+
 /// Streams that the client resets before they are looked at; beyond it the connection ends (CVE-2023-44487).
 const RESET_BEFORE_ACCEPT: usize = 20;
 
@@ -73,6 +77,7 @@ fn settings() -> Builder {
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEADER_LIST_BYTES)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .data_frame_budget(SMALL_PIECES_BYTES)
         .max_pending_accept_reset_streams(RESET_BEFORE_ACCEPT)
         .max_local_error_reset_streams(Some(RESET_BY_US));
     builder
@@ -127,7 +132,11 @@ impl<S: RequestSink + 'static> Session<'_, S> {
             }
             if let Poll::Ready(accepted) = pin!(self.connection.accept()).poll(cx) {
                 // an error has been told to the client by GOAWAY
-                return Poll::Ready(accepted.and_then(Result::ok));
+                let accepted = accepted.and_then(Result::ok);
+                if let Some((_, respond)) = &accepted {
+                    self.conduct.takes(respond.stream_id().as_u32());
+                }
+                return Poll::Ready(accepted);
             }
             if let Some(breach) = self.breach() {
                 self.cut_off(breach);

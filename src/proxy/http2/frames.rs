@@ -25,6 +25,7 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) kind: Kind,
+    pub(crate) stream: u32,
     flags: u8,
     /// Of the payload, in bytes.
     pub(crate) length: usize,
@@ -121,7 +122,10 @@ impl Frames {
 
     fn frame(&self) -> Frame {
         let code = self.begun[HEAD_BYTES..self.have].last_chunk().map_or(0, |code| u32::from_be_bytes(*code));
-        Frame { kind: self.kind(), flags: self.begun[4], length: self.length(), code }
+        let [_, _, _, _, _, first, second, third, fourth, ..] = self.begun;
+        // the highest bit means nothing
+        let stream = u32::from_be_bytes([first & 0x7f, second, third, fourth]);
+        Frame { kind: self.kind(), stream, flags: self.begun[4], length: self.length(), code }
     }
 }
 

@@ -5,7 +5,7 @@
 //! decided there, once for both protocols. Deliberately absent: server push, extended CONNECT, the upgrade from
 //! HTTP/1.1 (RFC 9113 has dropped it), and priorities.
 
-mod conduct;
+pub(crate) mod conduct;
 pub(crate) mod connection;
 mod frames;
 pub(crate) mod preface;

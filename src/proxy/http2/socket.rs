@@ -8,10 +8,14 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::model::request::RequestSink;
+use crate::model::request::{Client, Outcome, Protocol, Refusal, RequestSink};
+use crate::proxy::answer::Answer;
 use crate::proxy::client::ClientSide;
+use crate::proxy::forwarded::Peer;
 use crate::proxy::http2::conduct::{Conduct, TURN_WORK};
 use crate::proxy::http2::frames::Kind;
+use crate::proxy::in_flight::{Counting, Facts, InFlight};
+use crate::proxy::worker::Worker;
 
 /// Read at once: small frames cost a client next to nothing, and what has been read is worked off without a pause.
 const PIECE_BYTES: usize = 4 << 10;
@@ -54,10 +58,12 @@ impl<'c, S: RequestSink> Socket<'c, S> {
             self.offered += piece.len();
             let fresh = &piece[known.min(piece.len())..];
             known = known.saturating_sub(piece.len());
-            let counters = &self.client.worker.counters;
+            let (worker, peer) = (&self.client.worker, &self.client.peer);
             self.conduct.sent(fresh, |kind, code| match kind {
-                Kind::GoAway => counters.go_aways.count(code),
-                _ => counters.resets.count(code),
+                Kind::GoAway => worker.counters.go_aways.count(code),
+                // what the library answers by itself: a header list beyond what it was told is 431
+                Kind::Headers => count_refused(worker, peer, Refusal::HeadTooLarge),
+                _ => worker.counters.resets.count(code),
             });
         }
     }
@@ -67,6 +73,14 @@ impl<'c, S: RequestSink> Socket<'c, S> {
             self.offered -= count;
         }
     }
+}
+
+/// Counts a request that was refused in our name, by an answer without a body.
+fn count_refused<S: RequestSink>(worker: &Rc<Worker<S>>, peer: &Peer, refusal: Refusal) {
+    worker.counters.refuse(refusal);
+    let mut facts = Facts::unknown(Client { peer: peer.address, address: peer.address.ip() });
+    (facts.protocol, facts.status) = (Protocol::Http2, Answer::refusal(refusal).status);
+    InFlight::begin(worker, facts, Counting::Counted).end(Outcome::Refused(refusal));
 }
 
 impl<S: RequestSink> AsyncRead for Socket<'_, S> {

@@ -1,121 +1,21 @@
-//! Answers that no honest application of HTTP/2 gives: the client sees a failure or a break, never a whole answer, and
-//! whoever asks next is served (point 17 of the checklist, from the other side; RFC 9113, sections 8.1 to 8.3).
+//! Point 17, from the other side: answers that no honest application of HTTP/2 gives. The client sees a failure or a break,
+//! never a whole answer, and whoever asks next is served.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-
-use crate::h2_requests::counted;
-use crate::h2_world::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, ask, block, connect,
-    encode, request,
-};
-use crate::proxy_world::spawn;
-use crate::rig::Sidecar;
+use crate::h2_world::{CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, block};
+use crate::hostile::{House, Piece, Script, Then, answer, data, head, of_all, piece};
 
 /// PUSH_PROMISE.
 const PUSH_PROMISE: u8 = 5;
 
-/// A frame of an answer; on stream 0 it is of the connection.
-#[derive(Clone, Debug)]
-struct Piece {
-    kind: (u8, u8),
-    payload: Vec<u8>,
-    is_of_connection: bool,
-}
-
-/// What is done behind the last piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
-    Serve,
-    Close,
-}
-
-type Script = (Vec<Piece>, Then);
-
-fn piece(kind: (u8, u8), payload: &[u8]) -> Piece {
-    Piece { kind, payload: payload.to_vec(), is_of_connection: false }
-}
-
-fn head(flags: u8, fields: &[(&str, &str)]) -> Piece {
-    piece((HEADERS, END_HEADERS | flags), &block(fields))
-}
-
-/// 200 with further fields.
-fn answer(flags: u8, fields: &[(&'static str, &'static str)]) -> Piece {
-    let fields: Vec<_> = [(":status", "200")].into_iter().chain(fields.iter().copied()).collect();
-    head(flags, &fields)
-}
-
-fn data(flags: u8, bytes: &[u8]) -> Piece {
-    piece((DATA, flags), bytes)
-}
-
-/// An application that answers once by its script, and then as it should.
-async fn application(script: Arc<Mutex<Option<Script>>>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
-    spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let script = Arc::clone(&script);
-            spawn(async move {
-                let _the_other_side_may_go_at_any_time = serve(stream, script).await;
-            });
-        }
-    });
-    address
-}
-
-async fn serve(mut stream: TcpStream, script: Arc<Mutex<Option<Script>>>) -> std::io::Result<()> {
-    let mut preface = [0; PREFACE.len()];
-    stream.read_exact(&mut preface).await?;
-    if preface != *PREFACE {
-        return Ok(()); // the sidecar's own questions
-    }
-    stream.write_all(&encode((SETTINGS, 0), 0, b"")).await?;
-    loop {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).await?;
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        stream.read_exact(&mut payload).await?;
-        if head[3] != HEADERS {
-            continue;
-        }
-        let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        let good = (vec![answer(0, &[]), data(END_STREAM, b"good")], Then::Serve);
-        let (pieces, then) = script.lock().expect("no panic").take().unwrap_or(good);
-        for Piece { kind, payload, is_of_connection } in pieces {
-            stream.write_all(&encode(kind, if is_of_connection { 0 } else { id }, &payload)).await?;
-        }
-        match then {
-            Then::Serve => {}
-            Then::Close => return Ok(()),
-        }
-    }
-}
-
-/// Tries each script: no answer of it is whole, and the next request is served.
+/// Tries each script: no answer of it is whole, the next request is served, and both are counted.
 async fn never_whole(cases: Vec<(&str, Script)>) {
-    let script = Arc::new(Mutex::new(None));
-    let upstream = application(Arc::clone(&script)).await;
-    let sidecar = Sidecar::start(upstream, &[], &[("SIDECAR_PROXY__UPSTREAM_PROTOCOL", "h2c")]).await;
-    let client = connect(sidecar.proxy).await.expect("a connection");
+    let house = House::start(b"", &[]).await;
     let count = cases.len() as u64;
     for (what, case) in cases {
-        *script.lock().expect("no panic") = Some(case);
-        match ask(&client, request("POST", "/bad")).await {
-            Ok(answer) => assert_eq!(answer.status, 502, "{what}: {answer:?}"),
-            Err(error) => assert!(error.is_reset(), "{what}: {error}"),
-        }
-        assert!(script.lock().expect("no panic").is_none(), "{what}: it was not asked");
-        let answer =
-            ask(&client, request("POST", "/good")).await.unwrap_or_else(|error| panic!("behind {what}: {error}"));
-        assert_eq!((answer.status, answer.text().as_str()), (200, "good"), "behind {what}");
+        house.never_whole(what, case).await;
     }
-    let page = sidecar.metrics().await;
-    assert_eq!((counted(&page, &["upstream_b"]), counted(&page, &[])), (count, 2 * count), "{page}");
+    house.counted("upstream_b", count).await;
+    house.counted("", 2 * count).await;
 }
 
 fn heads(cases: &[(&'static str, &[(&'static str, &'static str)])]) -> Vec<(&'static str, Script)> {
@@ -123,6 +23,7 @@ fn heads(cases: &[(&'static str, &[(&'static str, &'static str)])]) -> Vec<(&'st
     cases.iter().map(|(what, fields)| (*what, script(fields))).collect()
 }
 
+/// RFC 9113, sections 8.1.1, 8.2.1, 8.2.2 and 8.3.2.
 #[tokio::test]
 async fn heads_that_are_none() {
     const OK: (&str, &str) = (":status", "200");
@@ -158,6 +59,7 @@ async fn heads_that_are_none() {
     .await;
 }
 
+/// RFC 9113, sections 8.1 and 8.1.1, and 5.4 for the connection.
 #[tokio::test]
 async fn bodies_that_break_off() {
     let begun = || vec![answer(0, &[("content-length", "100")]), data(0, b"begun")];
@@ -167,7 +69,6 @@ async fn bodies_that_break_off() {
         pieces
     };
     let reset = |code: u8| piece((RST_STREAM, 0), &[0, 0, 0, code]);
-    let of_all = |kind, payload: &[u8]| Piece { is_of_connection: true, ..piece(kind, payload) };
     let go_away = of_all((GOAWAY, 0), &[0, 0, 0, 0, 0, 0, 0, 1]);
     never_whole(vec![
         ("a reset within a length", (and(begun(), reset(8)), Then::Serve)),
@@ -208,24 +109,22 @@ async fn bodies_that_break_off() {
     .await;
 }
 
-/// The library reads over pseudo fields that have no place there; what is passed on has none of them.
+/// RFC 9113, section 8.3: the library reads over pseudo fields that have no place there; what is passed on has none of them.
 #[tokio::test]
 async fn pseudo_fields_in_the_wrong_place_go_no_further() {
-    let script = Arc::new(Mutex::new(None));
-    let upstream = application(Arc::clone(&script)).await;
-    let sidecar = Sidecar::start(upstream, &[], &[("SIDECAR_PROXY__UPSTREAM_PROTOCOL", "h2c")]).await;
-    let client = connect(sidecar.proxy).await.expect("a connection");
+    let house = House::start(b"", &[]).await;
     for pieces in [
         vec![answer(0, &[(":path", "/")]), data(END_STREAM, b"body")],
         vec![answer(0, &[]), data(0, b"body"), answer(END_STREAM, &[("etag", "e")])],
     ] {
-        *script.lock().expect("no panic") = Some((pieces, Then::Serve));
-        let answer = ask(&client, request("POST", "/x")).await.expect("an answer");
+        house.play((pieces, Then::Serve));
+        let answer = house.ask().await.expect("an answer");
         assert_eq!((answer.status, answer.text().as_str(), answer.headers.len()), (200, "body", 0));
         assert!(answer.trailers.is_none_or(|trailers| trailers.len() == 1 && trailers["etag"] == "e"));
     }
 }
 
+/// RFC 9113, section 10.5.1.
 #[tokio::test]
 async fn more_than_an_answer_may_have() {
     let names: Vec<String> = (0..120).map(|number| format!("x-{number}")).collect();
