@@ -13,7 +13,10 @@ use crate::verdict::{Demand, Judgement, Verdict};
 /// Whom the table compares.
 const PEERS: [Peer; 3] = [Peer::Sidecar, Peer::Nginx, Peer::HaProxy];
 
-/// A table of requests and one of responses; a peer that is not installed has no line.
+/// Whom the table of HTTP/2 compares: HAProxy takes it by prior knowledge only where it takes nothing else.
+const PEERS_OF_HTTP2: [Peer; 2] = [Peer::Sidecar, Peer::NginxHttp2];
+
+/// A table of requests, one of requests of HTTP/2 and one of responses; a peer that is not installed has no line.
 ///
 /// # Panics
 /// Where CI is set, when one is not installed: there the table is whole.
@@ -25,8 +28,11 @@ pub(crate) fn tables() -> String {
     let mut text: String = thread::scope(|scope| {
         let requests =
             scope.spawn(|| table("requests", &here, |lane, entry, demand| lane.request(entry, Pace::Whole, demand)));
+        let http2: Vec<Peer> = PEERS_OF_HTTP2.into_iter().filter(|peer| version(*peer).is_some()).collect();
+        let streams =
+            scope.spawn(move || table("http2", &http2, |lane, entry, demand| lane.http2(entry, Pace::Whole, demand)));
         let responses = scope.spawn(|| table("responses", &here, Lane::response));
-        [requests, responses].map(|table| table.join().expect("a table")).concat()
+        [requests, streams, responses].map(|table| table.join().expect("a table")).concat()
     });
     for peer in absent {
         let _never_fails = writeln!(text, "{peer:?} is not installed");
@@ -83,7 +89,7 @@ fn row<T: std::fmt::Display>(name: &str, columns: [T; 7]) -> String {
 fn version(peer: Peer) -> Option<String> {
     let (program, flag) = match peer {
         Peer::Sidecar => return Some("sidecar".to_owned()),
-        Peer::Nginx => ("nginx", "-v"),
+        Peer::Nginx | Peer::NginxHttp2 => ("nginx", "-v"),
         Peer::HaProxy => ("haproxy", "-v"),
         Peer::Relay => return None,
     };

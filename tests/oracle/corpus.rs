@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_written_as_it_is_read() {
-        for folder in ["requests", "responses"] {
+        for folder in ["requests", "http2", "responses"] {
             for entry in load(folder) {
                 let again = &parse(&entry.text())[0];
                 assert_eq!(
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn the_corpus_is_as_large_as_promised_and_says_nothing_twice() {
-        for (folder, least, lawful) in [("requests", 600, 250), ("responses", 150, 80)] {
+        for (folder, least, lawful) in [("requests", 600, 250), ("http2", 250, 60), ("responses", 150, 80)] {
             let entries = load(folder);
             assert!(entries.len() >= least, "{folder}: {}, expected at least {least}", entries.len());
             let forwarded = entries.iter().filter(|entry| entry.kind == Kind::Lawful).count();

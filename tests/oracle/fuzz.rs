@@ -51,12 +51,16 @@ const LINES: [&[u8]; 12] = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON",
 ];
 
+/// Fewer cases than these prove little, however long they took: on a slow machine they take longer.
+const LEAST: u64 = 2_000;
+
 /// How long, or how many.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
     seed: u64,
     time: Duration,
-    cases: u64,
+    /// So many at least, and at most.
+    cases: (u64, u64),
 }
 
 impl Budget {
@@ -67,16 +71,25 @@ impl Budget {
             Err(_) => otherwise,
         };
         let time = Duration::from_secs(number("ORACLE_FUZZ_SECONDS", 30));
-        Self { seed: number("ORACLE_SEED", 1), time, cases: u64::MAX }
+        Self { seed: number("ORACLE_SEED", 1), time, cases: (LEAST, u64::MAX) }
+    }
+
+    /// A third of it.
+    pub(crate) fn a_third(self) -> Self {
+        let (least, most) = self.cases;
+        Self { time: self.time / 3, cases: (least / 3, most), ..self }
     }
 
     /// A fixed number of cases.
     pub(crate) fn cases(cases: u64) -> Self {
-        Self { seed: 1, time: Duration::from_secs(60), cases }
+        Self { seed: 1, time: Duration::from_secs(60), cases: (cases, cases) }
     }
 }
 
 /// Runs mutated entries until the budget is used up; for each finding what is wrong, and an entry for the corpus.
+///
+/// # Panics
+/// When ten times its time was not enough for the least number of cases.
 pub(crate) fn run<J>(peer: PeerKind, corpus: &[Entry], budget: Budget, judge: J) -> Vec<String>
 where
     J: Fn(&Lane, &Entry) -> Judgement + Sync,
@@ -84,15 +97,18 @@ where
     let small: Vec<&Entry> = corpus.iter().filter(|entry| entry.bytes().len() <= LARGEST).collect();
     let (next, findings) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     let started = Instant::now();
-    let until = started + budget.time;
+    let (least, most) = budget.cases;
+    // of a slow machine; no wait is without an end
+    let (until, patience) = (started + budget.time, started + 10 * budget.time);
+    let goes_on = || Instant::now() < until || (next.load(Ordering::Relaxed) < least && Instant::now() < patience);
     thread::scope(|scope| {
         for _ in 0..LANES {
             scope.spawn(|| {
                 let mut lane = Lane::start(peer);
                 let full = || findings.lock().expect("not poisoned").len() >= ENOUGH;
-                while Instant::now() < until && !(peer == PeerKind::Sidecar && full()) {
+                while goes_on() && !(peer == PeerKind::Sidecar && full()) {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= budget.cases {
+                    if number >= most {
                         break;
                     }
                     let entry = mutated(&small, budget.seed, number);
@@ -106,8 +122,10 @@ where
             });
         }
     });
-    println!("seed {}: {} cases in {} s", budget.seed, next.into_inner(), started.elapsed().as_secs());
-    findings.into_inner().expect("not poisoned")
+    let (tried, findings) = (next.into_inner(), findings.into_inner().expect("not poisoned"));
+    println!("seed {}: {tried} cases in {} s", budget.seed, started.elapsed().as_secs());
+    assert!(tried >= least || !findings.is_empty(), "only {tried} cases, expected {least} at least");
+    findings
 }
 
 fn mutated(corpus: &[&Entry], seed: u64, number: u64) -> Entry {

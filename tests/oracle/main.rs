@@ -10,8 +10,10 @@ mod client;
 mod compare;
 mod corpus;
 mod fidelity;
+mod frames;
 mod fuzz;
 mod grammar;
+mod http2;
 mod origin;
 mod peer;
 mod random;
@@ -31,7 +33,11 @@ use verdict::{Demand, Judgement};
 
 /// Other people's proxies owe us no order of fields and no particular status.
 fn demand(peer: Peer) -> Demand {
-    if matches!(peer, Peer::Nginx | Peer::HaProxy) { Demand::Cleanliness } else { Demand::Everything }
+    if matches!(peer, Peer::Nginx | Peer::NginxHttp2 | Peer::HaProxy) {
+        Demand::Cleanliness
+    } else {
+        Demand::Everything
+    }
 }
 
 /// Prints the table; fails on anything that does not hold, if the peer is ours.
@@ -56,6 +62,21 @@ fn every_raw_request_is_forwarded_clean_or_refused() {
 fn requests_in_small_pieces_are_read_like_whole_ones() {
     let (peer, entries) = (Peer::from_environment(), corpus::load("requests"));
     let judge = |lane: &run::Lane, entry: &Entry| lane.request(entry, Pace::Pieces, demand(peer));
+    conclude(peer, &entries, &run::judge_all(peer, &entries, judge));
+}
+
+/// HTTP/2 by prior knowledge, frame by frame: by the same verdicts, behind the same origin.
+#[test]
+fn every_request_of_http2_is_forwarded_clean_or_refused() {
+    let (peer, entries) = (Peer::from_environment().of_http2(), corpus::load("http2"));
+    let judge = |lane: &run::Lane, entry: &Entry| lane.http2(entry, Pace::Whole, demand(peer));
+    conclude(peer, &entries, &run::judge_all(peer, &entries, judge));
+}
+
+#[test]
+fn frames_in_small_pieces_are_read_like_whole_ones() {
+    let (peer, entries) = (Peer::from_environment().of_http2(), corpus::load("http2"));
+    let judge = |lane: &run::Lane, entry: &Entry| lane.http2(entry, Pace::Pieces, demand(peer));
     conclude(peer, &entries, &run::judge_all(peer, &entries, judge));
 }
 
@@ -101,7 +122,7 @@ fn the_same_corpus_through_nginx_and_haproxy() {
         let columns: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(columns[5..], ["0", "0", "0"], "dirty, or lawful and not passed on:\n{tables}");
     }
-    assert_eq!(ours.len(), 2, "{tables}");
+    assert_eq!(ours.len(), 3, "{tables}");
 }
 
 /// Half a minute of mutated entries, or `ORACLE_FUZZ_SECONDS`; `ORACLE_SEED` begins elsewhere. What fails is printed as an
@@ -115,6 +136,15 @@ fn nothing_dirty_comes_out_of_mutated_messages() {
         halves.map(|half| half.join().expect("no lane panics")).concat()
     });
     assert!(found.is_empty() || Peer::from_environment() != Peer::Sidecar, "{}", found.join("\n"));
+}
+
+/// A third of that time for the texts of HTTP/2: each means frames that are valid, of requests that need not be.
+#[test]
+fn nothing_dirty_comes_out_of_mutated_http2() {
+    let peer = Peer::from_environment().of_http2();
+    let judge = |lane: &run::Lane, entry: &Entry| lane.http2(entry, Pace::Whole, Demand::Cleanliness);
+    let found = fuzz::run(peer, &corpus::load("http2"), fuzz::Budget::from_environment().a_third(), judge);
+    assert!(found.is_empty() || peer != Peer::Sidecar, "{}", found.join("\n"));
 }
 
 fn mutated_requests() -> Vec<String> {

@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Sidecar,
     /// nginx as a reverse proxy, to check the harness and to compare.
     Nginx,
+    /// The same that takes HTTP/2 alone.
+    NginxHttp2,
     /// HAProxy as a reverse proxy, to compare.
     HaProxy,
     /// Copies bytes: everything that is not clean comes out dirty.
@@ -38,12 +40,21 @@ impl Kind {
         }
     }
 
+    /// The same in the form that speaks HTTP/2; the sidecar for those that have none.
+    pub(crate) fn of_http2(self) -> Self {
+        match self {
+            Self::Nginx | Self::NginxHttp2 => Self::NginxHttp2,
+            Self::Sidecar | Self::HaProxy | Self::Relay => Self::Sidecar,
+        }
+    }
+
     /// Starts one in front of `origin`.
     pub(crate) fn start(self, origin: SocketAddr) -> Peer {
         let folder = Folder::new();
         match self {
             Self::Sidecar => sidecar(origin, folder),
-            Self::Nginx => nginx(origin, folder),
+            Self::Nginx => nginx(origin, folder, ""),
+            Self::NginxHttp2 => nginx(origin, folder, " http2"),
             Self::HaProxy => haproxy(origin, folder),
             Self::Relay => Peer { address: relay(origin), process: None, folder },
         }
@@ -98,9 +109,15 @@ impl Drop for Folder {
     }
 }
 
+/// The program that is tried: `SIDECAR_BIN`, such as the build that is shipped, else the one that cargo has built.
+fn binary() -> String {
+    let chosen = std::env::var("SIDECAR_BIN").ok().filter(|path| !path.is_empty());
+    chosen.unwrap_or_else(|| env!("CARGO_BIN_EXE_content-factory-sidecar").to_owned())
+}
+
 fn sidecar(origin: SocketAddr, folder: Folder) -> Peer {
     let stderr = fs::File::create(folder.0.join("stderr")).expect("a writable folder");
-    let mut process = Command::new(env!("CARGO_BIN_EXE_content-factory-sidecar"))
+    let mut process = Command::new(binary())
         .env_clear()
         .current_dir(&folder.0)
         .args(["run", "--upstream", &format!("http://{origin}"), "--listen", "127.0.0.1:0"])
@@ -127,7 +144,7 @@ fn sidecar(origin: SocketAddr, folder: Folder) -> Peer {
     peer
 }
 
-fn nginx(origin: SocketAddr, folder: Folder) -> Peer {
+fn nginx(origin: SocketAddr, folder: Folder, protocol: &str) -> Peer {
     let address = free_port();
     let root = folder.0.display();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -139,7 +156,7 @@ fn nginx(origin: SocketAddr, folder: Folder) -> Peer {
          http {{ access_log off; {temporary}\
          upstream origin {{ server {origin}; keepalive 16; }}\n\
          map $http_upgrade $hop {{ default upgrade; '' ''; }}\n\
-         server {{ listen {address}; server_name nginx.example; client_max_body_size 0; large_client_header_buffers 8 32k; location / {{\n\
+         server {{ listen {address}{protocol}; server_name nginx.example; client_max_body_size 0; large_client_header_buffers 8 32k; location / {{\n\
          proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Host $host;\n\
          proxy_set_header Connection $hop; proxy_set_header Upgrade $http_upgrade;\n\
          proxy_request_buffering off; proxy_buffering off; }} }} }}\n"

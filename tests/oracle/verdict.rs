@@ -13,7 +13,7 @@ pub(crate) const FOLLOWING: &[u8] =
     b"GET /oracle-follower HTTP/1.1\r\nHost: follower.example\r\nConnection: close\r\n\r\n";
 
 /// How a fault begins when the origin saw a request where a strict reader finds none.
-const MORE: &str = "more requests at the origin than a strict reader finds";
+pub(crate) const MORE: &str = "more requests at the origin than a strict reader finds";
 
 /// What became of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,11 +71,14 @@ pub(crate) struct Case<'a> {
 }
 
 /// What the origin's records hold, read strictly.
-struct Arrived {
-    requests: Vec<Request>,
+pub(crate) struct Arrived {
+    /// Complete ones, without those that are no part of an entry.
+    pub(crate) requests: Vec<Request>,
     tunnel: Option<Vec<u8>>,
-    truncated: Option<&'static str>,
-    dirt: Vec<String>,
+    /// Where one stops.
+    pub(crate) truncated: Option<&'static str>,
+    /// What does not parse.
+    pub(crate) dirt: Vec<String>,
 }
 
 /// All bytes that the client wanted to send.
@@ -129,7 +132,8 @@ pub(crate) fn judge(case: &Case<'_>, demand: Demand) -> Judgement {
     Judgement { verdict, faults }
 }
 
-fn arrived(records: &[Record]) -> Arrived {
+/// Reads what came in at the origin.
+pub(crate) fn arrived(records: &[Record]) -> Arrived {
     let mut all = Arrived { requests: Vec::new(), tunnel: None, truncated: None, dirt: Vec::new() };
     for record in records {
         let end = record.tunnel_at.unwrap_or(record.bytes.len());
