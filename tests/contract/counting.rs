@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::counting_http2::{STREAMS, Stream};
 use crate::page::{self, End, Kind, Tally};
 use crate::proxy_world::{Application, Client};
 use crate::rig::{PATIENCE, Sidecar};
@@ -56,6 +57,7 @@ enum Act {
     Socket(Leaving),
     Events,
     EventsLeft(Leaving),
+    Stream(Stream),
     // those that wait for a deadline
     HeadStalls,
     BodyStalls,
@@ -125,13 +127,18 @@ const QUICK: [Act; 41] = [
 
 const SLOW: [Act; 5] = [Act::HalfBody(Rst), Act::HeadStalls, Act::BodyStalls, Act::NeverAnswered, Act::EventsLeft(Rst)];
 
+/// Each quick thing once, in both protocols.
+fn quick() -> Vec<Act> {
+    QUICK.into_iter().chain(STREAMS.map(Act::Stream)).collect()
+}
+
 /// Clients that do all of it, and what they have done.
 pub(crate) struct Chaos {
-    application: Arc<Application>,
-    proxy: SocketAddr,
+    pub(crate) application: Arc<Application>,
+    pub(crate) proxy: SocketAddr,
     tally: Locked<Tally>,
     /// One request at a time waits for the application's word that it has come.
-    turn: Mutex<()>,
+    pub(crate) turn: Mutex<()>,
 }
 
 type Done = std::io::Result<()>;
@@ -149,7 +156,7 @@ impl Chaos {
 
     /// Does every quick thing once, in an order of its own.
     pub(crate) async fn round(&self, random: &mut Rng) {
-        let mut acts = QUICK;
+        let mut acts = quick();
         random.shuffle(&mut acts);
         self.perform(&acts).await;
     }
@@ -165,11 +172,15 @@ impl Chaos {
         *self.tally.lock().expect("no client panics here").entry(end).or_default() += 1;
     }
 
-    fn ordinary(&self, status: u16, error_type: &str) {
+    /// One more that ended so.
+    pub(crate) fn ordinary(&self, status: u16, error_type: &str) {
         self.counts(Kind::Ordinary, status, error_type);
     }
 
     async fn act(&self, act: Act) -> Done {
+        if let Act::Stream(stream) = act {
+            return self.stream(stream).await.map_err(std::io::Error::other);
+        }
         let client = Client::connect(self.proxy).await?;
         match act {
             Act::Kept | Act::Pipelined | Act::LastOfSeveral | Act::Probed => self.several(act, client).await,
@@ -378,7 +389,7 @@ async fn what_clients_that_misbehave_tally_is_what_the_metrics_say() {
     for lane in 0..LANES {
         let chaos = Arc::clone(&chaos);
         lanes.spawn(async move {
-            let mut acts = QUICK.repeat(rounds);
+            let mut acts = quick().repeat(rounds);
             acts.extend(SLOW.repeat(rounds.div_ceil(10)));
             Rng::with_seed(seed.wrapping_add(lane)).shuffle(&mut acts);
             chaos.perform(&acts).await;
@@ -391,7 +402,8 @@ async fn what_clients_that_misbehave_tally_is_what_the_metrics_say() {
     let sent: u64 = wanted.values().sum();
     let page = page::settled(&sidecar, sent).await;
     assert_eq!(page::tally(&page), wanted, "left: the metrics, right: the clients' own tally");
-    for ((_, status, reason), count) in wanted.iter().filter(|((_, status, _), _)| (400..=431).contains(status)) {
+    let is_refusal = |status: u16| (400..=431).contains(&status) || [501, 505].contains(&status);
+    for ((_, status, reason), count) in wanted.iter().filter(|((_, status, _), _)| is_refusal(*status)) {
         if *status != 404 {
             let part = format!("error_type=\"{reason}\"");
             let refusals = page::sum(&page, "content_factory_proxy_refusals_total", &part);

@@ -8,6 +8,15 @@
 #![expect(clippy::disallowed_methods, reason = "tests choose their size by the environment and take real time")]
 #![expect(clippy::print_stdout, reason = "the figures of a run are its result")]
 
+#[expect(dead_code, reason = "shared with the other black-box tests, which use all of it")]
+#[path = "../it/grpc_world.rs"]
+mod grpc_world;
+#[expect(dead_code, reason = "shared with the other black-box tests, which use all of it")]
+#[path = "../it/h2_fate.rs"]
+mod h2_fate;
+#[expect(dead_code, reason = "shared with the other black-box tests, which use all of it")]
+#[path = "../it/h2_world.rs"]
+mod h2_world;
 #[path = "../it/port.rs"]
 mod port;
 #[expect(dead_code, reason = "shared with the other black-box tests, which use all of it")]
@@ -26,6 +35,7 @@ mod bodies;
 mod body;
 mod clock;
 mod counting;
+mod counting_http2;
 mod crowd;
 mod farewell;
 mod kubernetes;
