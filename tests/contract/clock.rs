@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
+use tonic::Code;
 
 use crate::page;
 use crate::proxy_world::{Application, Client};
 use crate::restarts::{Interval, ask, intervals_of, now_unix_nanos, until};
 use crate::rig::{PATIENCE, Sidecar};
 use crate::scale::among_others;
-use crate::telemetry_receiver::{Codings, Receiver};
+use crate::telemetry_receiver::{Codings, Receiver, Reply};
 
 /// Longer than anything here takes, and far less than what the clock is set by.
 const MINUTE: u64 = 60_000_000_000;
 const HOUR: i64 = 3_600;
+const DAY: i64 = 24 * HOUR;
 
 /// Seconds by which the sidecar's clock is wrong, one after the other.
 const OFFSETS: [i64; 5] = [0, HOUR, 0, -HOUR, 0];
@@ -148,4 +150,34 @@ async fn a_clock_that_is_set_changes_no_duration_no_window_and_no_interval() {
             assert!(start <= end && end - start < MINUTE, "{temporality}: {} from {start} to {end}", span.name);
         }
     }
+}
+
+/// Row 21: what waits on disk is as old as it is. A clock that is set ahead by days, twice, makes nothing of it too old, and all of
+/// it is delivered once the receiver is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_set_ahead_deletes_nothing_that_waits_on_disk() {
+    let _machine = among_others().await;
+    let (clock, application) = (Clock::right(), Application::start().await);
+    let receiver = Receiver::grpc(Codings::All, Default::default()).await;
+    receiver.with(|seen| seen.otherwise = Some(Reply::Fail(Code::Unavailable, 503)));
+    let endpoint = format!("http://{}", receiver.address);
+    let faked = clock.environment();
+    let environment: Vec<(&str, &str)> = faked.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let sidecar = Sidecar::start(application.address, &["--otlp", &endpoint], &environment).await;
+    let on_disk = |page: &str| page::sum(page, "content_factory_telemetry_queued", r#"signal="traces",place="disk""#);
+    let mut asked = 0;
+    for offset in [0, 2 * DAY, 4 * DAY] {
+        clock.set(offset);
+        for _ in 0..REQUESTS {
+            assert_eq!(ask(sidecar.proxy, "GET", "/").await.expect("an answer").status(), 200);
+        }
+        asked += REQUESTS;
+        // two spans each; those of the next offset come to the disk behind a look at what is too old by this one
+        sidecar.eventually("/metrics", |_, page| on_disk(page) >= 2.0 * asked as f64).await;
+    }
+    receiver.with(|seen| seen.otherwise = None);
+    let page = sidecar.eventually("/metrics", |_, page| on_disk(page) == 0.0).await;
+    assert_eq!(page::sum(&page, "content_factory_telemetry_dropped_total", r#"reason="too_old""#), 0.0, "{page}");
+    let is_whole = || receiver.with(|seen| seen.spans.len() as u64 >= 2 * asked);
+    until(is_whole, "all spans are delivered").await;
 }

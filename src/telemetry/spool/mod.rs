@@ -39,7 +39,8 @@ const ROW_BYTES: usize = 1 << 20;
 const TURN_BYTES: usize = 4 << 20;
 /// Rows that one request may be made of: a quiet outage leaves one a second.
 const ROWS_A_REQUEST: i64 = 64;
-/// Rows that are looked at when some are too old, and first when room is made: a clock that jumps does not empty the file at once.
+/// Rows that are looked at when some are too old, and first when room is made: a clock that jumped between two runs does not empty
+/// the file at once.
 const ROWS_A_LOOK: i64 = 256;
 /// Rows that go at once at most: when what was written in small pieces makes room for large ones.
 const ROWS_THAT_GO: i64 = 64 * ROWS_A_LOOK;
@@ -56,6 +57,8 @@ pub(crate) struct Spool {
     /// Unknown until the folder is ours: another process may have it.
     path: SetOnce<PathBuf>,
     config: SpoolConfig,
+    /// When it was made, by the clock of the machine, in milliseconds since the Unix epoch, and by the one that nobody sets.
+    made: (i64, Instant),
     desk: Arc<Desk>,
     file: tokio::sync::Mutex<File>,
     /// Rows can be read at present.
@@ -86,6 +89,7 @@ impl Spool {
         Some(Self {
             path: SetOnce::new(),
             config: config.clone(),
+            made: (unix_ms(), Instant::now()),
             desk,
             file,
             readable,
@@ -175,7 +179,7 @@ impl Spool {
         let written = async {
             let mut rows = Vec::with_capacity(leases.len());
             for lease in &leases {
-                rows.extend(rows_of(signal, lease.body(), now_ms())?);
+                rows.extend(rows_of(signal, lease.body(), self.now_ms())?);
                 tokio::task::yield_now().await; // a MiB takes milliseconds
             }
             let bytes = rows.iter().map(|row| row.body.len() as u64).sum();
@@ -311,7 +315,7 @@ impl Spool {
                 within(store.shrink()).await?;
             }
         }
-        let then = now_ms().saturating_sub(i64::try_from(self.config.age.as_millis()).unwrap_or(i64::MAX));
+        let then = self.now_ms().saturating_sub(i64::try_from(self.config.age.as_millis()).unwrap_or(i64::MAX));
         for signal in Signal::ALL {
             let queue = self.desk.queue(signal);
             if queue.on_disk().0 == 0 {
@@ -413,6 +417,13 @@ impl Spool {
         }
     }
 
+    /// Milliseconds since the Unix epoch, as the machine's clock would go on from when this was made: one that is set ahead
+    /// meanwhile makes nothing too old.
+    fn now_ms(&self) -> i64 {
+        let (then, since) = self.made;
+        then.saturating_add(i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX))
+    }
+
     /// Tells of the disk, once for each change.
     fn say(&self, failure: &str) {
         let mut said = self.said.lock().expect("no code panics while it holds the text");
@@ -450,7 +461,7 @@ async fn within<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<
     timeout(PATIENCE, work).await.unwrap_or(Err(StoreError::Stalled(PATIENCE)))
 }
 
-fn now_ms() -> i64 {
+fn unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
