@@ -46,7 +46,7 @@ fn attack(proxy: SocketAddr, begin: &[u8], piece: &[u8]) -> u64 {
     own_cpu() - before
 }
 
-/// Point 32 of the checklist.
+/// Point 32 of the checklist (RFC 9113, sections 4.1, 4.2 and 10.5).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tiny_and_oversized_frames_cost_us_at_most_a_hundred_times_what_they_cost_the_client() {
     let application = Origin::start(Arc::new(Small)).await;

@@ -4,6 +4,7 @@
 //! hang up.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -26,18 +27,21 @@ const CLIENTS: usize = 16;
 /// Connections of the attackers.
 const LANES: usize = 4;
 /// Peace and attack take turns so often in a stretch of time, and a slice of either is so long.
-const SLICES: usize = 5;
+const SLICES: usize = 2;
 const SLICE: Duration = Duration::from_millis(200);
-/// So many stretches at most: one in which somebody else needed the machine proves nothing.
-const STRETCHES: usize = 8;
+/// So many stretches at most: their median is judged, and while somebody else needs the machine it takes more of them.
+const STRETCHES: usize = 25;
 /// Memory that an attack may take.
 const GROWTH_KIB: u64 = 32 << 10;
 
 /// Of this many requests in peace at least one is answered under attack. Attackers, clients, application and sidecar share what
 /// cores there are: on two of them the attackers alone take a good part from all others, and only a machine with a core for
-/// each shows the half that is the aim, which the long form asks of a release build.
+/// each shows the half that is the aim, which the long form asks of a build as it is released or shipped.
 fn share() -> u64 {
-    if crate::binary().contains("release") { scaled(8, 2) } else { scaled(8, 5) }
+    let is_fast = Path::new(crate::binary())
+        .components()
+        .any(|part| ["release", "dist"].iter().any(|fast| part.as_os_str() == *fast));
+    if is_fast { scaled(8, 2) } else { scaled(8, 5) }
 }
 
 /// Answers little, and much where that is asked for.
@@ -156,7 +160,7 @@ impl Tally {
 /// One flood at a time, each with all that the machine can give to a test.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// Attacks beside clients that ask in peace, until one stretch of time has shown that they keep their share.
+/// Attacks beside clients that ask in peace, and asks that they keep their share in the median of all stretches of time.
 pub(crate) async fn withstands(flood: Flood) {
     let _alone = ALONE.lock().await;
     let application = Origin::start(Arc::new(Small)).await;
@@ -166,8 +170,8 @@ pub(crate) async fn withstands(flood: Flood) {
     let memory = Memory::watch(&sidecar);
     let attack = Attack::begin(sidecar.proxy, &flood);
     clients.tally.take();
-    let (mut stretches, mut last) = (0, [0, 0]);
-    while stretches < scaled(1, 10) || (stretches < STRETCHES && !holds(last)) {
+    let mut stretches = Vec::new();
+    while stretches.len() < scaled(5, 25) || (stretches.len() < STRETCHES && !holds(median(&stretches))) {
         for _ in 0..SLICES {
             sleep(SLICE).await;
             attack.on.send_replace(true);
@@ -176,12 +180,12 @@ pub(crate) async fn withstands(flood: Flood) {
             attack.on.send_replace(false);
             clients.attacked.store(false, Ordering::Relaxed);
         }
-        (stretches, last) = (stretches + 1, clients.tally.take());
+        stretches.push(clients.tally.take());
     }
     clients.end().await;
     let (bytes, made) = (attack.bytes.load(Ordering::Relaxed), attack.connections.load(Ordering::Relaxed));
     drop(attack);
-    let ([in_peace, under_attack], grown) = (last, memory.peak_growth_kib());
+    let ([in_peace, under_attack], grown, stretches) = (median(&stretches), memory.peak_growth_kib(), stretches.len());
     let share = under_attack * 100 / in_peace.max(1);
     println!(
         "{}: {in_peace} answers in peace, {under_attack} under attack ({share} %); {made} connections of the attackers, \
@@ -191,11 +195,20 @@ pub(crate) async fn withstands(flood: Flood) {
     );
     assert!(bytes + made > 100, "no attack");
     assert!(
-        holds(last),
-        "{under_attack} requests under attack, {in_peace} in peace, in the best of {stretches} stretches"
+        holds([in_peace, under_attack]),
+        "{under_attack} requests under attack, {in_peace} in peace, in the median of {stretches} stretches"
     );
     assert!(grown < GROWTH_KIB, "{grown} KiB more");
     sidecar.eventually("/metrics", |_, page| page::in_flight(page) == 0.0).await;
+}
+
+/// The stretch in the middle, by what was left under attack.
+fn median(stretches: &[[u64; 2]]) -> [u64; 2] {
+    let mut sorted = stretches.to_vec();
+    let share = |[in_peace, under_attack]: [u64; 2]| under_attack * 1_000 / in_peace.max(1);
+    sorted.sort_unstable_by_key(|stretch| share(*stretch));
+    // the worse one of two in the middle
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or_default()
 }
 
 /// Whether enough was answered under attack.

@@ -79,14 +79,14 @@ fn requests_with(next: &mut u32, kind: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// CVE-2023-44487: requests that are given up at once.
+/// CVE-2023-44487 (RFC 9113, section 10.5): requests that are given up at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rapid_resets() {
     let again: fn(&mut u32) -> Vec<u8> = |next: &mut u32| requests_with(next, RST_STREAM, &[0, 0, 0, 8]);
     withstands(Flood { name: "rapid reset", begin: greeting(b"", b""), then: Then::Again(again) }).await;
 }
 
-/// The same, when each request is on its way to the application.
+/// The same (RFC 9113, section 10.5), when each request is on its way to the application.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn later_resets() {
     let again: fn(&mut u32) -> Vec<u8> = |next: &mut u32| {
@@ -103,14 +103,14 @@ async fn later_resets() {
     withstands(Flood { name: "later reset", begin: greeting(b"", b""), then: Then::Again(again) }).await;
 }
 
-/// CVE-2025-8671: frames that are wrong make us reset.
+/// CVE-2025-8671 (RFC 9113, sections 5.4.2 and 6.9): windows beyond all measure make us reset.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resets_that_we_are_made_to_send() {
-    let again: fn(&mut u32) -> Vec<u8> = |next: &mut u32| requests_with(next, WINDOW_UPDATE, &[0, 0, 0, 0]);
+    let again: fn(&mut u32) -> Vec<u8> = |next: &mut u32| requests_with(next, WINDOW_UPDATE, &[0x7f, 0xff, 0xff, 0xff]);
     withstands(Flood { name: "made to reset", begin: greeting(b"", b""), then: Then::Again(again) }).await;
 }
 
-/// RUSTSEC-2024-0332: a header block without end.
+/// RUSTSEC-2024-0332 (RFC 9113, sections 6.10 and 10.5): a header block without end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn continuations() {
     let begin = greeting(b"", &encode((HEADERS, 0), 1, &block(&[(":method", "GET")])));
@@ -119,14 +119,14 @@ async fn continuations() {
     withstands(Flood { name: "CONTINUATION", begin, then: Then::Again(again) }).await;
 }
 
-/// Frames that ask for an answer each.
+/// RFC 9113, section 6.7: frames that ask for an answer each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pings() {
     let again: fn(&mut u32) -> Vec<u8> = |_: &mut u32| encode((PING, 0), 0, b"12345678").repeat(2_000);
     withstands(Flood { name: "PING", begin: greeting(b"", b""), then: Then::Again(again) }).await;
 }
 
-/// Frames that ask for an answer each.
+/// RFC 9113, section 6.5.3: frames that ask for an answer each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings() {
     let again: fn(&mut u32) -> Vec<u8> = |_: &mut u32| encode((SETTINGS, 0), 0, &[0, 3, 0, 0, 0, 100]).repeat(2_000);
@@ -140,28 +140,28 @@ async fn priorities() {
     withstands(Flood { name: "PRIORITY", begin: greeting(b"", b""), then: Then::Again(again) }).await;
 }
 
-/// DATA that carries nothing is free of flow control.
+/// RFC 9113, sections 6.1 and 10.5: DATA that carries nothing is free of flow control.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn empty_data() {
     let again: fn(&mut u32) -> Vec<u8> = |_: &mut u32| encode((DATA, 0), 1, b"").repeat(2_000);
     withstands(Flood { name: "empty DATA", begin: greeting(b"", &upload()), then: Then::Again(again) }).await;
 }
 
-/// A body byte by byte.
+/// RFC 9113, section 4.1: a body byte by byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_of_one_byte() {
     let again: fn(&mut u32) -> Vec<u8> = |_: &mut u32| encode((DATA, 0), 1, b"x").repeat(2_000);
     withstands(Flood { name: "DATA of one byte", begin: greeting(b"", &upload()), then: Then::Again(again) }).await;
 }
 
-/// Windows that grow byte by byte.
+/// RFC 9113, section 6.9: windows that grow byte by byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn window_updates() {
     let again: fn(&mut u32) -> Vec<u8> = |_: &mut u32| encode((WINDOW_UPDATE, 0), 1, &[0, 0, 0, 1]).repeat(2_000);
     withstands(Flood { name: "WINDOW_UPDATE", begin: greeting(b"", &upload()), then: Then::Again(again) }).await;
 }
 
-/// Large answers that are never taken.
+/// RFC 9113, sections 5.2 and 10.5: large answers that are never taken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn windows_that_stay_shut() {
     let requests: Vec<u8> = (0..25).flat_map(|number| get(2 * number + 1, "/big")).collect();
@@ -169,7 +169,7 @@ async fn windows_that_stay_shut() {
     withstands(Flood { name: "stalled windows", begin, then: Then::Stay }).await;
 }
 
-/// Connections that come and go.
+/// RFC 9113, section 9.1: connections that come and go.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_ask_for_nothing() {
     withstands(Flood { name: "connections that greet and go", begin: greeting(b"", b""), then: Then::Leave }).await;
