@@ -25,3 +25,11 @@ fi
 
 # an exception that nothing needs any more is a mistake of the policy
 "$cargo_deny" --locked --offline --log-level warn check --hide-inclusion-graph --deny unmatched-skip "$@"
+
+# The fuzz targets have a lock file of their own. Nothing of it is shipped, so its licences do not matter; that it is up to date does.
+cargo fetch --locked --quiet --manifest-path fuzz/Cargo.toml || {
+    echo "deny.sh: fuzz/Cargo.lock is not what fuzz/Cargo.toml and Cargo.toml ask for: cargo fetch --manifest-path fuzz/Cargo.toml" >&2
+    exit 1
+}
+"$cargo_deny" --locked --offline --log-level warn --manifest-path fuzz/Cargo.toml --config deny.toml check --hide-inclusion-graph \
+    advisories sources

@@ -127,3 +127,32 @@ async fn a_broken_chunk_of_an_answer_breaks_the_answer_off() {
     }
     house.counted("upstream_bad_answer", BROKEN.len() as u64).await;
 }
+
+/// RFC 9112, section 7.1.1: extensions of an answer are bounded too: it breaks off, in whichever chunk they stand.
+#[tokio::test]
+async fn extensions_without_end_break_an_answer_off() {
+    let long = format!("1;{}\r\nx\r\n0\r\n\r\n", "a".repeat(17 << 10));
+    let many = format!("{}0\r\n\r\n", format!("1;{}\r\nx\r\n", "a".repeat(100)).repeat(200));
+    let endless = format!("1;{}", "a".repeat(1 << 20));
+    let bodies = [long, many, endless];
+    let count = bodies.len();
+    let house = House::scripted(&[], move |_, mut client| {
+        let Some(message) = client.try_message() else { return };
+        let place: usize = target(&message)[1..].parse().expect("a number");
+        client.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+        client.send(&bodies[place]);
+        client.rest();
+    })
+    .await;
+    for place in 0..count {
+        let mut client = house.client();
+        let record = client.record();
+        client.send(format!("GET /{place} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert!(client.try_message().is_none(), "number {place} looked whole");
+        assert!(
+            !record.lock().expect("nobody panicked").windows(3).any(|part| part == b"aaa"),
+            "number {place} was sent on"
+        );
+    }
+    house.counted("upstream_bad_answer", count as u64).await;
+}

@@ -1,6 +1,6 @@
 //! Point 8: a trailer never becomes a header, and only harmless ones pass.
 
-use crate::house::{House, MALFORMED, post};
+use crate::house::{House, MALFORMED, post, target};
 
 /// RFC 9110, section 6.5.1: none of these may stand in a trailer section.
 const STEERING: [&str; 16] = [
@@ -78,7 +78,33 @@ async fn a_malformed_trailer_section_is_refused() {
     house.refuses(MALFORMED, &requests).await;
 }
 
-/// It is longer than one read, so the head and the chunk may be with the application already; the body's end never is.
+/// RFC 9112, section 7.1.2: so is that of an answer, which then never looks whole.
+#[tokio::test]
+async fn a_malformed_or_endless_trailer_section_of_an_answer_breaks_it_off() {
+    let many = "ETag: 1\r\n".repeat(100);
+    let sections = ["no colon", "ETag : 1", " ETag: 1", "ETag: 1\r\n folded", "ETag: a\0b", ": 1", "ETag: a\rb"]
+        .map(str::to_owned);
+    let sections: Vec<String> = sections.into_iter().chain([format!("ETag: {}", "x".repeat(17 << 10)), many]).collect();
+    let count = sections.len();
+    let played = sections.clone();
+    let house = House::scripted(&[], move |_, mut client| {
+        let Some(message) = client.try_message() else { return };
+        let place: usize = target(&message)[1..].parse().expect("a number");
+        client.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+        client.send(format!("0\r\n{}\r\n\r\n", played[place]));
+        client.rest();
+    })
+    .await;
+    for (place, section) in sections.iter().enumerate() {
+        let mut client = house.client();
+        client.send(format!("GET /{place} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        let shown: String = section.chars().take(40).collect();
+        assert!(client.try_message().is_none_or(|answer| answer.status() == 502), "{shown:?} looked whole");
+    }
+    house.counted("upstream_bad_answer", count as u64).await;
+}
+
+/// RFC 9112, section 7.1.2: it is longer than one read, so the head and the chunk may be with the application already; the body's end never is.
 #[tokio::test]
 async fn an_endless_trailer_section_is_refused() {
     let house = House::echoing(&[]).await;

@@ -33,7 +33,7 @@ async fn targets_are_neither_decoded_nor_shortened() {
     }
 }
 
-/// A label for each path would be a series for each client's whim: labels are templates of routes, or none.
+/// RFC 3986, section 6, serves labels only. A label for each path would be a series for each client's whim: labels are templates of routes, or none.
 #[tokio::test]
 async fn no_target_becomes_a_label() {
     let house = House::echoing(&[]).await;

@@ -1,5 +1,7 @@
 //! Point 20: expectations and interim answers.
 
+use std::time::Duration;
+
 use crate::house::{House, Refused, answer_all, get, post, values};
 
 const CREATED: &str = "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
@@ -41,6 +43,39 @@ async fn a_client_that_waits_in_vain_gets_ours() {
     assert_eq!(client.message().status(), 100);
     client.send("hello");
     assert_eq!(client.message().status(), 201, "and no second 100");
+}
+
+/// RFC 9110, section 10.1.1: nor for long. What is long is told by what others are sent meanwhile, at a pace of the application's.
+#[tokio::test]
+async fn a_client_that_waits_in_vain_does_not_wait_for_long() {
+    const PACE: Duration = Duration::from_millis(50);
+    let house = House::scripted(&[], |_, mut client| {
+        while let Some(head) = client.head() {
+            if !values(&head, "expect").is_empty() {
+                client.bytes(5);
+                client.send(CREATED);
+                return drop(client.rest());
+            }
+            std::thread::park_timeout(PACE);
+            client.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    })
+    .await;
+    let (mut waiting, mut other) = (house.client(), house.client());
+    waiting.send(post("Expect: 100-continue\r\nContent-Length: 5\r\n", ""));
+    let waited = std::thread::spawn(move || {
+        let status = waiting.message().status();
+        waiting.send("hello");
+        (status, waiting.message().status())
+    });
+    let mut answers = 0;
+    while !waited.is_finished() {
+        assert_eq!(other.get("/").status(), 200);
+        answers += 1;
+        assert!(answers < 100, "a hundred others were answered first");
+    }
+    assert_eq!(waited.join().expect("the client does not panic"), (100, 201));
+    assert!(answers > 5, "only {answers} others were answered: the application was not given its time");
 }
 
 /// RFC 9110, section 10.1.1: an application that wants no body says so, and the connection ends behind it.

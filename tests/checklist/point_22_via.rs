@@ -41,7 +41,7 @@ async fn similar_names_are_no_loop() {
     }
 }
 
-/// Applications rarely want the field: it is written only under a name that was chosen.
+/// RFC 9110, section 7.6.3, whose field applications rarely want: it is written only under a name that was chosen.
 #[tokio::test]
 async fn without_a_pseudonym_none_is_written() {
     let house = House::echoing(&[]).await;

@@ -31,6 +31,26 @@ async fn a_safe_request_on_a_kept_connection_that_closes_is_sent_again_once() {
     }
 }
 
+/// RFC 9112, section 9.3.1: a repetition that fails like the first try is not repeated.
+#[tokio::test]
+async fn a_repetition_that_fails_again_is_502() {
+    let house = House::scripted(&[], |number, mut client| {
+        client.try_message();
+        if number == 0 {
+            client.send(OK);
+            client.try_message();
+        }
+    })
+    .await;
+    let mut client = house.client();
+    assert_eq!(client.get("/first").status(), 200);
+    let answer = client.get("/second");
+    assert_eq!((answer.status(), answer.field("retry-after")), (502, Some("1")));
+    assert!(answer.text().contains("upstream_broken"), "{}", answer.text());
+    house.counted("upstream_broken", 1).await;
+    assert_eq!(house.connections(), 2, "the one that was kept, and one more");
+}
+
 /// RFC 9110, section 9.2.2: what may have had an effect is never repeated, nor what has a body.
 #[tokio::test]
 async fn what_may_have_had_an_effect_is_not_sent_again() {
