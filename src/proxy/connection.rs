@@ -5,7 +5,7 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -160,6 +160,9 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
         if self.inbox.is_empty() && plan.body.is_done() {
             self.worker.buffers.take_inbox(&mut self.inbox);
         }
+        if self.is_given_up() {
+            return self.after(plan, Ended::ClientGone).await;
+        }
         loop {
             // the first attempt begins with the request: the clock is not asked again
             let again = plan.in_flight.as_ref().filter(|_| plan.resends > 0);
@@ -199,6 +202,12 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
                 }
             }
         }
+    }
+
+    /// A stream may be over before it is looked at, given up by its client or reset because of it (CVE-2025-8671): its way to the
+    /// application would be for nothing.
+    fn is_given_up(&mut self) -> bool {
+        self.stream.poll_given_up(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     async fn connect(&self, (speaks, resends): (HopProtocol, u8)) -> Result<Hop, UpstreamFault> {

@@ -97,6 +97,7 @@ async fn resets_that_we_are_made_to_send_end_the_connection() {
     assert_eq!((errors(&page, "goaway", CALM), cut_off(&page, "flood")), (1, 1));
     let resets = errors(&page, "rst_stream", "flow_control_error");
     assert!(resets == u64::from(sent) || resets + 1 == u64::from(sent), "{resets} resets of {sent}");
+    assert_eq!(application.requests.load(Ordering::Relaxed), 0, "the application was bothered");
     others_are_served(&sidecar).await;
 }
 
