@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -241,6 +242,13 @@ impl Section<'_> {
         let about = "a file that holds the value of the key of the same name without `_file`";
         self.inner.key(Key { path: file_path, default: String::new(), value: file_name, about });
         value.map(Secret::new)
+    }
+
+    /// The file that a secret was read from, for whoever reads it again when it changes.
+    #[must_use]
+    pub fn secret_file(&mut self, name: &str) -> Option<PathBuf> {
+        let (file, _) = self.inner.take(&self.path_of(&format!("{name}_file")))?;
+        text_of(&file).map(PathBuf::from)
     }
 
     /// Whether a secret or its file is set, be it readable or not.

@@ -1,5 +1,6 @@
 //! The settings below `telemetry`: where telemetry goes, how much of it, and what is kept while nobody takes it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -10,8 +11,9 @@ use crate::model::telemetry::Signal;
 use crate::model::trace::{ParentFlag, Sampling, SpanModel};
 use crate::redact::Secret;
 use crate::settings::{Described, Section};
-use crate::telemetry::environment;
+use crate::telemetry::headers::{self, Headers};
 use crate::telemetry::receipts::config::ReceiptsConfig;
+use crate::telemetry::resolver::Resolver;
 use crate::telemetry::sender::http_path;
 use crate::telemetry::tls::TlsConfig;
 
@@ -22,6 +24,10 @@ pub struct Config {
     pub enabled: bool,
     /// Where each signal goes, by `Signal`; `None` when the signal is switched off.
     pub destinations: [Option<DestinationConfig>; Signal::ALL.len()],
+    /// How receivers are connected to.
+    pub connection: ConnectionConfig,
+    /// How their names become addresses.
+    pub resolver: Resolver,
     /// The head decision for requests.
     pub sampling: Sampling,
     /// What is kept although the head left it out.
@@ -44,6 +50,17 @@ pub struct Config {
     pub receipts: Option<ReceiptsConfig>,
     /// What was understood from the settings and is worth saying in the log.
     pub remarks: Vec<String>,
+}
+
+/// How receivers are connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionConfig {
+    /// How old a connection gets, a tenth more or less.
+    pub age: Duration,
+    /// How long the addresses of a name hold.
+    pub lookup: Duration,
+    /// The silence after which HTTP/2 asks whether the receiver is still there; `None` when it never does.
+    pub ping: Option<Duration>,
 }
 
 /// What may wait on disk while it cannot be delivered.
@@ -141,7 +158,9 @@ pub struct DestinationConfig {
     /// The transport.
     pub transport: Transport,
     /// Sent with each request; they usually hold an API key.
-    pub headers: Secret<Vec<(HeaderName, HeaderValue)>>,
+    pub headers: Secret<Headers>,
+    /// Where they are read from again.
+    pub headers_file: Option<PathBuf>,
     /// How long an attempt may take.
     pub timeout: Duration,
     /// What is tried first.
@@ -167,15 +186,9 @@ impl Config {
             destinations[signal as usize] = (enabled && is_on).then_some(own);
         }
         remarks.extend(tls_without_effect(&destinations));
-        let mut queue = section.section("queue");
-        let queue_bytes = [
-            queue.bytes("traces", 8 << 20, "spans that wait in memory: some 20,000, or seconds at full speed"),
-            queue.bytes("metrics", 2 << 20, "metrics that wait in memory: about half an hour of them"),
-            queue.bytes("logs", 6 << 20, "log records that wait in memory"),
-            queue.bytes("envelopes", 1 << 20, "issues for Sentry that wait in memory: some 500"),
-        ]
-        .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let queue_bytes = read_queues(&mut section.section("queue"));
         let spool = SpoolConfig::read(&mut section.section("spool"));
+        let connection = ConnectionConfig::read(&mut section.section("connection"));
         let request_bytes = section.bytes(
             "max_request",
             1 << 20,
@@ -196,6 +209,8 @@ impl Config {
         Self {
             enabled,
             destinations,
+            connection,
+            resolver: Resolver::default(),
             sampling,
             tail,
             spans,
@@ -211,6 +226,16 @@ impl Config {
     }
 }
 
+fn read_queues(queue: &mut Section<'_>) -> [usize; Signal::ALL.len()] {
+    [
+        queue.bytes("traces", 8 << 20, "spans that wait in memory: some 20,000, or seconds at full speed"),
+        queue.bytes("metrics", 2 << 20, "metrics that wait in memory: about half an hour of them"),
+        queue.bytes("logs", 6 << 20, "log records that wait in memory"),
+        queue.bytes("envelopes", 1 << 20, "issues for Sentry that wait in memory: some 500"),
+    ]
+    .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
 impl SpoolConfig {
     fn read(section: &mut Section<'_>) -> Self {
         let about =
@@ -220,6 +245,21 @@ impl SpoolConfig {
         let bytes = section.bytes("bytes", 256 << 20, about);
         let age = section.duration("age", Duration::from_secs(24 * 3600), "what has waited longer is dropped");
         Self { enabled, bytes, age }
+    }
+}
+
+impl ConnectionConfig {
+    fn read(section: &mut Section<'_>) -> Self {
+        let about =
+            "age at which a connection to the receiver is replaced, ±10%, so that traffic moves to new replicas of it";
+        let age = section.duration("age", Duration::from_secs(300), about);
+        let about =
+            "how long the addresses of the receiver's name hold; they are looked up at once when a connection is lost";
+        let lookup = section.duration("lookup", Duration::from_secs(30), about);
+        let about = "HTTP/2 PING after so much silence, to notice a receiver that vanished; 0 for none, as stock Go servers hang up on it";
+        let ping = section.duration("ping", Duration::ZERO, about);
+        let age = age.max(Duration::from_millis(100)); // less would only make connections
+        Self { age, lookup, ping: Some(ping).filter(|ping| !ping.is_zero()) }
     }
 }
 
@@ -308,9 +348,9 @@ impl DestinationConfig {
         let default = generic.map_or(Compression::Zstd, |generic| generic.compression);
         let about = "compression; a receiver that does not know it gets gzip, then none";
         let compression = section.choice("compression", default, &words, about);
-        let headers = read_headers(section, generic);
+        let (headers, headers_file) = read_headers(section, generic);
         let tls = TlsConfig::read(&mut section.section("tls"), generic.map(|generic| &generic.tls));
-        Self { endpoint, urls, transport, headers, timeout, compression, tls }
+        Self { endpoint, urls, transport, headers, headers_file, timeout, compression, tls }
     }
 
     /// Sentry: envelopes as they are, which its limits count before compression.
@@ -321,6 +361,7 @@ impl DestinationConfig {
             urls: Signal::ALL.map(|_| url.clone()),
             transport: Transport::Envelopes,
             headers: Secret::new(vec![header]),
+            headers_file: None,
             timeout: Duration::from_secs(10),
             compression: Compression::None,
             tls: TlsConfig::default(),
@@ -333,6 +374,12 @@ impl DestinationConfig {
         &self.urls[signal as usize]
     }
 
+    /// The endpoint's port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.endpoint.port_or_known_default().unwrap_or_default()
+    }
+
     /// The endpoint's host as a resolver takes it: an address of version 6 without its brackets.
     #[must_use]
     pub fn host(&self) -> String {
@@ -343,8 +390,7 @@ impl DestinationConfig {
     #[must_use]
     pub fn address(&self) -> String {
         let host = self.endpoint.host_str().unwrap_or_default();
-        let port = self.endpoint.port_or_known_default().unwrap_or_default();
-        format!("{}://{host}:{port}", self.endpoint.scheme())
+        format!("{}://{host}:{}", self.endpoint.scheme(), self.port())
     }
 }
 
@@ -376,32 +422,20 @@ fn read_transport(
     }
 }
 
-fn read_headers(
-    section: &mut Section<'_>,
-    generic: Option<&DestinationConfig>,
-) -> Secret<Vec<(HeaderName, HeaderValue)>> {
-    let about = "headers of each request, such as api-key=…: key=value,key=value, percent-encoded";
+/// The headers, and the file that they come from.
+fn read_headers(section: &mut Section<'_>, generic: Option<&DestinationConfig>) -> (Secret<Headers>, Option<PathBuf>) {
+    let about = "headers of each request, such as api-key=…: key=value,key=value, percent-encoded; a file is read again when it changes";
     let Some(text) = section.secret("headers", about) else {
-        return generic.map_or_else(Secret::default, |generic| generic.headers.clone());
+        return generic.map(|generic| (generic.headers.clone(), generic.headers_file.clone())).unwrap_or_default();
     };
-    let mut headers = Vec::new();
-    let pairs = environment::pairs(text.expose());
-    let is_readable = pairs.is_some();
-    for (name, value) in pairs.unwrap_or_default() {
-        section.remember_secret(&value);
-        let name = HeaderName::try_from(name.to_ascii_lowercase());
-        match (name, HeaderValue::try_from(value)) {
-            (Ok(name), Ok(mut value)) => {
-                value.set_sensitive(true);
-                headers.push((name, value));
-            }
-            _ => section.problem("headers", "***", "names and values that HTTP allows"),
-        }
+    let headers = headers::parse(text.expose()).unwrap_or_else(|expected| {
+        section.problem("headers", "***", expected);
+        Vec::new()
+    });
+    for value in headers.iter().filter_map(|(_, value)| value.to_str().ok()) {
+        section.remember_secret(value);
     }
-    if !is_readable {
-        section.problem("headers", "***", "key=value pairs with commas between them");
-    }
-    Secret::new(headers)
+    (Secret::new(headers), section.secret_file("headers"))
 }
 
 /// Said once: the scheme of the endpoint decides about TLS, not its settings.
@@ -484,6 +518,17 @@ mod tests {
         assert!(config.destinations[Signal::Logs as usize].is_none());
         assert!(secrets.contains(&"metric 1".to_owned()), "the redactor knows the key itself: {secrets:?}");
         assert!(!format!("{config:?}").contains("generic-1"));
+    }
+
+    #[test]
+    fn connections_are_replaced_and_never_pinged_unless_that_is_set() {
+        let (config, ..) = read(json!({"enabled": true}));
+        let minutes = Duration::from_secs(300);
+        let expected = ConnectionConfig { age: minutes, lookup: Duration::from_secs(30), ping: None };
+        assert_eq!(config.connection, expected);
+        let (config, ..) = read(json!({"connection": {"ping": "10s", "age": "0"}}));
+        let expected = ConnectionConfig { age: Duration::from_millis(100), ping: Some(minutes / 30), ..expected };
+        assert_eq!(config.connection, expected);
     }
 
     #[test]

@@ -20,17 +20,18 @@ use crate::model::sample::{Sample, SampleSource};
 use crate::model::telemetry::Signal;
 use crate::model::trace::TraceId;
 use crate::redact::{Clean, Outlet, Redactor};
-use crate::telemetry::config::{Config, DestinationConfig};
+use crate::telemetry::config::{Config, ConnectionConfig, DestinationConfig};
 use crate::telemetry::metrics::MetricsExporter;
 use crate::telemetry::metrics::interval::Reading as Moment;
 use crate::telemetry::otlp;
 use crate::telemetry::receipts::PATIENCE;
 use crate::telemetry::receipts::acceptance::{Counts, VendorVerdict, Verdict};
+use crate::telemetry::resolver::Resolver;
 use crate::telemetry::resource::Resource;
+use crate::telemetry::sender::DestinationError;
 use crate::telemetry::sender::answer::Answer;
 use crate::telemetry::sender::compression::Form;
 use crate::telemetry::sender::destination::Destination;
-use crate::telemetry::sender::{DestinationError, handshake};
 use crate::telemetry::wire;
 
 /// How long the span seems to have lasted: a sampler that keeps what is slow keeps it.
@@ -47,6 +48,8 @@ const REASON_BYTES: usize = 300;
 pub struct ExportCheck {
     mark: TraceId,
     destinations: [Option<DestinationConfig>; Signal::OTLP.len()],
+    connection: ConnectionConfig,
+    resolver: Resolver,
     requests: [Vec<u8>; Signal::OTLP.len()],
     /// Where the collector's own metrics are read; `None` when it is not asked.
     receipts: Option<String>,
@@ -62,7 +65,8 @@ impl ExportCheck {
         let requests = Signal::OTLP.map(|signal| request(signal, &resource, config, mark, now));
         let destinations = Signal::OTLP.map(|signal| config.destinations[signal as usize].clone());
         let receipts = config.receipts.as_ref().map(|receipts| receipts.url.as_str().to_owned());
-        Self { mark, destinations, requests, receipts, redactor }
+        let (connection, resolver) = (config.connection, config.resolver.clone());
+        Self { mark, destinations, connection, resolver, requests, receipts, redactor }
     }
 
     /// The trace id of the span and the log record.
@@ -83,19 +87,21 @@ impl ExportCheck {
     /// When TLS is to be spoken and there is nobody to trust.
     pub async fn send(&self, signal: Signal) -> Result<Option<Verdict>, DestinationError> {
         let Some(Some(config)) = self.destinations.get(signal as usize) else { return Ok(None) };
-        let destination = Destination::new(config.clone(), Arc::clone(&self.redactor))?;
+        let (resolver, redactor) = (self.resolver.clone(), Arc::clone(&self.redactor));
+        let destination = Destination::new(config.clone(), self.connection, resolver, redactor)?;
         let form = Form::Raw(self.requests[signal as usize].clone().into());
         let answer = destination.attempt(signal, &form, destination.timeout()).await;
         Ok(Some(match answer {
             Answer::Accepted { rejected: 0, .. } => Verdict::Accepted,
             Answer::Accepted { message, .. } => Verdict::Refused(self.clean(&format!("rejected: {message}"))),
             Answer::Later { reason, .. } => {
-                let fault = handshake::fault(config).await;
+                let fault = destination.fault().await;
                 Verdict::Silent(self.clean(&fault.unwrap_or(reason)))
             }
             Answer::Unreadable(reason)
             | Answer::TooLarge(reason)
             | Answer::UnknownCoding(reason)
+            | Answer::Unauthorized(reason)
             | Answer::Refused(reason) => Verdict::Refused(self.clean(&reason)),
         }))
     }

@@ -7,6 +7,7 @@ pub mod config;
 pub mod environment;
 pub mod export_check;
 mod hand_off;
+mod headers;
 pub mod intake;
 pub mod issues;
 mod limits;
@@ -18,6 +19,7 @@ mod queue;
 mod reader;
 mod receipt;
 pub mod receipts;
+pub mod resolver;
 pub mod resource;
 mod sender;
 mod span;
@@ -352,7 +354,10 @@ fn destinations(
         let known = made.iter().flatten().find(|known| known.config() == wanted).cloned();
         made[signal as usize] = Some(match known {
             Some(known) => known,
-            None => Arc::new(Destination::new(wanted.clone(), Arc::clone(redactor))?),
+            None => {
+                let (connection, resolver) = (config.connection, config.resolver.clone());
+                Arc::new(Destination::new(wanted.clone(), connection, resolver, Arc::clone(redactor))?)
+            }
         });
     }
     Ok(made)

@@ -1,5 +1,6 @@
 //! Certificates, made while a test runs, and a front that speaks TLS before a receiver.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -74,6 +75,8 @@ pub(crate) struct Front {
 pub(crate) struct Handshakes {
     /// The names that clients asked for.
     pub(crate) names: Vec<String>,
+    /// The different certificates that clients showed.
+    pub(crate) shown: BTreeSet<Vec<u8>>,
     /// Handshakes that came to nothing, whoever broke them off.
     pub(crate) failed: u64,
 }
@@ -138,7 +141,9 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, receiver: SocketAdd
                     seen.failed += 1;
                     return;
                 };
-                seen.names.push(client.get_ref().1.server_name().unwrap_or("none").to_owned());
+                let session = client.get_ref().1;
+                seen.names.push(session.server_name().unwrap_or("none").to_owned());
+                seen.shown.extend(session.peer_certificates().and_then(|chain| Some(chain.first()?.to_vec())));
                 client
             };
             let mut plain = TcpStream::connect(receiver).await.expect("the receiver listens");

@@ -44,20 +44,6 @@ async fn spans_arrive_over_grpc_and_add_up() {
     assert_balanced(&running.account(Signal::Traces));
 }
 
-/// Writes so many requests, two spans each, and lets the time pass that seals the chunk.
-fn produce(running: &mut Running, requests: u64) {
-    for number in 0..requests {
-        request(&mut running.writers[0], number);
-    }
-    running.writers[0].tick();
-    running.writers[0].tick();
-}
-
-async fn settled(running: &Running) {
-    eventually("nothing waits", SOON, || running.account(Signal::Traces).queued == 0).await;
-    assert_balanced(&running.account(Signal::Traces));
-}
-
 fn dropped(running: &Running, reason: DropReason) -> u64 {
     running.account(Signal::Traces).dropped[reason as usize]
 }
@@ -67,8 +53,8 @@ async fn spans_arrive_over_http_below_the_generic_endpoint() {
     let receiver = Receiver::http(Codings::All, Default::default()).await;
     let generic = json!({"endpoint": format!("{}/base/", endpoint(&receiver)), "protocol": "http/protobuf", "compression": "gzip"});
     let mut running = Running::start(generic, 1, Vec::new());
-    produce(&mut running, 10);
-    settled(&running).await;
+    running.produce(10);
+    running.settled(SOON).await;
     receiver.with(|seen| {
         assert_eq!(seen.spans.len(), 20);
         assert_eq!(seen.paths, ["/base/v1/traces"]);
@@ -84,8 +70,8 @@ async fn what_may_be_retried_is_retried_and_arrives_once() {
         let seen = script([failure.clone(), failure]);
         let receiver = Receiver::over(over, Codings::All, seen).await;
         let mut running = Running::start(settings(over, &receiver), 1, Vec::new());
-        produce(&mut running, 50);
-        settled(&running).await;
+        running.produce(50);
+        running.settled(SOON).await;
         assert_eq!(running.account(Signal::Traces).delivered, 100);
         receiver.with(|seen| assert_eq!((seen.spans.len(), seen.calls), (100, 3)));
         running.stop(SOON).await;
@@ -99,8 +85,8 @@ async fn the_receivers_delay_is_a_floor() {
         let receiver = Receiver::over(over, Codings::All, seen).await;
         let mut running = Running::start(settings(over, &receiver), 1, Vec::new());
         let start = tokio::time::Instant::now();
-        produce(&mut running, 5);
-        settled(&running).await;
+        running.produce(5);
+        running.settled(SOON).await;
         assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
         receiver.with(|seen| assert_eq!((seen.spans.len(), seen.calls), (10, 2)));
         running.stop(SOON).await;
@@ -113,18 +99,18 @@ async fn a_request_that_is_too_large_is_halved_until_it_fits() {
         let receiver = Receiver::over(over, Codings::All, Default::default()).await;
         receiver.with(|seen| seen.limit = Some(9_000));
         let mut running = Running::start(settings(over, &receiver), 1, Vec::new());
-        produce(&mut running, 100);
-        settled(&running).await;
+        running.produce(100);
+        running.settled(SOON).await;
         receiver.with(|seen| assert_eq!(seen.spans.len(), 200));
         assert_eq!(running.account(Signal::Traces).delivered, 200);
         let calls = receiver.with(|seen| seen.calls);
-        produce(&mut running, 100);
-        settled(&running).await;
+        running.produce(100);
+        running.settled(SOON).await;
         let again = receiver.with(|seen| seen.calls) - calls;
         assert!(again < calls, "the size is remembered: {calls} calls, then {again}");
         receiver.with(|seen| seen.limit = Some(10));
-        produce(&mut running, 2);
-        settled(&running).await;
+        running.produce(2);
+        running.settled(SOON).await;
         assert_eq!(dropped(&running, DropReason::TooLarge), 4);
         running.stop(SOON).await;
     }
@@ -135,8 +121,8 @@ async fn rejected_items_are_counted_and_not_resent() {
     for over in Over::ALL {
         let receiver = Receiver::over(over, Codings::All, script([Reply::Partial(3, "three are no good")])).await;
         let mut running = Running::start(settings(over, &receiver), 1, Vec::new());
-        produce(&mut running, 10);
-        settled(&running).await;
+        running.produce(10);
+        running.settled(SOON).await;
         let account = running.account(Signal::Traces);
         assert_eq!((account.delivered, account.rejected), (17, 3));
         assert_eq!(receiver.with(|seen| seen.calls), 1);
@@ -155,12 +141,12 @@ async fn an_unreadable_yes_and_a_plain_no_are_not_asked_again() {
     for (over, reply, reason) in table {
         let receiver = Receiver::over(over, Codings::All, script([reply])).await;
         let mut running = Running::start(settings(over, &receiver), 1, Vec::new());
-        produce(&mut running, 10);
-        settled(&running).await;
+        running.produce(10);
+        running.settled(SOON).await;
         assert_eq!(dropped(&running, reason), 20);
         assert_eq!(receiver.with(|seen| seen.calls), 1);
-        produce(&mut running, 10);
-        settled(&running).await;
+        running.produce(10);
+        running.settled(SOON).await;
         assert_eq!(running.account(Signal::Traces).delivered, 20);
         running.stop(SOON).await;
     }
@@ -173,8 +159,8 @@ async fn a_receiver_without_the_compression_gets_a_simpler_one_for_good() {
             let receiver = Receiver::over(over, codings, Default::default()).await;
             let mut running = Running::start(settings(over, &receiver), 1, Vec::new());
             for total in [20, 40] {
-                produce(&mut running, 10);
-                settled(&running).await;
+                running.produce(10);
+                running.settled(SOON).await;
                 assert_eq!(running.account(Signal::Traces).delivered, total);
             }
             receiver.with(|seen| {
@@ -192,7 +178,7 @@ async fn nothing_is_lost_while_nobody_listens() {
     let port = Port::reserve();
     let endpoint = format!("http://{}", port.address());
     let mut running = Running::start(json!({"endpoint": endpoint}), 1, Vec::new());
-    produce(&mut running, 100);
+    running.produce(100);
     eventually("it is noticed", SOON, || running.reader.state().condition == ExportCondition::Failing).await;
     let listener = tokio::net::TcpListener::bind(port.address()).await.expect("the port is ours");
     for _ in 0..3 {
@@ -200,7 +186,7 @@ async fn nothing_is_lost_while_nobody_listens() {
         let attempt = timeout(SOON, listener.accept()).await.expect("another attempt");
         drop(attempt.expect("a connection"));
     }
-    produce(&mut running, 100);
+    running.produce(100);
     let receiver = Receiver::grpc_on(listener, Codings::All, Default::default()).await;
     eventually("all arrived", Duration::from_secs(20), || running.account(Signal::Traces).delivered == 400).await;
     assert_eq!(receiver.with(|seen| seen.spans.len()), 400);
@@ -224,7 +210,7 @@ async fn a_black_hole_holds_nobody_up() {
                 (running.account(Signal::Traces).queued_bytes, dropped(running, DropReason::QueueFull))
             };
             let before = taken(&running);
-            produce(&mut running, 100);
+            running.produce(100);
             eventually("the control side takes the chunks", SOON, || taken(&running) != before).await;
         }
         eventually("the oldest are dropped", SOON, || dropped(&running, DropReason::QueueFull) > 0).await;
@@ -290,7 +276,7 @@ async fn the_account_is_exact_at_every_moment() {
         looks += 1;
     }
     assert!(looks > 100, "{looks}");
-    settled(&running).await;
+    running.settled(SOON).await;
     let account = running.account(Signal::Traces);
     assert_eq!((account.produced, account.rejected), (80_000, 7));
     // what a partial success rejected, the receiver has seen

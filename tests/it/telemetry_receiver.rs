@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -23,6 +23,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 
 /// What the receiver does with one request.
@@ -34,8 +36,10 @@ pub(crate) enum Reply {
     Fail(Code, u16),
     /// The same with `RetryInfo` or `Retry-After`.
     FailFor(Code, u16, Duration),
+    /// HTTP: the status, and `Retry-After` with the date of then.
+    FailUntil(u16, SystemTime),
     Slow(Duration),
-    /// A success in words that nobody can read (HTTP only).
+    /// A success in words that nobody can read (HTTP; over gRPC see `garbled`).
     Garbage,
 }
 
@@ -72,6 +76,8 @@ pub(crate) struct Seen {
     pub(crate) otherwise: Option<Reply>,
     /// A request above this is too large.
     pub(crate) limit: Option<usize>,
+    /// The only `api-key` that is let in.
+    pub(crate) wanted_key: Option<String>,
     pub(crate) calls: u64,
     pub(crate) spans: Vec<Span>,
     pub(crate) metrics: Vec<Metric>,
@@ -107,6 +113,29 @@ impl Receiver {
     }
 
     pub(crate) async fn grpc_on(listener: TcpListener, codings: Codings, seen: SharedSeen) -> Self {
+        Self::grpc_by(Server::builder(), listener, codings, seen).await
+    }
+
+    /// Says GOAWAY to connections of that age.
+    pub(crate) async fn grpc_aging(listener: TcpListener, age: Duration) -> Self {
+        Self::grpc_by(Server::builder().max_connection_age(age), listener, Codings::All, Default::default()).await
+    }
+
+    /// Says yes over gRPC, in words that nobody can read; keeps nothing.
+    pub(crate) async fn garbled() -> Self {
+        let listener = free_listener().await;
+        let address = listener.local_addr().expect("a listener has an address");
+        let seen = SharedSeen::default();
+        let router = Router::new().fallback(answer_garbage).with_state(Arc::clone(&seen));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let server = Server::builder().add_routes(tonic::service::Routes::from(router));
+            server.serve_with_incoming(TcpIncoming::from(listener)).await.expect("the receiver serves");
+        });
+        Self { address, seen, _tasks: tasks }
+    }
+
+    async fn grpc_by(mut server: Server, listener: TcpListener, codings: Codings, seen: SharedSeen) -> Self {
         let address = listener.local_addr().expect("a listener has an address");
         let service = Service { seen: Arc::clone(&seen) };
         let mut traces = trace::trace_service_server::TraceServiceServer::new(service.clone());
@@ -124,10 +153,8 @@ impl Receiver {
         }
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let incoming = tonic::transport::server::TcpIncoming::from(listener);
-            let server = tonic::transport::Server::builder();
-            let server = { server }.add_service(traces).add_service(metrics).add_service(logs);
-            server.serve_with_incoming(incoming).await.expect("the receiver serves");
+            let server = server.add_service(traces).add_service(metrics).add_service(logs);
+            server.serve_with_incoming(TcpIncoming::from(listener)).await.expect("the receiver serves");
         });
         Self { address, seen, _tasks: tasks }
     }
@@ -181,6 +208,7 @@ impl Service {
             next_reply(&mut seen, size)
         };
         match reply {
+            Reply::FailUntil(..) => unreachable!("a date is of HTTP"),
             Reply::Fail(code, _) => return Err(Status::new(code, "as scripted")),
             Reply::FailFor(code, _, delay) => return Err(with_retry_info(code, delay)),
             Reply::Slow(delay) => tokio::time::sleep(delay).await,
@@ -195,6 +223,9 @@ impl Service {
 }
 
 fn next_reply(seen: &mut Seen, size: usize) -> Reply {
+    if seen.wanted_key.as_ref().is_some_and(|wanted| seen.keys.last() != Some(wanted)) {
+        return Reply::Fail(Code::Unauthenticated, 401);
+    }
     if seen.limit.is_some_and(|limit| size > limit) {
         return Reply::Fail(Code::ResourceExhausted, 413);
     }
@@ -293,6 +324,11 @@ impl logs::logs_service_server::LogsService for Service {
     }
 }
 
+async fn answer_garbage(Shared(seen): Shared<SharedSeen>) -> HttpResponse {
+    seen.lock().expect("no test panics while it holds what was seen").calls += 1;
+    ([("content-type", "application/grpc")], "\0\0\0\0\x06<html>").into_response()
+}
+
 async fn answer_http(
     Shared((codings, seen)): Shared<(Codings, SharedSeen)>,
     uri: Uri,
@@ -322,6 +358,9 @@ async fn answer_http(
         Reply::Fail(_, code) => return status(code).into_response(),
         Reply::FailFor(_, code, delay) => {
             return (status(code), [("retry-after", delay.as_secs().to_string())]).into_response();
+        }
+        Reply::FailUntil(code, then) => {
+            return (status(code), [("retry-after", httpdate::fmt_http_date(then))]).into_response();
         }
         Reply::Slow(delay) => tokio::time::sleep(delay).await,
         Reply::Garbage => return "<html>welcome to the hotel</html>".into_response(),

@@ -27,6 +27,8 @@ use content_factory_sidecar::telemetry::{Reader, SpanWriter, Telemetry, Upstream
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use crate::telemetry_receiver::eventually;
+
 /// The way out, running.
 pub(crate) struct Running {
     pub(crate) writers: Vec<SpanWriter>,
@@ -116,6 +118,25 @@ impl Running {
         self.writers.clear();
         self.conductor.drain_within(limit);
         self.run.join_next().await.expect("one run").expect("no panic");
+    }
+
+    /// Writes so many requests, two spans each, and lets the time pass that seals the chunk.
+    pub(crate) fn produce(&mut self, requests: u64) {
+        for number in 0..requests {
+            request(&mut self.writers[0], number);
+        }
+        self.writers[0].tick();
+        self.writers[0].tick();
+    }
+
+    /// Waits until no span waits any more, in memory or on disk.
+    pub(crate) async fn settled(&self, limit: Duration) {
+        eventually("nothing waits", limit, || {
+            let account = self.account(Signal::Traces);
+            assert_balanced(&account);
+            account.queued + account.spooled == 0
+        })
+        .await;
     }
 
     pub(crate) fn account(&self, signal: Signal) -> Account {

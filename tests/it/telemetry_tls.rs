@@ -113,10 +113,12 @@ struct Export {
     receiver: Receiver,
     front: Front,
     sidecar: Sidecar,
+    /// The files are read again while the sidecar runs.
+    _world: World,
 }
 
 impl Export {
-    async fn start(world: &World, row: &Row, over: Over, by: By) -> Self {
+    async fn start(world: World, row: &Row, over: Over, by: By) -> Self {
         let receiver = Receiver::over(over, Codings::All, Default::default()).await;
         let clients = (row.clients == Clients::Known).then_some(&world.authority);
         let front = Front::before(&receiver, over, &world.authority.server(row.name), clients).await;
@@ -150,7 +152,7 @@ impl Export {
         };
         let (status, _) = get(sidecar.proxy, "/x").await.expect("the proxy answers");
         assert_eq!(status, 200);
-        Self { receiver, front, sidecar }
+        Self { receiver, front, sidecar, _world: world }
     }
 
     async fn is_delivered(&self) {
@@ -201,7 +203,7 @@ async fn telemetry_is_delivered_to_whom_the_settings_trust() {
     for over in Over::ALL {
         for row in &rows {
             for by in [By::Variables, By::File] {
-                let export = Export::start(&World::new(), row, over, by).await;
+                let export = Export::start(World::new(), row, over, by).await;
                 export.is_delivered().await;
                 let log = export.sidecar.log();
                 assert!(!log.contains("::telemetry::"), "{over:?} {:?} {by:?}: {log}", row.given);
@@ -214,7 +216,7 @@ async fn telemetry_is_delivered_to_whom_the_settings_trust() {
 
 async fn nothing_is_delivered(row: Row, words: &str) {
     for over in Over::ALL {
-        let export = Export::start(&World::new(), &row, over, By::Variables).await;
+        let export = Export::start(World::new(), &row, over, By::Variables).await;
         export.is_refused(words).await;
     }
 }

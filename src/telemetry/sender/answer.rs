@@ -37,6 +37,8 @@ pub(crate) enum Answer {
     TooLarge(String),
     /// It may be that it only does not know the compression.
     UnknownCoding(String),
+    /// Not with this token or certificate.
+    Unauthorized(String),
     /// Never.
     Refused(String),
 }
@@ -61,6 +63,7 @@ pub(crate) fn of_grpc_error(code: Code, message: &str, details: &[u8]) -> Answer
         | Code::DataLoss => Answer::Later { floor, reason: text },
         Code::ResourceExhausted if floor.is_some() => Answer::Later { floor, reason: text },
         Code::ResourceExhausted => Answer::TooLarge(text),
+        Code::Unauthenticated | Code::PermissionDenied => Answer::Unauthorized(text),
         // tonic and Go say so of an unknown grpc-encoding; of an unknown service, too
         Code::Unimplemented => Answer::UnknownCoding(text),
         // Go servers say so of a body whose compression they cannot undo
@@ -76,6 +79,7 @@ pub(crate) fn of_http_error(status: StatusCode, headers: &HeaderMap, body: &[u8]
     match status.as_u16() {
         429 | 502 | 503 | 504 => Answer::Later { floor: retry_after(headers, now), reason: text },
         413 => Answer::TooLarge(text),
+        401 | 403 => Answer::Unauthorized(text),
         400 | 415 => Answer::UnknownCoding(text),
         _ => Answer::Refused(text),
     }
@@ -208,7 +212,8 @@ mod tests {
             (502, "Later"),
             (413, "TooLarge"),
             (415, "UnknownCoding"),
-            (401, "Refused"),
+            (401, "Unauthorized"),
+            (403, "Unauthorized"),
             (500, "Refused"),
             (302, "Refused"),
         ] {
@@ -217,7 +222,8 @@ mod tests {
         }
         for (code, kind) in [
             (Code::Unavailable, "Later"),
-            (Code::Unauthenticated, "Refused"),
+            (Code::Unauthenticated, "Unauthorized"),
+            (Code::PermissionDenied, "Unauthorized"),
             (Code::Unknown, "Refused"),
             (Code::Unimplemented, "UnknownCoding"),
         ] {

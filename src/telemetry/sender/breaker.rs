@@ -50,7 +50,7 @@ pub(crate) struct Breaker {
 
 impl Breaker {
     pub(crate) fn permit(&mut self, now: Instant) -> Permit {
-        if let Some(until) = self.not_before.max(self.asked).filter(|until| *until > now) {
+        if let Some(until) = self.wait(now) {
             return Permit::Wait(until);
         }
         if !self.is_open() {
@@ -61,6 +61,11 @@ impl Breaker {
         }
         let probes = self.failures - FAILURES;
         Permit::Probe((PROBE_TIMEOUT.0 + Duration::from_secs(probes.into())).min(PROBE_TIMEOUT.1))
+    }
+
+    /// Until when nothing may be sent, if anything forbids it.
+    pub(crate) fn wait(&self, now: Instant) -> Option<Instant> {
+        self.not_before.max(self.asked).filter(|until| *until > now)
     }
 
     /// The receiver answered, whatever it said of the request.

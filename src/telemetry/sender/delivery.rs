@@ -159,6 +159,11 @@ impl Delivery {
             _ => self.queue.lease(limit).map(Batch::Memory),
         };
         match batch {
+            // the disk takes its time, and another lane's answer may have come meanwhile
+            Some(batch) if self.destination.must_wait() => {
+                drop(batch);
+                self.destination.unused();
+            }
             Some(batch) => self.deliver(batch, timeout).await,
             None => {
                 // another lane took it, or the disk fails: not again at once
@@ -188,7 +193,7 @@ impl Delivery {
                 destination.failed(floor, &reason).await;
             }
             Answer::TooLarge(reason) => self.too_large(batch, &reason),
-            Answer::Refused(reason) | Answer::UnknownCoding(reason) => {
+            Answer::Refused(reason) | Answer::Unauthorized(reason) | Answer::UnknownCoding(reason) => {
                 batch.settle(Fate::Dropped(DropReason::Permanent));
                 destination.refused(signal, &reason);
             }

@@ -4,43 +4,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use http::HeaderMap;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::model::export::Volume;
 use crate::model::telemetry::{ExportCondition, Signal};
 use crate::redact::{Clean, Outlet, Redactor};
-use crate::telemetry::config::{Compression, DestinationConfig, Transport};
+use crate::telemetry::config::{Compression, ConnectionConfig, DestinationConfig};
+use crate::telemetry::resolver::Resolver;
+use crate::telemetry::sender::access::{Access, DestinationError, Look};
 use crate::telemetry::sender::answer::Answer;
 use crate::telemetry::sender::breaker::{Breaker, Change, Permit};
 use crate::telemetry::sender::compression::{FRAME, Form};
-use crate::telemetry::sender::grpc::Grpc;
-use crate::telemetry::sender::handshake;
-use crate::telemetry::sender::http::Http;
-
-/// Why a destination cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum DestinationError {
-    /// For gRPC.
-    #[error(
-        "cannot set up OTLP over gRPC to {0}, expected authorities to trust in telemetry.tls.ca, or on the system (ca-certificates, or a file named by SSL_CERT_FILE)"
-    )]
-    Grpc(String, #[source] tonic::transport::Error),
-    /// For HTTP.
-    #[error(
-        "cannot set up OTLP over HTTP to {0}, expected authorities to trust in telemetry.tls.ca, or on the system (ca-certificates, or a file named by SSL_CERT_FILE)"
-    )]
-    Http(String, #[source] reqwest::Error),
-    /// For Sentry.
-    #[error(
-        "cannot set up the way to Sentry at {0}, expected authorities to trust on the system (ca-certificates, or a file named by SSL_CERT_FILE)"
-    )]
-    Sentry(String, #[source] reqwest::Error),
-}
 
 /// By signal; `None` when it is switched off.
 pub(crate) type Destinations = [Option<Arc<Destination>>; Signal::ALL.len()];
@@ -49,7 +26,7 @@ pub(crate) type Destinations = [Option<Arc<Destination>>; Signal::ALL.len()];
 #[derive(Debug)]
 pub(crate) struct Destination {
     config: DestinationConfig,
-    client: Client,
+    access: Access,
     redactor: Arc<Redactor>,
     state: Mutex<State>,
     /// The breaker's state is another one.
@@ -69,12 +46,6 @@ struct Taken {
 }
 
 #[derive(Debug)]
-enum Client {
-    Grpc(Box<Grpc>),
-    Http(Http),
-}
-
-#[derive(Debug)]
 struct State {
     breaker: Breaker,
     compression: Compression,
@@ -88,38 +59,23 @@ struct State {
 impl Destination {
     /// # Errors
     /// When there is nobody to trust, neither in the settings nor on the system.
-    pub(crate) fn new(config: DestinationConfig, redactor: Arc<Redactor>) -> Result<Self, DestinationError> {
-        let headers: HeaderMap = config.headers.expose().iter().cloned().collect();
-        let name = || config.address();
-        let client = match config.transport {
-            Transport::Grpc => {
-                let grpc = Grpc::new(&config, headers).map_err(|error| DestinationError::Grpc(name(), error))?;
-                Client::Grpc(Box::new(grpc))
-            }
-            Transport::HttpProtobuf => {
-                Client::Http(Http::new(&config, headers).map_err(|error| DestinationError::Http(name(), error))?)
-            }
-            Transport::Envelopes => {
-                Client::Http(Http::new(&config, headers).map_err(|error| DestinationError::Sentry(name(), error))?)
-            }
-        };
-        let compression = config.compression;
+    pub(crate) fn new(
+        config: DestinationConfig,
+        connection: ConnectionConfig,
+        resolver: Resolver,
+        redactor: Arc<Redactor>,
+    ) -> Result<Self, DestinationError> {
         let state = State {
             breaker: Breaker::default(),
-            compression,
+            compression: config.compression,
             last_delivered: None,
             last_refusal: String::new(),
             problem: None,
         };
-        Ok(Self {
-            config,
-            client,
-            redactor,
-            state: Mutex::new(state),
-            changed: Notify::new(),
-            retries: Default::default(),
-            taken: Default::default(),
-        })
+        let (state, changed, retries, taken) =
+            (Mutex::new(state), Notify::new(), Default::default(), Default::default());
+        let access = Access::new(config.clone(), connection, resolver)?;
+        Ok(Self { config, access, redactor, state, changed, retries, taken })
     }
 
     /// What it was made from.
@@ -133,12 +89,15 @@ impl Destination {
     }
 
     pub(crate) fn permit(&self) -> Permit {
-        if let Client::Http(http) = &self.client
-            && let Some(until) = http.held_until()
-        {
-            return Permit::Wait(until);
+        match self.access.current().held_until() {
+            Some(until) => Permit::Wait(until),
+            None => self.state().breaker.permit(Instant::now()),
         }
-        self.state().breaker.permit(Instant::now())
+    }
+
+    /// Whether nothing may be sent now, permit or not: an answer that came since may have asked for that.
+    pub(crate) fn must_wait(&self) -> bool {
+        self.access.current().held_until().is_some() || self.state().breaker.wait(Instant::now()).is_some()
     }
 
     /// A permit to probe was not used.
@@ -152,14 +111,17 @@ impl Destination {
         self.changed.notified()
     }
 
-    /// Sends a request; tries a simpler compression when it may be that which the receiver does not know.
+    /// Sends a request; tries a simpler compression when it may be that which the receiver does not know, and once more
+    /// when it does not accept our token and there is a new one.
     pub(crate) async fn attempt(&self, signal: Signal, form: &Form, limit: Duration) -> Answer {
+        self.access.look(Look::InTurn, &self.access.current()).await;
         let preferred = self.state().compression;
-        let mut compression = preferred;
+        let (mut compression, mut is_renewed) = (preferred, false);
         loop {
+            let current = self.access.current();
             let answer = match (form.framed(compression), form) {
                 (Ok(framed), _) => {
-                    let answer = self.exchange(signal, &framed, compression, limit).await;
+                    let answer = current.exchange(signal, &framed, compression, limit).await;
                     if matches!(answer, Answer::Accepted { .. }) {
                         self.count_taken(signal, form.raw_len(), framed.len() - FRAME);
                     }
@@ -173,6 +135,11 @@ impl Destination {
             match (answer, compression.simpler()) {
                 (Answer::UnknownCoding(_), Some(simpler)) => compression = simpler,
                 (Answer::UnknownCoding(reason), None) => return Answer::Refused(reason),
+                (Answer::Unauthorized(reason), _) => {
+                    if std::mem::replace(&mut is_renewed, true) || !self.access.look(Look::Now, &current).await {
+                        return Answer::Refused(reason);
+                    }
+                }
                 (answer, _) => {
                     if compression != preferred && matches!(answer, Answer::Accepted { .. }) {
                         self.settle_on(compression);
@@ -181,19 +148,6 @@ impl Destination {
                 }
             }
         }
-    }
-
-    async fn exchange(&self, signal: Signal, framed: &Bytes, compression: Compression, limit: Duration) -> Answer {
-        let answer = match &self.client {
-            Client::Grpc(grpc) => timeout(limit, grpc.send(signal, framed, compression)).await,
-            Client::Http(http) => timeout(limit, http.send(self.config.url(signal), framed, compression)).await,
-        };
-        answer.unwrap_or_else(|_| {
-            if let Client::Grpc(grpc) = &self.client {
-                grpc.forget(); // what swallowed one request would swallow the next
-            }
-            Answer::none(format!("no answer within {limit:?}"))
-        })
     }
 
     /// For good: a receiver does not learn a coding while it runs, and asking again costs a request each time.
@@ -230,13 +184,19 @@ impl Destination {
     /// No answer, none that can be read, or a request to wait.
     pub(crate) async fn failed(&self, floor: Option<Duration>, reason: &str) {
         let change = self.state().breaker.failed(Instant::now(), floor, fastrand::f64());
-        self.state().problem = Some(self.clean(reason).cut(300).into_owned());
+        let problem = self.clean(reason).cut(300).into_owned();
+        self.state().problem = Some(problem);
         self.changed.notify_waiters();
         let fault = match change {
-            Some(Change::Opened) => handshake::fault(&self.config).await,
+            Some(Change::Opened) => self.fault().await,
             _ => None,
         };
         self.tell(change, fault.as_deref().unwrap_or(reason));
+    }
+
+    /// What is wrong with TLS to the receiver, if anything is.
+    pub(crate) async fn fault(&self) -> Option<String> {
+        self.access.fault().await
     }
 
     /// A request of this signal goes again.
@@ -316,8 +276,10 @@ impl Destination {
         }
     }
 
-    fn clean<'a>(&self, text: &'a str) -> Clean<'a> {
-        self.redactor.text(Outlet::OwnLog, text.as_bytes())
+    /// Without secrets, those that came in by a file included.
+    fn clean(&self, text: &str) -> Clean<'static> {
+        let text = self.access.current().clean(text);
+        self.redactor.text(Outlet::OwnLog, text.as_bytes()).into_owned()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -1,36 +1,43 @@
-//! OTLP over gRPC: bytes that are compressed already, through tonic's channel.
+//! OTLP over gRPC: bytes that are compressed already, through tonic's channels, one for each connection.
 //!
-//! tonic's own client would encode and compress on each attempt. One connection; a fresh one, resolved anew, after
-//! any failure and after a few minutes, so that traffic moves with the addresses of a gateway.
+//! tonic's own client would encode and compress on each attempt, and its channel goes back to the address that it knows
+//! when a connection ends; ours connects once, so that the name is asked again.
 
 use std::error::Error;
-use std::future::poll_fn;
-use std::sync::Mutex;
+use std::future::{poll_fn, ready};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use ::http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use tokio::time::Instant;
+use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
 use tonic::body::Body;
 use tonic::client::GrpcService;
+use tonic::codegen::Service;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 
 use crate::fetch::USER_AGENT;
 use crate::model::telemetry::Signal;
-use crate::telemetry::config::{Compression, DestinationConfig};
+use crate::telemetry::config::{Compression, ConnectionConfig, DestinationConfig};
+use crate::telemetry::resolver::Resolver;
 use crate::telemetry::sender::answer::{self, Answer};
 use crate::telemetry::sender::compression::unframed;
+use crate::telemetry::sender::connections::{Broken, CONNECT_TIMEOUT, Connections};
 
-/// How long a connection may take.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Finds peers that vanished; HTTP/2 PING would make stock Go servers hang up.
+/// Finds peers that vanished; HTTP/2 PING, where it is asked for, does so sooner.
 pub(crate) const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long the answer to a PING may take.
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Servers without TCP_NODELAY stall large requests through small windows.
 const WINDOW: u32 = 1 << 20;
-/// A connection's age, drawn from these, so that senders do not move all at once.
-const LIFETIME: std::ops::Range<u64> = 270..330;
 /// Answers are tiny; a longer one is none.
 pub(crate) const ANSWER_LIMIT: usize = 64 << 10;
 
@@ -38,105 +45,102 @@ pub(crate) const ANSWER_LIMIT: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Grpc {
     endpoint: Endpoint,
-    headers: HeaderMap,
-    /// Held for moments, never across an await.
-    connection: Mutex<Option<Connection>>,
+    connections: Connections<Channel>,
 }
-
-#[derive(Clone, Debug)]
-struct Connection {
-    channel: Channel,
-    end_of_life: Instant,
-    /// An answer came through it: when it breaks, the receiver may only have closed it.
-    proven: bool,
-}
-
-/// The connection broke before an answer came.
-struct Broken(String);
 
 impl Grpc {
     /// # Errors
     /// When there is nobody to trust, neither in the settings nor on the system.
-    pub(crate) fn new(config: &DestinationConfig, headers: HeaderMap) -> Result<Self, tonic::transport::Error> {
+    pub(crate) fn new(
+        config: &DestinationConfig,
+        connection: ConnectionConfig,
+        resolver: Resolver,
+    ) -> Result<Self, tonic::transport::Error> {
         let mut endpoint = Endpoint::from_shared(config.endpoint.to_string())?
             .user_agent(USER_AGENT)?
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .tcp_keepalive(Some(TCP_KEEPALIVE))
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW);
+        if let Some(ping) = connection.ping {
+            endpoint =
+                endpoint.http2_keep_alive_interval(ping).keep_alive_timeout(PING_TIMEOUT).keep_alive_while_idle(true);
+        }
         if config.endpoint.scheme() == "https" {
             endpoint = endpoint.tls_config(tls(config))?;
             if let Some(origin) = named_origin(config) {
                 endpoint = endpoint.origin(origin);
             }
         }
-        Ok(Self { endpoint, headers, connection: Mutex::default() })
+        Ok(Self { endpoint, connections: Connections::new(config.host(), config.port(), resolver, connection) })
     }
 
-    /// Sends a framed request. A connection that broke and had worked is replaced once, at once.
-    pub(crate) async fn send(&self, signal: Signal, framed: &Bytes, compression: Compression) -> Answer {
-        let mut connection = self.connection();
-        loop {
-            match exchange(connection.channel, self.request(signal, framed, compression)).await {
-                Ok(answer) => {
-                    self.proven();
-                    return answer;
-                }
-                Err(Broken(reason)) => {
-                    self.forget();
-                    if !connection.proven {
-                        return Answer::none(reason);
-                    }
-                    connection = self.connection();
-                }
-            }
+    /// Sends a framed request.
+    pub(crate) async fn send(&self, signal: Signal, framed: &Bytes, headers: &HeaderMap, limit: Duration) -> Answer {
+        let open = |address| self.endpoint.connect_with_connector_lazy(Dial { address, outcome: None });
+        self.connections.exchange(limit, open, |channel| exchange(channel, request(signal, framed, headers))).await
+    }
+}
+
+/// The headers of each request, but for those that are of HTTP/2 itself.
+pub(crate) fn headers(own: &HeaderMap, compression: Compression) -> HeaderMap {
+    let mut headers = own.clone();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    if let Some(coding) = compression.coding() {
+        headers.insert("grpc-encoding", HeaderValue::from_static(coding));
+    }
+    headers
+}
+
+fn request(signal: Signal, framed: &Bytes, headers: &HeaderMap) -> Request<Body> {
+    let mut request = Request::new(Body::new(Full::new(framed.clone())));
+    *request.method_mut() = Method::POST;
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = Uri::from_static(match signal {
+        Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        Signal::Envelopes => unreachable!("Sentry is not asked over gRPC"),
+    });
+    request.headers_mut().clone_from(headers);
+    request
+}
+
+/// Connects to an address, once; says what came of it to whoever asks again.
+struct Dial {
+    address: SocketAddr,
+    /// Nothing before the first time; then why it failed, or that it had an end.
+    outcome: Option<Arc<OnceLock<String>>>,
+}
+
+async fn dial(address: SocketAddr) -> io::Result<TokioIo<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
+    Ok(TokioIo::new(stream))
+}
+
+impl Service<Uri> for Dial {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        if let Some(outcome) = &self.outcome {
+            let reason = outcome.get().map_or("the receiver ended the connection", String::as_str);
+            return Box::pin(ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason.to_owned()))));
         }
-    }
-
-    /// The next request makes a connection of its own, and resolves the name again.
-    pub(crate) fn forget(&self) {
-        *self.lock() = None;
-    }
-
-    fn connection(&self) -> Connection {
-        let now = Instant::now();
-        let mut slot = self.lock();
-        if let Some(connection) = slot.as_ref().filter(|connection| connection.end_of_life > now) {
-            return connection.clone();
-        }
-        let end_of_life = now + Duration::from_secs(fastrand::u64(LIFETIME));
-        slot.insert(Connection { channel: self.endpoint.connect_lazy(), end_of_life, proven: false }).clone()
-    }
-
-    fn proven(&self) {
-        if let Some(connection) = self.lock().as_mut() {
-            connection.proven = true;
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Connection>> {
-        self.connection.lock().expect("no code panics while it holds the connection")
-    }
-
-    fn request(&self, signal: Signal, framed: &Bytes, compression: Compression) -> Request<Body> {
-        let mut request = Request::new(Body::new(Full::new(framed.clone())));
-        *request.method_mut() = Method::POST;
-        *request.version_mut() = Version::HTTP_2;
-        *request.uri_mut() = Uri::from_static(match signal {
-            Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-            Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-            Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
-            Signal::Envelopes => unreachable!("Sentry is not asked over gRPC"),
-        });
-        let headers = request.headers_mut();
-        headers.extend(self.headers.clone());
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        if let Some(coding) = compression.coding() {
-            headers.insert("grpc-encoding", HeaderValue::from_static(coding));
-        }
-        request
+        let (address, outcome) = (self.address, Arc::new(OnceLock::new()));
+        self.outcome = Some(Arc::clone(&outcome));
+        Box::pin(async move {
+            dial(address).await.inspect_err(|error| {
+                let _ = outcome.set(error.to_string()); // it is set here alone
+            })
+        })
     }
 }
 
@@ -170,7 +174,7 @@ async fn exchange(mut channel: Channel, request: Request<Body>) -> Result<Answer
     }
     let body = match Limited::new(body, ANSWER_LIMIT).collect().await {
         Ok(body) => body,
-        Err(error) => return Ok(Answer::none(format!("the answer broke off: {error}"))),
+        Err(error) => return Err(Broken(format!("the answer broke off: {error}"))),
     };
     let status = body.trailers().and_then(Status::from_header_map);
     let bytes = body.to_bytes();

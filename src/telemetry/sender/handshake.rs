@@ -8,67 +8,41 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore};
+use rustls::{AlertDescription, CertificateError, Error};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::telemetry::config::{DestinationConfig, Transport};
+use crate::telemetry::config::DestinationConfig;
+use crate::telemetry::resolver::Resolver;
+use crate::telemetry::sender::trust;
 use crate::telemetry::tls::TlsConfig;
 
 /// A receiver that is well says something, or waits for us; so this is how long a fault may take.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// What is wrong with TLS to this receiver, if anything is.
-pub(crate) async fn fault(config: &DestinationConfig) -> Option<String> {
+pub(crate) async fn fault(config: &DestinationConfig, resolver: &Resolver) -> Option<String> {
     if config.endpoint.scheme() != "https" {
         return None;
     }
-    let error = timeout(LIMIT, shake_hands(config)).await.ok()?.err()?;
+    let error = timeout(LIMIT, shake_hands(config, resolver)).await.ok()?.err()?;
     // alerts and bad certificates come as the source of an I/O error
     let fault = error.get_ref()?.downcast_ref::<Error>()?;
     Some(named(fault, &config.tls))
 }
 
 /// Ends when the receiver has said something or closed the connection: by then it has seen our certificate.
-async fn shake_hands(config: &DestinationConfig) -> io::Result<()> {
+async fn shake_hands(config: &DestinationConfig, resolver: &Resolver) -> io::Result<()> {
     let host = config.host();
     let name = config.tls.server_name.clone().unwrap_or_else(|| host.clone());
     let name = ServerName::try_from(name).map_err(io::Error::other)?;
-    let connector = TlsConnector::from(Arc::new(client(config).map_err(io::Error::other)?));
-    let stream = TcpStream::connect((host, config.endpoint.port_or_known_default().unwrap_or(443))).await?;
+    let connector = TlsConnector::from(Arc::new(trust::client(config).map_err(io::Error::other)?));
+    let addresses = resolver.addresses(&host, config.port()).await?;
+    let stream = TcpStream::connect(&*addresses).await?;
     connector.connect(name, stream).await?.read(&mut [0]).await.map(drop)
-}
-
-fn client(config: &DestinationConfig) -> Result<ClientConfig, Error> {
-    let mut roots = RootCertStore::empty();
-    let trusted = match &config.tls.ca {
-        Some(ca) => CertificateDer::pem_slice_iter(ca.expose().as_bytes()).flatten().collect(),
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    roots.add_parsable_certificates(trusted);
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots);
-    let mut client = match &config.tls.identity {
-        None => builder.with_no_client_auth(),
-        Some((certificate, key)) => {
-            let chain = CertificateDer::pem_slice_iter(certificate.expose().as_bytes()).flatten().collect();
-            let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
-                .map_err(|error| Error::General(error.to_string()))?;
-            builder.with_client_auth_cert(chain, key)?
-        }
-    };
-    client.alpn_protocols = match config.transport {
-        Transport::Grpc => vec![b"h2".to_vec()],
-        Transport::HttpProtobuf | Transport::Envelopes => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-    };
-    Ok(client)
 }
 
 /// What was found, what was expected, and where to change it.

@@ -1,91 +1,103 @@
 //! OTLP over HTTP with protobuf bodies, by reqwest.
 
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use ::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Certificate, Client, Identity, Response, Url, redirect};
+use reqwest::{Client, Response, Url, redirect};
+use rustls::ClientConfig;
 use tokio::time::Instant;
 
 use crate::fetch::{USER_AGENT, provide_cryptography};
 use crate::model::telemetry::Signal;
-use crate::telemetry::config::{Compression, DestinationConfig, Transport};
+use crate::telemetry::config::{Compression, ConnectionConfig, DestinationConfig, Transport};
+use crate::telemetry::resolver::Resolver;
 use crate::telemetry::sender::answer::{self, Answer};
 use crate::telemetry::sender::compression::FRAME;
-use crate::telemetry::sender::grpc::{ANSWER_LIMIT, CONNECT_TIMEOUT, TCP_KEEPALIVE, with_causes};
-use crate::telemetry::sender::rate_limits;
+use crate::telemetry::sender::connections::{Broken, CONNECT_TIMEOUT, Connections};
+use crate::telemetry::sender::grpc::{ANSWER_LIMIT, PING_TIMEOUT, TCP_KEEPALIVE, with_causes};
+use crate::telemetry::sender::{rate_limits, trust};
 
 /// Idle connections go before usual servers close them.
 const IDLE: Duration = Duration::from_secs(50);
 
-/// One receiver's HTTP endpoint.
+/// One receiver's HTTP endpoint. A client of its own, with its pool, for each address.
 #[derive(Debug)]
 pub(crate) struct Http {
-    client: Client,
-    headers: HeaderMap,
-    /// Stands in for the endpoint's host in each URL, so that TLS asks for this name and expects it.
-    server_name: Option<String>,
+    /// `None` for plain HTTP.
+    tls: Option<ClientConfig>,
+    /// In each URL: what TLS asks for and expects.
+    name: String,
+    /// Whether that stands in for the endpoint's host.
+    is_renamed: bool,
+    connection: ConnectionConfig,
+    connections: Connections<Client>,
     transport: Transport,
     /// Until then the receiver asked, in an answer, for nothing more.
     held: Mutex<Option<Instant>>,
 }
 
-/// Resolves the receiver's name to the addresses of the endpoint's host, anew for each connection.
-struct Behind(String);
-
-impl Resolve for Behind {
-    fn resolve(&self, _server_name: Name) -> Resolving {
-        let host = self.0.clone();
-        Box::pin(async move {
-            let addresses: Vec<_> = tokio::net::lookup_host((host, 0)).await?.collect(); // the URL tells the port
-            let addresses: Addrs = Box::new(addresses.into_iter());
-            Ok(addresses)
-        })
-    }
-}
-
 impl Http {
     /// # Errors
     /// When there is nobody to trust, neither in the settings nor on the system.
-    pub(crate) fn new(config: &DestinationConfig, headers: HeaderMap) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(
+        config: &DestinationConfig,
+        connection: ConnectionConfig,
+        resolver: Resolver,
+    ) -> Result<Self, rustls::Error> {
         provide_cryptography();
+        let is_tls = config.endpoint.scheme() == "https";
+        let tls = is_tls.then(|| trust::client(config)).transpose()?;
+        let other_name = config.tls.server_name.clone().filter(|_| is_tls);
+        let connections = Connections::new(config.host(), config.port(), resolver, connection);
+        Ok(Self {
+            tls,
+            is_renamed: other_name.is_some(),
+            name: other_name.unwrap_or_else(|| config.host()),
+            connection,
+            connections,
+            transport: config.transport,
+            held: Mutex::default(),
+        })
+    }
+
+    /// A client that knows one address.
+    fn open(&self, address: SocketAddr) -> Client {
         let mut builder = Client::builder()
             .user_agent(USER_AGENT)
             .redirect(redirect::Policy::none())
             .no_proxy()
+            .resolve(&self.name, address)
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE)
             .tcp_keepalive(TCP_KEEPALIVE);
-        if let Some(ca) = &config.tls.ca {
-            builder = builder.tls_certs_only(Certificate::from_pem_bundle(ca.expose().as_bytes())?);
-        } else if config.endpoint.scheme() != "https" {
+        if let Some(ping) = self.connection.ping {
+            builder = builder
+                .http2_keep_alive_interval(ping)
+                .http2_keep_alive_timeout(PING_TIMEOUT)
+                .http2_keep_alive_while_idle(true);
+        }
+        builder = match &self.tls {
+            Some(tls) => builder.tls_backend_preconfigured(tls.clone()),
             // no redirect is followed, so TLS is never spoken: the system's certificates are not read and kept for nothing
-            builder = builder.tls_certs_only([]);
-        }
-        if let Some((certificate, key)) = &config.tls.identity {
-            let pem = format!("{}\n{}", certificate.expose(), key.expose());
-            builder = builder.identity(Identity::from_pem(pem.as_bytes())?);
-        }
-        let server_name = config.tls.server_name.clone().filter(|_| config.endpoint.scheme() == "https");
-        if server_name.is_some() {
-            builder = builder.dns_resolver(Behind(config.host()));
-        }
-        Ok(Self { client: builder.build()?, headers, server_name, transport: config.transport, held: Mutex::default() })
+            None => builder.tls_certs_only([]),
+        };
+        builder.build().expect("a client whose TLS is made already")
     }
 
     fn named(&self, url: &Url) -> Url {
         let mut url = url.clone();
-        if let Some(name) = &self.server_name {
-            url.set_host(Some(name)).expect("the settings take only DNS names");
+        if self.is_renamed {
+            url.set_host(Some(&self.name)).expect("the settings take only DNS names");
         }
         url
     }
 
-    /// Sends a framed request, without its frame.
-    pub(crate) async fn send(&self, url: &Url, framed: &Bytes, compression: Compression) -> Answer {
-        let mut headers = self.headers.clone();
+    /// The headers of each request.
+    pub(crate) fn headers(&self, own: &HeaderMap, compression: Compression) -> HeaderMap {
+        let mut headers = own.clone();
         let media = match self.transport {
             Transport::Envelopes => "application/x-sentry-envelope",
             Transport::Grpc | Transport::HttpProtobuf => "application/x-protobuf",
@@ -94,30 +106,38 @@ impl Http {
         if let Some(coding) = compression.coding() {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
         }
-        let request = self.client.post(self.named(url)).headers(headers).body(framed.slice(FRAME..));
-        let mut response = match request.send().await {
-            Ok(response) => response,
-            Err(error) => return Answer::none(with_causes(&error.without_url())),
+        headers
+    }
+
+    /// Sends a framed request, without its frame.
+    pub(crate) async fn send(&self, url: &Url, framed: &Bytes, headers: &HeaderMap, limit: Duration) -> Answer {
+        let url = self.named(url);
+        let ask = |client: Client| {
+            let request = client.post(url.clone()).headers(headers.clone()).body(framed.slice(FRAME..));
+            async move {
+                let broken = |error: reqwest::Error| Broken(with_causes(&error.without_url()));
+                let mut response = request.send().await.map_err(broken)?;
+                let body = limited_body(&mut response).await.map_err(broken)?;
+                Ok(self.read(&response, &body))
+            }
         };
-        let body = match limited_body(&mut response).await {
-            Ok(body) => body,
-            Err(error) => return Answer::none(with_causes(&error.without_url())),
-        };
+        self.connections.exchange(limit, |address| self.open(address), ask).await
+    }
+
+    fn read(&self, response: &Response, body: &[u8]) -> Answer {
         if self.transport == Transport::Envelopes {
-            return self.of_sentry(&response, &body);
+            return self.of_sentry(response, body);
         }
         if !response.status().is_success() {
-            return answer::of_http_error(response.status(), response.headers(), &body, SystemTime::now());
+            return answer::of_http_error(response.status(), response.headers(), body, SystemTime::now());
         }
         let content_type = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         if content_type.starts_with(b"application/json") {
-            return answer::of_json_success(&body);
+            return answer::of_json_success(body);
         }
-        answer::of_success(&body)
+        answer::of_success(body)
     }
-}
 
-impl Http {
     /// Until when the receiver, which took the last request, wants no other.
     pub(crate) fn held_until(&self) -> Option<Instant> {
         let held = self.held.lock().expect("no code panics while it holds the instant");

@@ -2,17 +2,22 @@
 //!
 //! Everything has a deadline, and nothing is resent that the receiver may have kept. `delivery` is the loop of one
 //! signal, `destination` what signals with the same receiver share, `breaker` when to try, `answer` what an answer
-//! means; `grpc` and `http` only carry bytes; `handshake` says what is wrong with TLS.
+//! means. `access` is how a receiver is spoken to: `connections` are those to its addresses, over which `grpc` and `http`
+//! only carry bytes; `trust` makes TLS, `handshake` says what is wrong with it, `credentials` reads files again.
 
+mod access;
 pub(crate) mod answer;
 mod breaker;
 pub(crate) mod compression;
+mod connections;
+mod credentials;
 pub(crate) mod delivery;
 pub(crate) mod destination;
 mod grpc;
-pub(crate) mod handshake;
+mod handshake;
 mod http;
 mod rate_limits;
+mod trust;
 
-pub use destination::DestinationError;
+pub use access::DestinationError;
 pub(crate) use http::signal_path as http_path;

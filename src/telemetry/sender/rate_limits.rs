@@ -72,6 +72,6 @@ mod tests {
             let Answer::Later { floor, .. } = answer else { panic!("{answer:?}") };
             assert_eq!(floor, Some(Duration::from_secs(expected)));
         }
-        assert!(matches!(of_error(StatusCode::FORBIDDEN, &HeaderMap::new(), b"", None), Answer::Refused(_)));
+        assert!(matches!(of_error(StatusCode::FORBIDDEN, &HeaderMap::new(), b"", None), Answer::Unauthorized(_)));
     }
 }
