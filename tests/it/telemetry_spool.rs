@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use content_factory_sidecar::model::request::RequestSink;
 use content_factory_sidecar::model::telemetry::{Account, DropReason, ExportCondition, Signal};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
@@ -19,7 +18,7 @@ use tonic::Code;
 
 use crate::rig::{Sidecar, echo_application, get};
 use crate::telemetry_receiver::{Codings, Over, Receiver, Reply, eventually};
-use crate::telemetry_setup::{Running, assert_balanced, request};
+use crate::telemetry_setup::{Running, assert_balanced};
 
 const SOON: Duration = Duration::from_secs(30);
 const AWAY: Reply = Reply::Fail(Code::Unavailable, 503);
@@ -42,15 +41,6 @@ fn settings(over: Over, receiver: &Receiver, more: Value) -> Value {
     let Value::Object(more) = more else { panic!("settings are an object") };
     settings.as_object_mut().expect("an object").extend(more);
     settings
-}
-
-/// Writes so many requests, two spans each, and lets the time pass that seals the chunk.
-fn produce(running: &mut Running, requests: u64) {
-    for number in 0..requests {
-        request(&mut running.writers[0], number);
-    }
-    running.writers[0].tick();
-    running.writers[0].tick();
 }
 
 fn account(running: &Running, signal: Signal) -> Account {
@@ -94,7 +84,7 @@ async fn an_outage_is_waited_for_on_disk_and_everything_arrives_once() {
         let (folder, receiver) = (TempDir::new().expect("a folder"), away(over, codings).await);
         let mut running = Running::start_in(folder.path(), settings(over, &receiver, json!({})));
         for round in 1..=3 {
-            produce(&mut running, 300);
+            running.produce(300);
             on_disk(&running, Signal::Traces, 600 * round).await;
         }
         back(&receiver);
@@ -113,7 +103,7 @@ async fn a_silent_receiver_leaves_nothing_in_memory_alone() {
         let mut running = Running::start_in(folder.path(), settings(over, &receiver, more));
         for round in 1..=3 {
             // the first is on its way, the others wait behind it; none has failed
-            produce(&mut running, 300);
+            running.produce(300);
             on_disk(&running, Signal::Traces, 600 * round).await;
         }
         assert_eq!(running.reader.state().condition, ExportCondition::Idle);
@@ -135,9 +125,9 @@ async fn what_was_written_while_it_was_on_its_way_is_sent_again_when_the_answer_
     receiver.with(|seen| seen.otherwise = Some(Reply::Slow(Duration::from_secs(3_600))));
     let more = json!({"timeout": "2s"});
     let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, more));
-    produce(&mut running, 300);
+    running.produce(300);
     on_disk(&running, Signal::Traces, 600).await;
-    produce(&mut running, 300);
+    running.produce(300);
     on_disk(&running, Signal::Traces, 1_200).await;
     back(&receiver);
     delivered(&running, Signal::Traces, 1_200).await;
@@ -182,7 +172,7 @@ async fn many_small_rows_make_room_for_a_large_one() {
 async fn what_one_process_leaves_the_next_delivers_and_no_file_remembers_it() {
     let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
     let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, json!({})));
-    produce(&mut running, 100);
+    running.produce(100);
     running.intake.push(Signal::Logs, log(INFO, 100)).expect("a request");
     // not a word of failure yet: the end itself writes it down
     running.stop(Duration::from_secs(2)).await;
@@ -215,7 +205,7 @@ async fn what_was_stored_too_large_is_cut_until_the_receiver_takes_it() {
     for over in Over::ALL {
         let (folder, receiver) = (TempDir::new().expect("a folder"), away(over, Codings::All).await);
         let mut running = Running::start_in(folder.path(), settings(over, &receiver, json!({})));
-        produce(&mut running, 200);
+        running.produce(200);
         on_disk(&running, Signal::Traces, 400).await;
         receiver.with(|seen| seen.limit = Some(9_000));
         back(&receiver);
@@ -255,7 +245,7 @@ async fn what_has_waited_too_long_is_dropped_and_counted() {
     let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
     let mut running =
         Running::start_in(folder.path(), settings(Over::Grpc, &receiver, json!({"spool": {"age": "1s"}})));
-    produce(&mut running, 10);
+    running.produce(10);
     let is_gone = || account(&running, Signal::Traces).dropped[DropReason::TooOld as usize] == 20;
     eventually("it is too old", SOON, is_gone).await;
     assert_eq!(account(&running, Signal::Traces).spooled, 0);
@@ -280,17 +270,17 @@ async fn a_slow_receiver_makes_memory_spill_to_disk_before_anything_is_lost() {
     running.stop(SOON).await;
 }
 
-/// A file that is no database, one that is damaged inside, and one of a version to come.
+/// A file that is no database, one that is damaged inside, and those of a version to come and of one before the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_cannot_be_used_is_set_aside_and_nothing_else_suffers() {
-    for damage in ["garbage", "inside", "version"] {
+    for damage in ["garbage", "inside", "newer", "older"] {
         let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
         let path = folder.path().join("spool.db");
         match damage {
             "garbage" => std::fs::write(&path, [0x5a; 10_000]).expect("written"),
             "inside" => {
                 let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, json!({})));
-                produce(&mut running, 1_000);
+                running.produce(1_000);
                 running.stop(Duration::from_secs(2)).await;
                 let mut bytes = std::fs::read(&path).expect("a spool");
                 bytes[4096..].fill(0xff);
@@ -298,16 +288,15 @@ async fn a_file_that_cannot_be_used_is_set_aside_and_nothing_else_suffers() {
             }
             _ => {
                 let mut file = sqlite(folder.path()).await;
-                sqlx::raw_sql("CREATE TABLE spool (id INTEGER, future TEXT); PRAGMA user_version = 7")
-                    .execute(&mut file)
-                    .await
-                    .expect("a file of another version");
+                let version = if damage == "newer" { 7 } else { 0 };
+                let schema = format!("CREATE TABLE spool (id INTEGER, other TEXT); PRAGMA user_version = {version}");
+                sqlx::raw_sql(sqlx::AssertSqlSafe(schema)).execute(&mut file).await.expect("a file of another version");
                 file.close().await.expect("closed");
             }
         }
         let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, json!({})));
         eventually(damage, SOON, || folder.path().join("spool.db.aside").exists()).await;
-        produce(&mut running, 10);
+        running.produce(10);
         on_disk(&running, Signal::Traces, 20).await;
         back(&receiver);
         delivered(&running, Signal::Traces, 20).await;
