@@ -16,8 +16,9 @@ pub(crate) struct Chunk {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// How many chunks may be on the way: with 64 KiB each, 1 MiB for each worker.
-pub(crate) const CHUNKS_PER_WORKER: usize = 16;
+/// How many chunks may be on the way: with 64 KiB each, 4 MiB for each worker. At 2,000 requests a second that is more than a
+/// second and a half, as a busy machine may keep the control side from its turn for so long.
+pub(crate) const CHUNKS_PER_WORKER: usize = 64;
 
 /// What one worker counts.
 #[derive(Debug, Default)]

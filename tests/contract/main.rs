@@ -25,7 +25,9 @@ mod proxy_world;
 #[expect(dead_code, reason = "shared with the other black-box tests, which use all of it")]
 #[path = "../it/rig.rs"]
 mod rig;
-
+#[expect(dead_code, reason = "shared with the other black-box tests, which use all of it")]
+#[path = "../it/telemetry_link.rs"]
+mod telemetry_link;
 #[expect(dead_code, reason = "shared with the other black-box tests, which use all of it")]
 #[path = "../it/telemetry_receiver.rs"]
 mod telemetry_receiver;
@@ -42,6 +44,7 @@ mod kubernetes;
 mod leaving;
 mod memory;
 mod origin;
+mod outage;
 mod overload;
 mod page;
 mod restarts;

@@ -17,11 +17,11 @@ from waiting import eventually
 DELIVERY_GOES_ON_SECONDS = 40
 
 
-def on_a_disk_of(size: str, folder: Path) -> tuple[str, ...]:
-    """Starts a command that alone sees a disk of this size at this folder; works for everybody where the system lets users
-    make namespaces of their own."""
+def on_a_disk_of(size: str, folder: Path, then: str = "true") -> tuple[str, ...]:
+    """Starts a command that alone sees a disk of this size at this folder, `then` run on it before; works for everybody where
+    the system lets users make namespaces of their own."""
     as_root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    mount = f'mount -t tmpfs -o size={size},mode=0700 tmpfs "$0" && exec "$@"'
+    mount = f'mount -t tmpfs -o size={size},mode=0700 tmpfs "$0" && {then} && exec "$@"'
     return ("unshare", *as_root, "--mount", "sh", "-c", mount, str(folder))
 
 
@@ -60,4 +60,30 @@ def test_a_full_disk_costs_nothing_but_itself(tmp_path: Path, application: Appli
     assert len(spans) == len(set(spans)) == sent + 1
     said = sidecar.said()
     assert "the spool fails" in said and "is set aside" not in said
+    assert sidecar.stop() == 0
+
+
+def test_a_disk_that_cannot_be_written_costs_nothing_but_itself(tmp_path: Path, application: Application, collector: FileCollector):
+    (tmp_path / "data").mkdir()
+    settings = behind(application, collector) | {"data_dir": str(tmp_path / "data")}
+    read_only = on_a_disk_of("1m", tmp_path / "data", then='mount -o remount,ro "$0"')
+    sidecar = Sidecar(tmp_path, settings, QUICK_EXPORT, within=read_only)
+    sidecar.start()
+    collector.kill()
+    requests = 200
+    with httpx.Client(base_url=sidecar.proxy, timeout=5) as client:
+        for _ in range(requests):
+            assert client.get("/").status_code == 200
+
+    def queued(place: str) -> float:
+        return sidecar.metric("content_factory_telemetry_queued", signal="traces", place=place)
+
+    eventually(lambda: queued("memory") >= 2 * requests, "all in memory")
+    assert queued("disk") == 0
+    collector.start()
+    eventually(lambda: len(collector.exported.spans(SERVER)) >= requests, f"{requests} spans", DELIVERY_GOES_ON_SECONDS)
+    spans = [span.span_id for span in collector.exported.spans(SERVER)]
+    assert len(spans) == len(set(spans)) == requests
+    assert sidecar.metric("content_factory_telemetry_dropped_total", signal="traces") == 0
+    assert "everything is kept in memory until the folder can be used" in sidecar.said()
     assert sidecar.stop() == 0
