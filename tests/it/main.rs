@@ -59,6 +59,7 @@ mod telemetry_setup;
 mod telemetry_shutdown;
 mod telemetry_spans;
 mod telemetry_spool;
+mod telemetry_spool_deletion;
 mod telemetry_tls;
 mod telemetry_tls_settings;
 mod tracing_whole;

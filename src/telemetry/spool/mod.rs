@@ -311,9 +311,6 @@ impl Spool {
         if !settled.is_empty() {
             within(store.replace(&settled, &[])).await?;
             self.desk.removed(&settled);
-            if self.desk.items() == 0 {
-                within(store.shrink()).await?;
-            }
         }
         let then = self.now_ms().saturating_sub(i64::try_from(self.config.age.as_millis()).unwrap_or(i64::MAX));
         for signal in Signal::ALL {
@@ -331,7 +328,12 @@ impl Spool {
                 self.desk.gone(signal, &old, Fate::Dropped(DropReason::TooOld));
             }
         }
-        Ok(())
+        match store.residue() {
+            Some(_) if self.desk.items() == 0 => within(store.shrink()).await,
+            // not after each row: it waits for the disk
+            Some(since) if since.elapsed() >= EXPOSED => within(store.wipe()).await,
+            _ => Ok(()),
+        }
     }
 
     /// Ends it: what is committed is safe, and the next process finds it.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+use tokio::time::Instant;
 
 use crate::model::telemetry::Signal;
 
@@ -138,6 +139,8 @@ impl StoreError {
 #[derive(Debug)]
 pub(super) struct Store {
     connection: SqliteConnection,
+    /// Since when the file's log may still hold rows that were removed.
+    residue: Option<Instant>,
 }
 
 impl Store {
@@ -151,7 +154,9 @@ impl Store {
             .create_if_missing(true)
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
-        let mut store = Self { connection: options.connect().await? };
+        // a process that was killed leaves the log as it was
+        let residue = with_suffix(path, "-wal").exists().then(Instant::now);
+        let mut store = Self { connection: options.connect().await?, residue };
         match store.prepare().await {
             Ok(totals) => Ok((store, totals)),
             Err(error) => {
@@ -209,7 +214,22 @@ impl Store {
             written.push(row.slip(result.last_insert_rowid()));
         }
         transaction.commit().await?;
+        if !gone.is_empty() {
+            self.residue.get_or_insert_with(Instant::now);
+        }
         Ok(written)
+    }
+
+    /// Since when the file's log may still hold rows that were removed; the file itself holds none.
+    pub(super) fn residue(&self) -> Option<Instant> {
+        self.residue
+    }
+
+    /// Cuts the file's log, once all of it is in the file: what was removed is found nowhere any more.
+    pub(super) async fn wipe(&mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await?;
+        self.residue = None;
+        Ok(())
     }
 
     /// The next rows of a signal behind this one, oldest first.
@@ -243,10 +263,8 @@ impl Store {
 
     /// Gives the disk back what deleted rows held, in the file and in its log.
     pub(super) async fn shrink(&mut self) -> Result<(), StoreError> {
-        sqlx::raw_sql("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
-            .execute(&mut self.connection)
-            .await?;
-        Ok(())
+        sqlx::raw_sql("PRAGMA incremental_vacuum").execute(&mut self.connection).await?;
+        self.wipe().await
     }
 
     /// Closes the file, its log written into it.
