@@ -5,6 +5,8 @@ pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 
 /// `client.address`
 pub const CLIENT_ADDRESS: &str = "client.address";
+/// The hash of a client's address with the key of the day; ours.
+pub const CONTENT_FACTORY_CLIENT_HASH: &str = "content_factory.client.hash";
 /// `cpu.mode`
 pub const CPU_MODE: &str = "cpu.mode";
 /// `error.type`

@@ -41,6 +41,11 @@ pub fn proxy(data: &[u8]) {
     targets::proxy::check(data);
 }
 
+/// See `tests/fuzz/targets/redaction.rs`.
+pub fn redaction(data: &[u8]) {
+    targets::redaction::check(data);
+}
+
 /// See `tests/fuzz/targets/routes.rs`.
 pub fn routes(data: &[u8]) {
     targets::routes::check(data);

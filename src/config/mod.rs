@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use crate::model::telemetry::Signal;
 use crate::problem::Problem;
-use crate::redact::Secret;
+use crate::redact::{Secret, environment_secrets};
 use crate::settings::{Key, Section, Settings, Tree};
 use crate::telemetry::issues::config::IssuesConfig;
 use crate::{api, checks, database, proxy, system, telemetry, traffic};
@@ -43,7 +43,7 @@ pub struct Config {
     pub environment: BTreeMap<String, String>,
     /// Where files may be kept.
     pub data_dir: PathBuf,
-    /// Every secret, for the redactor.
+    /// Every secret, of the settings and of the environment, for the redactor.
     pub secrets: Secret<Vec<String>>,
 }
 
@@ -78,10 +78,11 @@ pub fn read(
 ) -> Result<(Config, Vec<Key>), ConfigError> {
     let mut settings = Settings::new(tree, read_file);
     let mut config = rooms(&mut settings.section(""), environment);
-    let (keys, problems, secrets) = settings.finish();
+    let (keys, problems, mut secrets) = settings.finish();
     if !problems.is_empty() {
         return Err(ConfigError(problems));
     }
+    secrets.extend(environment_secrets(environment));
     config.secrets = Secret::new(secrets);
     Ok((config, keys))
 }

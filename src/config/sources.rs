@@ -8,8 +8,11 @@ use serde_json::Value;
 
 use crate::config::{ConfigError, Loaded, read};
 use crate::problem::Problem;
+use crate::redact::{Outlet, Redactor, environment_secrets};
 use crate::settings::{Place, Tree};
 use crate::telemetry;
+use crate::telemetry::container::container_id;
+use crate::telemetry::resource::OWN_CONTAINER_ID;
 
 /// The file that is read when none is named, if it is there.
 pub const DEFAULT_FILE: &str = "sidecar.yaml";
@@ -29,7 +32,7 @@ pub struct Sources {
 const FOREIGN: &[(&str, &str)] =
     &[("DATABASE_URL", "database.url"), ("REDIS_URL", "redis.url"), ("SENTRY_DSN", "sentry.dsn")];
 
-/// Variables that Kubernetes sets for a Service named `sidecar`; they are no settings.
+/// Variables that Kubernetes sets for a Service named `sidecar`; they are no settings. Those of `service.*` have two underscores.
 const SERVICE_LINKS: &[&str] = &["SIDECAR_SERVICE_", "SIDECAR_PORT"];
 
 impl Sources {
@@ -49,6 +52,7 @@ impl Sources {
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();
         name_the_host(&mut environment);
+        name_the_container(&mut environment);
         for (variable, path) in FOREIGN {
             if let Some(value) = environment.get(*variable) {
                 tree.set(path, Value::from(value.clone()), &Place((*variable).into()));
@@ -64,11 +68,16 @@ impl Sources {
             tree.set(path, Value::from(value.clone()), &Place((*flag).into()));
         }
         match read(tree, &environment, read_secret_file) {
-            Ok((config, keys)) if problems.is_empty() => Ok(Loaded { config, keys, notices }),
-            Ok(_) => Err(ConfigError(problems)),
+            Ok((config, mut keys)) if problems.is_empty() => {
+                let redactor = Redactor::new(config.secrets.expose().iter().map(String::as_str));
+                let told = keys.iter_mut().map(|key| &mut key.value).chain(&mut notices);
+                told.for_each(|text| clean(&redactor, text));
+                Ok(Loaded { config, keys, notices })
+            }
+            Ok(_) => Err(ConfigError(without_secrets(problems, &environment))),
             Err(ConfigError(more)) => {
                 problems.extend(more);
-                Err(ConfigError(problems))
+                Err(ConfigError(without_secrets(problems, &environment)))
             }
         }
     }
@@ -100,6 +109,24 @@ impl Sources {
     }
 }
 
+/// Mistakes are told to people, and their terminal is often somebody's log.
+fn without_secrets(mut problems: Vec<Problem>, environment: &BTreeMap<String, String>) -> Vec<Problem> {
+    let secrets = environment_secrets(environment);
+    let redactor = Redactor::new(secrets.iter().map(String::as_str));
+    for problem in &mut problems {
+        clean(&redactor, &mut problem.found);
+        clean(&redactor, &mut problem.expected);
+    }
+    problems
+}
+
+fn clean(redactor: &Redactor, text: &mut String) {
+    let cleaned = redactor.text(Outlet::OwnLog, text.as_bytes());
+    if cleaned.as_str() != text {
+        *text = cleaned.as_str().to_owned();
+    }
+}
+
 struct OwnVariable<'a> {
     name: &'a str,
     path: String,
@@ -107,7 +134,7 @@ struct OwnVariable<'a> {
 
 /// `SIDECAR_PROXY__POOL_IDLE` is `proxy.pool_idle`.
 fn own(name: &str) -> Option<OwnVariable<'_>> {
-    if SERVICE_LINKS.iter().any(|prefix| name.starts_with(prefix)) {
+    if SERVICE_LINKS.iter().any(|prefix| name.starts_with(prefix)) && !name.starts_with("SIDECAR_SERVICE__") {
         return None;
     }
     let rest = name.strip_prefix("SIDECAR_").filter(|rest| !rest.is_empty())?;
@@ -123,6 +150,14 @@ fn name_the_host(environment: &mut BTreeMap<String, String>) {
     if !name.trim().is_empty() {
         environment.insert("HOSTNAME".into(), name.trim().to_owned());
     }
+}
+
+/// Nobody tells a process its container: the kernel does, in its own way for each runtime.
+fn name_the_container(environment: &mut BTreeMap<String, String>) {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let id = container_id(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
+    environment.remove(OWN_CONTAINER_ID); // it is no setting
+    environment.extend(id.map(|id| (OWN_CONTAINER_ID.to_owned(), id)));
 }
 
 fn read_secret_file(path: &str) -> Result<String, String> {

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::model::attributes::{OF_LOGS, OF_SPANS};
 use crate::model::catalogue::{ALL, Metric, MetricKind, Scope};
 use crate::model::sample::{Exemplar, Histogram, LabelValue, Sample, SampleValue};
 use crate::settings::show_duration;
@@ -154,6 +155,13 @@ pub fn metrics_markdown() -> String {
          with its trace and its SERVER span (`traffic.exemplars`). OTLP tells them in both forms of histograms, and of the pages the one of OpenMetrics;\n\
          a difference has those of its interval.\n",
     );
+    for (title, table) in [("of spans", OF_SPANS), ("of our log records", OF_LOGS)] {
+        let _ = write!(out, "\n## Attributes {title} that are our own\n\n| name | meaning |\n|---|---|\n");
+        for attribute in table {
+            let _ = writeln!(out, "| `{}` | {} |", attribute.name, attribute.about);
+        }
+    }
+    out.push_str("\nAll others are names of OpenTelemetry's semantic conventions.\n");
     out
 }
 

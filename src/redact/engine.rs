@@ -5,8 +5,8 @@
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aho_corasick::{AhoCorasick, MatchKind};
-
+use crate::redact::exact::Exact;
+use crate::redact::tokens::Tokens;
 use crate::redact::{Clean, rules};
 
 /// Where a text is going; redactions are counted by it.
@@ -39,67 +39,69 @@ impl Outlet {
 /// Cleans text. The only maker of `Clean` besides literals.
 #[derive(Debug)]
 pub struct Redactor {
-    /// The exact secrets in all their written forms; `None` without any.
-    exact: Option<AhoCorasick>,
+    exact: Exact,
+    tokens: Tokens,
     redactions: [AtomicU64; Outlet::ALL.len()],
 }
 
-/// A secret shorter than this would hit ordinary words.
-const SHORTEST_SECRET: usize = 6;
-const EXACT: &str = "[REDACTED:secret]";
-
 impl Redactor {
-    /// Knows these secrets, each also percent-encoded, in base64 and escaped as in JSON.
+    /// Knows these secrets, in each form in which they are usually written.
     #[must_use]
     pub fn new<'s>(secrets: impl IntoIterator<Item = &'s str>) -> Self {
-        let forms: Vec<String> =
-            secrets.into_iter().filter(|secret| secret.len() >= SHORTEST_SECRET).flat_map(written_forms).collect();
-        let exact = (!forms.is_empty()).then(|| {
-            AhoCorasick::builder()
-                .match_kind(MatchKind::LeftmostLongest)
-                .build(&forms)
-                .expect("the secrets of a configuration fit an automaton")
-        });
-        Self { exact, redactions: Default::default() }
+        Self { exact: Exact::new(secrets), tokens: Tokens::new(), redactions: Default::default() }
     }
 
-    /// Cleans free text: exact secrets and user info in URLs. Bytes that are no UTF-8 become U+FFFD.
+    /// Cleans free text, and paths and URLs: exact secrets, user info in URLs, what is assigned to a secret-like key, and
+    /// credentials of a known shape. Bytes that are no UTF-8 become U+FFFD.
     #[must_use]
     pub fn text<'a>(&self, outlet: Outlet, raw: &'a [u8]) -> Clean<'a> {
-        let text = String::from_utf8_lossy(raw);
-        let cleaned = map(self.without_exact(text), rules::user_info);
+        let cleaned = self.ruled(self.exact.without(String::from_utf8_lossy(raw)));
         self.made(outlet, raw, cleaned)
     }
 
-    /// Cleans the value of a named field: all of it when the key is secret-like, else as text.
+    /// Cleans the value of a named field: all of it when the key is secret-like, as a query when the key says so, else as
+    /// text.
     #[must_use]
     pub fn field<'a>(&self, outlet: Outlet, key: &str, raw: &'a [u8]) -> Clean<'a> {
+        if key.ends_with("query") && !key.starts_with("db.") {
+            return self.query(outlet, raw);
+        }
         if rules::is_secret_key(key) {
             return self.made(outlet, raw, Cow::Borrowed("[REDACTED:key]"));
         }
         self.text(outlet, raw)
     }
 
-    /// Cleans a path and query: exact secrets, and the values of secret-like parameters.
+    /// Cleans a query string, without its `?`: the values of secret-like parameters, and what is secret in any text.
     #[must_use]
-    pub fn target<'a>(&self, outlet: Outlet, raw: &'a [u8]) -> Clean<'a> {
-        let text = self.without_exact(String::from_utf8_lossy(raw));
-        let cleaned = map(text, |text| match text.split_once('?') {
-            Some((path, query)) => match rules::query(query) {
-                Cow::Borrowed(_) => Cow::Borrowed(text),
-                Cow::Owned(query) => Cow::Owned(format!("{path}?{query}")),
-            },
-            None => Cow::Borrowed(text),
-        });
+    pub fn query<'a>(&self, outlet: Outlet, raw: &'a [u8]) -> Clean<'a> {
+        let text = self.exact.without(String::from_utf8_lossy(raw));
+        let text = map(map(text, rules::query), rules::user_info);
+        let text = map(text, |text| self.tokens.without(text));
+        let is_clean = |text: &str| matches!(self.ruled(Cow::Borrowed(text)), Cow::Borrowed(_));
+        let cleaned = map(text, |text| rules::encoded_parameters(text, is_clean));
         self.made(outlet, raw, cleaned)
     }
 
-    /// Whether a text of the request path needs no change: plain ASCII without an exact secret.
+    /// Whether a path needs no change: plain ASCII without an exact secret, and nothing that a rule could find.
     ///
     /// Does not allocate; for ordinary paths the only cost of redaction.
     #[must_use]
     pub fn is_clean_path(&self, path: &[u8]) -> bool {
-        path.is_ascii() && self.exact.as_ref().is_none_or(|exact| !exact.is_match(path))
+        // what rules look for has one of these in it; looks at all of them, which is quicker than to stop at the first
+        let is_odd = |byte: &u8| !byte.is_ascii() | (*byte == b'%') | (*byte == b'=') | (*byte == b':');
+        let is_plain = !path.iter().fold(false, |found, byte| found | is_odd(byte));
+        is_plain && !self.exact.is_in(path) && !self.tokens.may_be_in(path)
+    }
+
+    /// Whether a `tracestate` may leave as it is: no member has a secret-like key, and no rule finds anything in it.
+    ///
+    /// It is the caller's, and means nothing once it is changed: what is not clean is left out whole.
+    #[must_use]
+    pub fn is_clean_state(&self, outlet: Outlet, state: &[u8]) -> bool {
+        let is_clean = state.is_ascii() && self.text(outlet, state).as_str().as_bytes() == state;
+        let keys = state.split(|byte| *byte == b',').filter_map(|member| member.split(|byte| *byte == b'=').next());
+        is_clean && !keys.map(String::from_utf8_lossy).any(|key| rules::is_secret_key(&key))
     }
 
     /// How many texts were changed on their way to an outlet.
@@ -108,18 +110,10 @@ impl Redactor {
         self.redactions[outlet as usize].load(Ordering::Relaxed)
     }
 
-    fn without_exact<'a>(&self, text: Cow<'a, str>) -> Cow<'a, str> {
-        match &self.exact {
-            Some(exact) if exact.is_match(&*text) => {
-                let mut out = String::with_capacity(text.len());
-                exact.replace_all_with(&text, &mut out, |_, _, out| {
-                    out.push_str(EXACT);
-                    true
-                });
-                Cow::Owned(out)
-            }
-            _ => text,
-        }
+    /// All rules but the exact secrets.
+    fn ruled<'a>(&self, text: Cow<'a, str>) -> Cow<'a, str> {
+        let text = map(map(text, rules::user_info), rules::assignments);
+        map(text, |text| self.tokens.without(text))
     }
 
     fn made<'a>(&self, outlet: Outlet, raw: &[u8], cleaned: Cow<'a, str>) -> Clean<'a> {
@@ -139,29 +133,6 @@ fn map<'a>(text: Cow<'a, str>, rule: impl for<'t> Fn(&'t str) -> Cow<'t, str>) -
             Cow::Owned(changed) => Cow::Owned(changed),
         },
     }
-}
-
-fn written_forms(secret: &str) -> Vec<String> {
-    let encoded = percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC).to_string();
-    let json = serde_json::Value::from(secret).to_string();
-    let mut forms = vec![secret.to_owned(), encoded, base64(secret.as_bytes()), json[1..json.len() - 1].to_owned()];
-    forms.sort();
-    forms.dedup();
-    forms
-}
-
-/// Base64 without padding, so that it also matches within a longer, padded text.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for position in 0..=chunk.len() {
-            let digit = (bits >> (18 - 6 * position)) & 63;
-            out.push(char::from(DIGITS[digit as usize]));
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -189,7 +160,20 @@ mod tests {
         let redactor = redactor();
         assert_eq!(redactor.field(Outlet::OwnLog, "password", b"x").as_str(), "[REDACTED:key]");
         assert_eq!(redactor.field(Outlet::OwnLog, "path", b"x").as_str(), "x");
-        assert_eq!(redactor.target(Outlet::Telemetry, b"/a?token=1&b=2").as_str(), "/a?token=REDACTED&b=2");
+        assert_eq!(redactor.text(Outlet::Telemetry, b"/a?token=1&b=2").as_str(), "/a?token=REDACTED&b=2");
+        for (query, expected) in [
+            ("token=1&b=2", "token=REDACTED&b=2"),
+            ("next=http://u:p@h/?sig=1;code=2&b=3", "next=http://REDACTED:REDACTED@h/?sig=REDACTED;code=REDACTED&b=3"),
+            ("next=http%3A%2F%2Fh%2F%3Ftoken%3D1&b=%20", "next=REDACTED&b=%20"),
+            ("%3Fpassword%3D1", "REDACTED"),
+        ] {
+            let clean = redactor.field(Outlet::Telemetry, "url.query", query.as_bytes());
+            assert_eq!(clean.as_str(), expected, "{query}");
+        }
+        assert_eq!(
+            redactor.field(Outlet::Telemetry, "url.query", b"u=x://a:b@h").as_str(),
+            "u=x://REDACTED:REDACTED@h"
+        );
     }
 
     #[test]
@@ -206,7 +190,20 @@ mod tests {
         let redactor = redactor();
         assert!(redactor.is_clean_path(b"/products/1"));
         assert!(!redactor.is_clean_path(b"/x/hunter2/secret"));
-        assert!(!redactor.is_clean_path("/größe".as_bytes()));
+        for path in ["/größe", "/x;token=1", "/x/%68unter2", "/http://u:p@h", "/bot:1"] {
+            assert!(!redactor.is_clean_path(path.as_bytes()), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_tracestate_with_a_secret_in_it_is_not_clean() {
+        let redactor = redactor();
+        for state in ["", "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE", "dd=s:1;t.dm:-0", "33@nr=0-0-33-1-a-b-1-1.5-1"] {
+            assert!(redactor.is_clean_state(Outlet::Telemetry, state.as_bytes()), "{state}");
+        }
+        for state in ["a=hunter2/secret", "a=1,api_key=x", "session=x", "a=dd:password:x", "größe=1"] {
+            assert!(!redactor.is_clean_state(Outlet::Telemetry, state.as_bytes()), "{state}");
+        }
     }
 
     proptest! {
@@ -215,7 +212,26 @@ mod tests {
             let text = format!("{before}hunter2/secret{after}");
             let redactor = redactor();
             prop_assert!(!redactor.text(Outlet::Endpoint, text.as_bytes()).as_str().contains("hunter2/secret"));
-            prop_assert!(!redactor.target(Outlet::Endpoint, text.as_bytes()).as_str().contains("hunter2/secret"));
+            prop_assert!(!redactor.query(Outlet::Endpoint, text.as_bytes()).as_str().contains("hunter2/secret"));
+            prop_assert!(!redactor.is_clean_path(text.as_bytes()));
+        }
+
+        #[test]
+        fn cleaning_twice_changes_nothing_more(text in "([a-z\"' =:&?%@/\\\\;,é]|token|password|://|Bearer |eyJ|hunter2/secret){0,30}") {
+            let redactor = redactor();
+            let once = redactor.text(Outlet::Endpoint, text.as_bytes()).into_owned();
+            let twice = redactor.text(Outlet::Endpoint, once.as_str().as_bytes());
+            prop_assert_eq!(twice.as_str(), once.as_str());
+            // a secret of six bytes becomes a mark of 22
+            prop_assert!(once.as_str().len() <= 4 * text.len() + 32);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let redactor = redactor();
+            let _ = redactor.text(Outlet::Endpoint, &bytes);
+            let _ = redactor.query(Outlet::Endpoint, &bytes);
+            let _ = redactor.is_clean_state(Outlet::Endpoint, &bytes);
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::model::trace::{ParentFlag, Sampling, SpanModel};
 use crate::redact::Secret;
 use crate::settings::{Described, Section};
 use crate::telemetry::headers::{self, Headers};
+use crate::telemetry::limits::Limits;
+use crate::telemetry::privacy::PrivacyConfig;
 use crate::telemetry::receipts::config::ReceiptsConfig;
 use crate::telemetry::resolver::Resolver;
 use crate::telemetry::sender::http_path;
@@ -36,6 +38,10 @@ pub struct Config {
     pub spans: SpanModel,
     /// Whether the application is sent `sentry-trace` beside `traceparent`.
     pub sentry_trace: bool,
+    /// How much of people leaves.
+    pub privacy: PrivacyConfig,
+    /// How large the parts of a span may be.
+    pub limits: Limits,
     /// How metrics are exported.
     pub metrics: MetricsConfig,
     /// What may wait in memory, in bytes, by `Signal`.
@@ -203,6 +209,8 @@ impl Config {
         let spans = read_spans(section);
         let about = "whether the application is also sent sentry-trace, where the caller sent none: sentry-sdk reads no traceparent";
         let sentry_trace = section.flag("sentry_trace", false, about);
+        let privacy = PrivacyConfig::read(&mut section.section("privacy"));
+        let limits = Limits::read(&mut section.section("limits"));
         let metrics = MetricsConfig::read(&mut section.section("metrics"));
         let receipts = ReceiptsConfig::read(&mut section.section("receipts"));
         let request_bytes = usize::try_from(request_bytes).unwrap_or(usize::MAX).max(4 << 10);
@@ -215,6 +223,8 @@ impl Config {
             tail,
             spans,
             sentry_trace,
+            privacy,
+            limits,
             metrics,
             queue_bytes,
             spool,

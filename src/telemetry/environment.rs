@@ -44,6 +44,11 @@ pub const KEYS: &[(&str, &str, Form)] = &[
     ("OTEL_METRICS_EXPORTER", "telemetry.metrics.enabled", Form::Exporter),
     ("OTEL_LOGS_EXPORTER", "telemetry.logs.enabled", Form::Exporter),
     ("OTEL_METRIC_EXPORT_INTERVAL", "telemetry.metrics.interval", Form::Millis),
+    // the one for spans wins over the one for all
+    ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "telemetry.limits.value", Form::Text),
+    ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "telemetry.limits.value", Form::Text),
+    ("OTEL_ATTRIBUTE_COUNT_LIMIT", "telemetry.limits.attributes", Form::Text),
+    ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "telemetry.limits.attributes", Form::Text),
     ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "telemetry.metrics.histograms", Form::Histogram),
     ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "telemetry.metrics.temporality", Form::Temporality),
 ];
@@ -80,7 +85,6 @@ const SERVICE_ATTRIBUTES: &[(&str, &str)] = &[
 
 /// Standard variables that have no effect here, and what there is instead.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "values are cut at 4,095 bytes"),
     ("OTEL_EXPERIMENTAL_CONFIG_FILE", "use --config with a file of the sidecar"),
     ("OTEL_CONFIG_FILE", "use --config with a file of the sidecar"),
     ("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "the methods are those of RFC 9110 and PATCH"),
@@ -285,6 +289,8 @@ mod tests {
             ("OTEL_TRACES_EXPORTER", "none", "telemetry.traces.enabled", "false"),
             ("OTEL_LOGS_EXPORTER", "otlp", "telemetry.logs.enabled", "true"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "5000", "telemetry.metrics.interval", "5000ms"),
+            ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "100", "telemetry.limits.value", "100"),
+            ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "7", "telemetry.limits.attributes", "7"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4317", "telemetry.endpoint", "https://c:4317"),
             ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://c/x", "telemetry.logs.endpoint", "http://c/x"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "telemetry.protocol", "http/protobuf"),

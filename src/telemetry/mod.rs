@@ -4,17 +4,19 @@
 //! kept is dropped and counted. Nothing here ever makes a worker wait.
 
 pub mod config;
+pub mod container;
 pub mod environment;
 pub mod export_check;
 mod hand_off;
 mod headers;
 pub mod intake;
 pub mod issues;
-mod limits;
+pub mod limits;
 pub mod logging;
 mod metrics;
 mod otlp;
 mod own;
+pub mod privacy;
 mod queue;
 mod reader;
 mod receipt;
@@ -50,6 +52,7 @@ use crate::telemetry::metrics::MetricsExporter;
 use crate::telemetry::metrics::interval::Reading;
 use crate::telemetry::otlp::Request;
 use crate::telemetry::own::OwnTelemetry;
+use crate::telemetry::privacy::Personal;
 use crate::telemetry::queue::Queue;
 use crate::telemetry::receipts::ReceiptsReader;
 use crate::telemetry::resource::Resource;
@@ -108,6 +111,7 @@ impl Telemetry {
         workers: usize,
     ) -> Result<(Self, Vec<SpanWriter>), DestinationError> {
         let queues = Signal::ALL.map(|signal| Arc::new(Queue::new(signal, config.queue_bytes[signal as usize])));
+        let identity = &identity.cleaned(redactor);
         let destinations = destinations(&config, redactor)?;
         let spool = Spool::new(&config.spool, &queues).map(Arc::new);
         let deliveries = Signal::ALL.map(|signal| {
@@ -116,12 +120,14 @@ impl Telemetry {
             Some(Delivery::new(queue, spool.clone(), destination, config.request_bytes))
         });
         let (sender, chunks) = mpsc::channel(CHUNKS_PER_WORKER * workers.max(1));
+        let (limits, personal) = (config.limits, Personal::new(config.privacy));
         let writers = (0..workers).map(|_| {
             let count = Arc::new(WorkerCount::default());
             queues[Signal::Traces as usize].adopt(Arc::clone(&count));
             let hand_off = destinations[Signal::Traces as usize].is_some();
             let hand_off = hand_off.then(|| HandOff { sender: sender.clone(), count });
             let encoder = SpanEncoder::new(upstream, Arc::clone(redactor), config.sampling);
+            let encoder = encoder.within(limits, personal.clone());
             SpanWriter::new(encoder, TailKeep::new(config.tail, workers), hand_off)
         });
         let writers = writers.collect();

@@ -1,17 +1,19 @@
 //! The spans of a request as OTLP bytes: SERVER, and CLIENT for the exchange with the application.
 //!
 //! Pure, and without allocation for ordinary requests. Attributes follow the semantic conventions 1.44 for HTTP;
-//! the query, the client's address and the user agent are left out: they may identify people.
+//! the query, the client's address and the user agent may identify people: they are there as far as `privacy` lets them.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::request::{Hop, Method, Outcome, Protocol, RecordTrace, RequestRecord};
 use crate::model::trace::{Sampled, Sampling, SpanId};
-use crate::redact::{Outlet, Redactor};
+use crate::redact::{Clean, Outlet, Redactor};
 use crate::semconv;
-use crate::telemetry::limits::{NAME_LIMIT, VALUE_LIMIT};
+use crate::telemetry::limits::{Limits, NAME_LIMIT};
+use crate::telemetry::privacy::Personal;
 use crate::telemetry::tail::Reason;
 use crate::telemetry::wire;
 
@@ -42,6 +44,9 @@ pub struct Upstream {
 #[derive(Debug)]
 pub(crate) struct SpanEncoder {
     redactor: Arc<Redactor>,
+    limits: Limits,
+    /// `None` when nothing that may identify people leaves.
+    personal: Option<Personal>,
     methods: [Vec<u8>; Method::ALL.len()],
     protocols: [Vec<u8>; 3],
     scheme: Vec<u8>,
@@ -67,6 +72,8 @@ impl SpanEncoder {
         let host = if upstream.host.contains(':') { format!("[{}]", upstream.host) } else { upstream.host.clone() };
         Self {
             redactor,
+            limits: Limits::default(),
+            personal: None,
             methods: Method::ALL.map(|method| text(semconv::HTTP_REQUEST_METHOD, method.label())),
             protocols: [Protocol::Http10, Protocol::Http11, Protocol::Http2]
                 .map(|protocol| text(semconv::NETWORK_PROTOCOL_VERSION, protocol.label())),
@@ -77,6 +84,11 @@ impl SpanEncoder {
             says_head: !sampling.keeps_all(),
             truncated: Cell::default(),
         }
+    }
+
+    /// The same with these limits, and with what of people may leave.
+    pub(crate) fn within(self, limits: Limits, personal: Option<Personal>) -> Self {
+        Self { limits, personal, ..self }
     }
 
     /// How many values and names were cut since this was asked last.
@@ -99,36 +111,68 @@ impl SpanEncoder {
         trace: &RecordTrace<'_>,
         reason: Reason,
     ) -> u64 {
+        let trace = &self.cleaned(trace);
         let raw = record.path();
         let cleaned;
-        let path = if raw.len() <= VALUE_LIMIT && self.redactor.is_clean_path(raw) {
+        let path = if raw.len() <= self.limits.value && self.redactor.is_clean_path(raw) {
             raw
         } else {
-            let whole = self.redactor.target(Outlet::Telemetry, raw);
-            self.measure(whole.as_str().len(), VALUE_LIMIT);
-            cleaned = whole.cut(VALUE_LIMIT);
+            cleaned = self.cut(self.redactor.text(Outlet::Telemetry, raw));
             cleaned.as_str().as_bytes()
         };
+        let query = self.personal.as_ref().and_then(|personal| personal.query(record, &self.redactor));
+        let server = out.len();
         wire::message(out, SPANS, |out| {
-            self.server_span(out, record, trace, path);
+            self.server_span(out, record, trace, (path, query.as_ref()));
             if reason != Reason::Head || self.says_head {
                 out.extend_from_slice(&self.reasons[reason as usize]);
             }
         });
+        self.apply_limits(out, server);
         let Some((hop, span_id)) = record.hop.as_ref().and_then(|hop| Some((hop, hop.span_id?))) else { return 1 };
+        let target = match &query {
+            Some(query) => Cow::Owned([path, b"?", query.as_str().as_bytes()].concat()),
+            None => Cow::Borrowed(path),
+        };
+        let client = out.len();
         wire::message(out, SPANS, |out| {
             let start = record.started_unix_nanos.saturating_add(nanos(hop.offset));
             ids(out, trace, span_id, Some(trace.span_id));
             self.name(out, record);
             wire::varint_field(out, 6, KIND_CLIENT);
             times(out, start, hop.duration);
-            self.client_attributes(out, record, hop, path);
+            self.client_attributes(out, record, hop, &target);
             flags(out, trace.sampled, FLAGS_LOCAL);
         });
+        self.apply_limits(out, client);
         2
     }
 
-    fn server_span(&self, out: &mut Vec<u8>, record: &RequestRecord<'_>, trace: &RecordTrace<'_>, path: &[u8]) {
+    /// The context as it may leave. Receivers that sample need its `tracestate` as it is; but a caller may put anything there.
+    fn cleaned<'t>(&self, trace: &RecordTrace<'t>) -> RecordTrace<'t> {
+        let state = trace.tracestate;
+        let is_clean = state.is_empty() || self.redactor.is_clean_state(Outlet::Telemetry, state);
+        RecordTrace { tracestate: if is_clean { state } else { b"" }, ..trace.clone() }
+    }
+
+    /// Of the span that was appended last, which begins here.
+    fn apply_limits(&self, out: &mut Vec<u8>, start: usize) {
+        self.truncated.set(self.truncated.get() + self.limits.apply(out, start));
+    }
+
+    /// A value within its limit.
+    fn cut<'t>(&self, value: Clean<'t>) -> Clean<'t> {
+        self.measure(value.as_str().len(), self.limits.value);
+        value.cut(self.limits.value)
+    }
+
+    fn server_span(
+        &self,
+        out: &mut Vec<u8>,
+        record: &RequestRecord<'_>,
+        trace: &RecordTrace<'_>,
+        (path, query): (&[u8], Option<&Clean<'_>>),
+    ) {
         ids(out, trace, trace.span_id, trace.parent);
         self.name(out, record);
         wire::varint_field(out, 6, KIND_SERVER);
@@ -138,25 +182,34 @@ impl SpanEncoder {
         out.extend_from_slice(&self.scheme);
         out.extend_from_slice(&self.protocols[record.protocol as usize]);
         if let Some(route) = record.route {
-            self.measure(route.template.len(), VALUE_LIMIT);
-            let template = &route.template[..route.template.floor_char_boundary(VALUE_LIMIT)];
+            self.measure(route.template.len(), self.limits.value);
+            let template = &route.template[..route.template.floor_char_boundary(self.limits.value)];
             wire::text_attribute(out, ATTRIBUTES, semconv::HTTP_ROUTE, template.as_bytes());
         }
         status_code(out, record.status);
         error_type(out, record.error_type(), record.status, 500);
+        if let Some(personal) = &self.personal {
+            let user_agent = personal.user_agent(record, &self.redactor);
+            for (key, value) in [(semconv::URL_QUERY, query), (semconv::USER_AGENT_ORIGINAL, user_agent.as_ref())] {
+                let Some(value) = value.map(|value| self.cut(value.clone())) else { continue };
+                wire::text_attribute(out, ATTRIBUTES, key, value.as_str().as_bytes());
+            }
+            personal.append_addresses(out, record);
+        }
         if record.is_error() {
             error_status(out);
         }
         flags(out, trace.sampled, if trace.parent.is_some() { FLAGS_REMOTE } else { FLAGS_LOCAL });
     }
 
-    fn client_attributes(&self, out: &mut Vec<u8>, record: &RequestRecord<'_>, hop: &Hop, path: &[u8]) {
+    fn client_attributes(&self, out: &mut Vec<u8>, record: &RequestRecord<'_>, hop: &Hop, target: &[u8]) {
         self.method(out, record);
         out.extend_from_slice(&self.server);
-        self.measure(self.origin.len() + path.len(), VALUE_LIMIT);
-        let room = VALUE_LIMIT.saturating_sub(self.origin.len()).min(path.len());
-        let end = (0..=room).rev().find(|end| path.get(*end).is_none_or(|byte| byte & 0xc0 != 0x80)).unwrap_or(0);
-        wire::joined_text_attribute(out, ATTRIBUTES, semconv::URL_FULL, [&self.origin, &path[..end]]);
+        self.measure(self.origin.len() + target.len(), self.limits.value);
+        let origin = &self.origin[..self.origin.len().min(self.limits.value)];
+        let room = (self.limits.value - origin.len()).min(target.len());
+        let end = (0..=room).rev().find(|end| target.get(*end).is_none_or(|byte| byte & 0xc0 != 0x80)).unwrap_or(0);
+        wire::joined_text_attribute(out, ATTRIBUTES, semconv::URL_FULL, [origin, &target[..end]]);
         status_code(out, hop.status);
         if hop.resends > 0 {
             wire::int_attribute(out, ATTRIBUTES, semconv::HTTP_REQUEST_RESEND_COUNT, hop.resends.into());
@@ -199,8 +252,7 @@ impl SpanEncoder {
 fn ids(out: &mut Vec<u8>, trace: &RecordTrace<'_>, span_id: SpanId, parent: Option<SpanId>) {
     wire::bytes_field(out, 1, &trace.trace_id.0);
     wire::bytes_field(out, 2, &span_id.0);
-    // a text field that is no UTF-8 would cost the whole request
-    if !trace.tracestate.is_empty() && trace.tracestate.is_ascii() {
+    if !trace.tracestate.is_empty() {
         wire::bytes_field(out, 3, trace.tracestate);
     }
     if let Some(parent) = parent {

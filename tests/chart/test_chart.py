@@ -72,6 +72,16 @@ def test_the_sidecar_proxies_to_the_applications_port():
     assert found.application["ports"][0]["containerPort"] == 9000
 
 
+def test_the_sidecar_is_told_its_pod_and_the_applications_container():
+    found = web(render(DEFAULT))
+    settings = environment(found.sidecar)
+    fields = {"POD_NAME": "metadata.name", "POD_UID": "metadata.uid", "POD_IP": "status.podIP", "NODE_NAME": "spec.nodeName"}
+    assert {name: settings[name]["fieldRef"]["fieldPath"] for name in fields} == fields
+    assert settings["CONTAINER_NAME"] == found.application["name"]
+    # of namespace, pod and container
+    assert "service.instance.id" not in settings["OTEL_RESOURCE_ATTRIBUTES"]
+
+
 def test_the_sidecars_probes_ask_the_sidecar_and_the_applications_ask_the_application():
     found = web(render(DEFAULT))
     probes = {name: found.sidecar[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}

@@ -70,6 +70,11 @@ fn headers() {
 }
 
 #[test]
+fn redaction() {
+    replay("redaction", targets::redaction::check);
+}
+
+#[test]
 fn proxy() {
     replay("proxy", targets::proxy::check);
 }

@@ -1,15 +1,19 @@
 //! What we emit is named as OpenTelemetry's semantic conventions name it, or is in a registry of our own.
 //!
-//! The table is `tests/data/conventions.tsv`, made from the conventions by `make conventions`. Our registry of metrics is
-//! the catalogue, from which `docs/metrics.md` is made; names of our own attributes begin with `content_factory.`.
+//! The table is `tests/data/conventions.tsv`, made from the conventions by `make conventions`. Our registry is the catalogue
+//! of metrics and the tables of attributes beside it, from which `docs/metrics.md` is made.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
+use content_factory_sidecar::model::attributes::{Attribute, OF_LOGS, OF_SPANS};
 use content_factory_sidecar::model::catalogue::{ALL, Metric, MetricKind};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::Metric as Exported;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 use crate::proxy_world::{Application, Client};
 use crate::rig::Sidecar;
@@ -60,6 +64,21 @@ impl Conventions {
     }
 }
 
+fn is_in(table: &[Attribute], name: &str) -> bool {
+    table.iter().any(|attribute| attribute.name == name)
+}
+
+/// Whether a metric left as the instrument that the catalogue tells.
+fn is_of_its_kind(metric: &Metric, exported: &Exported) -> bool {
+    match (metric.kind, exported.data.as_ref().expect("a metric has data")) {
+        (MetricKind::Counter, Data::Sum(sum)) => sum.is_monotonic,
+        (MetricKind::UpDownCounter, Data::Sum(sum)) => !sum.is_monotonic,
+        (MetricKind::Gauge, Data::Gauge(_))
+        | (MetricKind::Histogram(_), Data::Histogram(_) | Data::ExponentialHistogram(_)) => true,
+        _ => false,
+    }
+}
+
 fn keys(pairs: &[KeyValue]) -> impl Iterator<Item = &str> {
     pairs.iter().map(|pair| pair.key.as_str())
 }
@@ -92,6 +111,14 @@ fn each_metric_of_the_catalogue_is_of_the_conventions_or_ours() {
     assert!(complaints.is_empty(), "{complaints:#?}");
     assert!(ALL.iter().any(|metric| !metric.name.starts_with(OURS)), "nothing was compared");
 }
+
+/// Settings by which every attribute leaves that may.
+const EVERYTHING: [(&str, &str); 4] = [
+    ("SIDECAR_TELEMETRY__PRIVACY__ADDRESS", "full"),
+    ("SIDECAR_TELEMETRY__PRIVACY__QUERY", "true"),
+    ("SIDECAR_TELEMETRY__PRIVACY__USER_AGENT", "true"),
+    ("CONTAINER_NAME", "web"),
+];
 
 /// Requests of every kind that makes attributes of its own: known and unknown methods, errors, streams, tunnels.
 async fn ask_for_everything(sidecar: &Sidecar) {
@@ -160,6 +187,7 @@ async fn what_leaves_a_running_sidecar_is_named_by_the_conventions_or_by_our_reg
         ("POD_NAMESPACE", "shop"),
         ("NODE_NAME", "node-1"),
     ];
+    let environment = [&environment[..], &EVERYTHING[..]].concat();
     let mut sidecar = Sidecar::start(application.address, &[], &environment).await;
     ask_for_everything(&sidecar).await;
     let is_whole = |seen: &mut crate::telemetry_receiver::Seen| {
@@ -173,7 +201,6 @@ async fn what_leaves_a_running_sidecar_is_named_by_the_conventions_or_by_our_reg
     assert_eq!(sidecar.ended().await, Some(0));
 
     let conventions = Conventions::read();
-    let is_known = |name: &str| conventions.know(name) || name.starts_with(OURS);
     receiver.with(|seen| {
         let exported: BTreeSet<&str> = seen.metrics.iter().map(|metric| metric.name.as_str()).collect();
         let series: BTreeSet<&str> = page.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
@@ -185,16 +212,78 @@ async fn what_leaves_a_running_sidecar_is_named_by_the_conventions_or_by_our_reg
             let metric = ALL.iter().find(|metric| metric.name == exported.name);
             let metric = metric.unwrap_or_else(|| panic!("{} is not in the catalogue", exported.name));
             assert_eq!(exported.unit, metric.unit, "{}", metric.name);
+            assert!(is_of_its_kind(metric, exported), "{}: {:?}", metric.name, exported.data);
             let strange: Vec<_> = labels(exported).into_iter().filter(|label| !metric.labels.contains(label)).collect();
             assert!(strange.is_empty(), "{}: {strange:?} are not in the catalogue", metric.name);
         }
-        let of_spans = seen.spans.iter().flat_map(|span| keys(&span.attributes));
-        let of_resources = seen.resource_names.iter().map(String::as_str);
-        let strange: BTreeSet<_> = of_spans.chain(of_resources).filter(|name| !is_known(name)).collect();
-        assert!(strange.is_empty(), "{strange:?}: no attributes of the conventions, and not {OURS}*");
-        // the fields of a log line are its own, but what looks like a name of the conventions has to be one
-        let of_logs = seen.logs.iter().flat_map(|log| keys(&log.attributes)).filter(|name| name.contains('.'));
-        let strange: BTreeSet<_> = of_logs.filter(|name| !is_known(name)).collect();
-        assert!(strange.is_empty(), "{strange:?}: dotted names of log records are names of the conventions");
+        let of_spans: BTreeSet<_> = seen.spans.iter().flat_map(|span| keys(&span.attributes)).collect();
+        for name in ["client.address", "network.peer.port", "url.query", "user_agent.original"] {
+            assert!(of_spans.contains(name), "{name} was not tried: {of_spans:?}");
+        }
+        let strange: Vec<_> =
+            of_spans.iter().filter(|name| !conventions.know(name) && !is_in(OF_SPANS, name)).collect();
+        assert!(strange.is_empty(), "{strange:?} of spans: neither of the conventions nor in our table");
+        let of_resources = &seen.resource_names;
+        assert!(of_resources.contains("k8s.container.name"), "{of_resources:?}");
+        let strange: Vec<_> = of_resources.iter().filter(|name| !conventions.know(name)).collect();
+        assert!(strange.is_empty(), "{strange:?} of the resource: not of the conventions");
+        let of_logs: BTreeSet<_> = seen.logs.iter().flat_map(|log| keys(&log.attributes)).collect();
+        let strange: Vec<_> = of_logs.iter().filter(|name| !conventions.know(name) && !is_in(OF_LOGS, name)).collect();
+        assert!(strange.is_empty(), "{strange:?} of log records: neither of the conventions nor in our table");
     });
+}
+
+/// What a test of a run cannot see: lines that are logged only when something fails.
+#[test]
+fn each_field_that_a_log_statement_names_is_of_the_conventions_or_in_our_table() {
+    let conventions = Conventions::read();
+    let mut named = BTreeSet::new();
+    for file in sources(Path::new("src")) {
+        let text = fs::read_to_string(&file).expect("a source file");
+        let tokens: TokenStream = text.parse().expect("a file of Rust");
+        collect_fields(tokens, &mut named);
+    }
+    assert!(named.contains("limit_seconds") && named.contains("error"), "nothing was found: {named:?}");
+    let strange: Vec<_> = named.iter().filter(|name| !conventions.know(name) && !is_in(OF_LOGS, name)).collect();
+    assert!(strange.is_empty(), "{strange:?}: neither of the conventions nor in model::attributes::OF_LOGS");
+}
+
+fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let nested = entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] });
+    nested.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
+}
+
+/// Finds `info!(…)` and its like outside tests, and the names of their fields.
+fn collect_fields(tokens: TokenStream, named: &mut BTreeSet<String>) {
+    const STATEMENTS: [&str; 8] = ["trace", "debug", "info", "warn", "error", "debug_span", "info_span", "error_span"];
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    for (index, token) in tokens.iter().enumerate() {
+        let TokenTree::Group(group) = token else { continue };
+        let before = |distance: usize| index.checked_sub(distance).map(|at| tokens[at].to_string()).unwrap_or_default();
+        let is_statement = before(1) == "!" && STATEMENTS.contains(&before(2).as_str());
+        if is_statement && group.delimiter() == Delimiter::Parenthesis {
+            fields(group.stream(), named);
+        } else if before(2) != "mod" || before(1) != "tests" {
+            collect_fields(group.stream(), named);
+        }
+    }
+}
+
+/// The names before `=`, and of `name`, `%name` and `?name` alone; the message and what belongs to it are none.
+fn fields(statement: TokenStream, named: &mut BTreeSet<String>) {
+    let tokens: Vec<TokenTree> = statement.into_iter().collect();
+    for part in tokens.split(|token| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ',')) {
+        let texts: Vec<String> = part.iter().map(ToString::to_string).collect();
+        let is_message = texts.first().is_some_and(|text| text.starts_with('"'));
+        if is_message || texts.is_empty() {
+            break;
+        }
+        let sigil = usize::from(texts[0] == "%" || texts[0] == "?");
+        let end = texts.iter().position(|text| text == "=").unwrap_or(texts.len());
+        let is_directive = texts.get(1).is_some_and(|text| text == ":");
+        if !is_directive {
+            named.insert(texts[sigil.min(end)..end].concat());
+        }
+    }
 }

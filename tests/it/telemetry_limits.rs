@@ -100,3 +100,36 @@ async fn what_is_cut_in_the_sidecars_own_telemetry_is_counted() {
         [1, 0, 1]
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_make_the_limits_of_spans_lower_and_never_higher_than_vendors_take() {
+    let path = format!("/{}", "é".repeat(3_000));
+    // the settings; the longest value that there is then, the length of url.path, and the most attributes of a span
+    let rows = [
+        (("100", "3"), 100, 99, 3),
+        (("1", "128"), 64, 63, 128),
+        (("4095", "0"), 0, 0, 0),
+        (("1000000", "1000000"), 4_095, 4_095, 128),
+    ];
+    for ((value, attributes), longest_value, length, most) in rows {
+        let receiver = Receiver::grpc(Codings::All, Default::default()).await;
+        let limits = json!({"value": value, "attributes": attributes});
+        let settings = json!({"endpoint": format!("http://{}", receiver.address), "limits": limits});
+        let mut running = Running::start(settings, 1, Vec::new());
+        running.writers[0].end(&RequestRecord { target: path.as_bytes(), ..record(TraceId([7; 16])) });
+        let cut = truncated(&running.reader, Signal::Traces);
+        running.stop(SOON).await;
+        receiver.with(|seen| {
+            assert_eq!(seen.spans.len(), 2);
+            let of_path = seen.spans.iter().flat_map(|span| &span.attributes).find(|pair| pair.key == "url.path");
+            assert_eq!(longest(of_path.cloned().as_slice()), length, "{value} {attributes}");
+            let mut dropped = 0;
+            for span in &seen.spans {
+                assert!(span.attributes.len() <= most && longest(&span.attributes) <= longest_value);
+                assert_eq!(span.dropped_attributes_count > 0, most < 6, "{value} {attributes}");
+                dropped += u64::from(span.dropped_attributes_count);
+            }
+            assert!(cut >= dropped && cut > 0, "{cut} {dropped}");
+        });
+    }
+}

@@ -61,6 +61,8 @@ volumeMounts:
 - {name: POD_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
 - {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
 - {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+# the application's container, which telemetry is of; with pod and namespace it is service.instance.id
+- {name: CONTAINER_NAME, value: web}
 - {name: SIDECAR_PROXY__UPSTREAM, value: "http://127.0.0.1:{{ .Values.web.port }}"}
 - {name: SIDECAR_PROXY__LISTEN, value: "0.0.0.0:{{ .Values.sidecar.ports.proxy }}"}
 - {name: SIDECAR_ADMIN__LISTEN, value: "0.0.0.0:{{ .Values.sidecar.ports.admin }}"}
@@ -72,7 +74,7 @@ volumeMounts:
 {{- end }}
 - {name: OTEL_SERVICE_NAME, value: {{ .Values.sidecar.serviceName | quote }}}
 - name: OTEL_RESOURCE_ATTRIBUTES
-  value: "service.instance.id=$(POD_UID),k8s.pod.name=$(POD_NAME),k8s.pod.uid=$(POD_UID),k8s.pod.ip=$(POD_IP),k8s.namespace.name=$(POD_NAMESPACE),k8s.node.name=$(NODE_NAME)"
+  value: "k8s.pod.name=$(POD_NAME),k8s.pod.uid=$(POD_UID),k8s.pod.ip=$(POD_IP),k8s.namespace.name=$(POD_NAMESPACE),k8s.node.name=$(NODE_NAME)"
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ include "content-factory-sidecar.otlpEndpoint" . | quote }}}
 - {name: OTEL_EXPORTER_OTLP_PROTOCOL, value: {{ .Values.sidecar.otlp.protocol | quote }}}
 {{- if .Values.sidecar.otlp.existingSecret }}

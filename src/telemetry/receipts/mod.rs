@@ -45,7 +45,7 @@ pub struct ReceiptsReader {
 impl ReceiptsReader {
     pub(crate) fn new(config: &ReceiptsConfig, redactor: &Arc<Redactor>) -> Self {
         let (config, redactor) = (config.clone(), Arc::clone(redactor));
-        let url = redactor.target(Outlet::Endpoint, config.url.as_str().as_bytes()).as_str().to_owned();
+        let url = redactor.text(Outlet::Endpoint, config.url.as_str().as_bytes()).as_str().to_owned();
         let receipts = Receipts { url, ..Receipts::default() };
         let (read, _) = watch::channel(Arc::new(receipts));
         Self { config, redactor, track: Mutex::default(), read }

@@ -8,6 +8,7 @@ pub(crate) mod configuration;
 pub(crate) mod forwarded;
 pub(crate) mod headers;
 pub(crate) mod proxy;
+pub(crate) mod redaction;
 pub(crate) mod routes;
 pub(crate) mod traceparent;
 pub(crate) mod world;
