@@ -17,6 +17,7 @@ pub mod problem;
 pub mod proxy;
 pub mod redact;
 pub mod semconv;
+pub mod serve;
 pub mod settings;
 pub mod system;
 pub mod telemetry;

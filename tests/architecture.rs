@@ -16,7 +16,7 @@ mod circles;
 
 /// Lowest floor first. Modules that stand side by side do not know each other.
 const FLOORS: &[&[&str]] = &[
-    &["fetch", "lifecycle", "problem", "redact", "semconv"],
+    &["fetch", "lifecycle", "problem", "redact", "semconv", "serve"],
     &["settings"],
     &["model"],
     &["checks", "database", "proxy", "system", "telemetry", "traffic"],

@@ -1,23 +1,19 @@
 //! Sockets of the admin port: bound first, served later; every connection and every wait is bounded.
 
-use std::future::Future;
-use std::io::{self, Cursor};
+use std::future::pending;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::api::access::Peer;
 use crate::api::config::Config;
@@ -25,6 +21,7 @@ use crate::api::places::Places;
 use crate::api::router::router;
 use crate::api::state::State;
 use crate::lifecycle::Drain;
+use crate::serve::{self, Bounds};
 
 /// Why a port could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -44,18 +41,14 @@ pub struct Bound {
     config: Config,
 }
 
-/// A head comes in one packet; who takes longer, or lets a connection idle, is cut off.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Scrapers come every few seconds and keep a connection; a longer life would only hold a place.
-const CONNECTION_LIFE: Duration = Duration::from_secs(300);
-/// Larger than any head that a browser or scraper sends.
-const HEAD_BYTES: usize = 16 * 1024;
-/// A connection of HTTP/2 cannot be cut off by the wait for a head, so it holds its place for less.
-const HTTP2_LIFE: Duration = Duration::from_secs(30);
-/// Requests at once on a connection of HTTP/2; each is answered from memory.
-const STREAMS: u32 = 100;
-/// By what a client that knows says that it speaks HTTP/2 (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A head comes in one packet, and scrapers come every few seconds and keep a connection; a longer life would only hold a
+/// place, also a shorter one that no wait for a head can end. Each request is answered from memory.
+const BOUNDS: Bounds = Bounds {
+    head: Duration::from_secs(5),
+    http1_life: Duration::from_secs(300),
+    http2_life: Duration::from_secs(30),
+    streams: 100,
+};
 /// After a failed accept: out of descriptors, and trying again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -126,56 +119,14 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, places: Place
     }
 }
 
-async fn serve_connection(mut stream: TcpStream, peer: SocketAddr, router: Router) {
-    let _ = stream.set_nodelay(true); // an answer is one write; without it nothing breaks
+async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router) {
     let inner = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         name_host(&mut request);
         request.extensions_mut().insert(Peer(peer.ip()));
         inner.call(request)
     });
-    let Ok(Ok(greeting)) = timeout(HEAD_TIMEOUT, greeting(&mut stream)).await else { return };
-    let is_http2 = greeting == PREFACE;
-    let (rest, writer) = stream.into_split();
-    let io = TokioIo::new(tokio::io::join(Cursor::new(greeting).chain(rest), writer));
-    if is_http2 {
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(HEAD_BYTES as u32)
-            .serve_connection(io, service);
-        live(connection, HTTP2_LIFE, |connection| connection.graceful_shutdown()).await;
-    } else {
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD_BYTES)
-            .serve_connection(io, service);
-        live(connection, CONNECTION_LIFE, |connection| connection.graceful_shutdown()).await;
-    }
-}
-
-/// Runs a connection to its end, or for this long and then to the end of what is under way.
-///
-/// A client that breaks off or sends nonsense is its own problem: its error is nobody's news.
-async fn live<C: Future>(connection: C, life: Duration, leave: impl Fn(Pin<&mut C>)) {
-    let mut connection = pin!(connection);
-    if timeout(life, connection.as_mut()).await.is_err() {
-        leave(connection.as_mut());
-        let _ = timeout(HEAD_TIMEOUT, connection).await;
-    }
-}
-
-/// What is read until it is known whether the preface of HTTP/2 begins the connection: that, or what came instead.
-async fn greeting(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let mut greeting = Vec::with_capacity(PREFACE.len());
-    while greeting.len() < PREFACE.len() && PREFACE.starts_with(&greeting) {
-        let missing = (PREFACE.len() - greeting.len()) as u64;
-        if (&mut *stream).take(missing).read_buf(&mut greeting).await? == 0 {
-            break;
-        }
-    }
-    Ok(greeting)
+    serve::connection(stream, service, BOUNDS, pending()).await;
 }
 
 /// HTTP/2 names the host in `:authority`; what judges it reads `Host` (RFC 9113, section 8.3.1).

@@ -1,0 +1,101 @@
+//! One connection of HTTP/1.1 or HTTP/2, served: for ports of our own, never for the proxy, whose engine is another.
+//!
+//! Which of the two it is, its first bytes tell. Bounded in each wait for a head, in life, and in requests at once.
+
+use std::error::Error;
+use std::future::Future;
+use std::io::{self, Cursor};
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::rt::bounds::Http2ServerConnExec;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// What a connection may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The wait for the next head, and so also how long a connection of HTTP/1.1 may idle.
+    pub head: Duration,
+    /// The life of a connection of HTTP/1.1, and then of its last request as long as its head may take.
+    pub http1_life: Duration,
+    /// The same of HTTP/2, where nothing cuts off a client that does not go on with a head.
+    pub http2_life: Duration,
+    /// Requests at once on a connection of HTTP/2.
+    pub streams: u32,
+}
+
+/// The first bytes come in one packet; who takes longer is cut off.
+const GREETING: Duration = Duration::from_secs(5);
+/// What is under way when a connection is told to end.
+const LAST_REQUEST: Duration = Duration::from_secs(5);
+/// Larger than any head that a browser, a scraper or an SDK sends.
+const HEAD_BYTES: usize = 16 * 1024;
+/// What may come of a body before it is asked for: as much as RFC 9113 begins with, and so bounded for all streams together.
+const WINDOW: u32 = 65_535;
+/// By what a client that knows says that it speaks HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Serves a connection until it ends, has lived long enough, or `end` comes; then to the end of what is under way.
+///
+/// A client that breaks off or sends nonsense is its own problem: its error is nobody's news.
+pub async fn connection<S, B>(mut stream: TcpStream, service: S, bounds: Bounds, end: impl Future<Output = ()>)
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    S::Future: 'static,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    TokioExecutor: Http2ServerConnExec<S::Future, B>,
+{
+    let _ = stream.set_nodelay(true); // an answer is one write; without it nothing breaks
+    let Ok(Ok(greeting)) = timeout(GREETING, greeting(&mut stream)).await else { return };
+    let is_http2 = greeting == PREFACE;
+    let (rest, writer) = stream.into_split();
+    let io = TokioIo::new(tokio::io::join(Cursor::new(greeting).chain(rest), writer));
+    if is_http2 {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(bounds.streams)
+            .max_header_list_size(HEAD_BYTES as u32)
+            .initial_connection_window_size(WINDOW)
+            .initial_stream_window_size(WINDOW)
+            .serve_connection(io, service);
+        live(connection, bounds.http2_life, end, |connection| connection.graceful_shutdown()).await;
+    } else {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(bounds.head)
+            .max_buf_size(HEAD_BYTES)
+            .serve_connection(io, service);
+        live(connection, bounds.http1_life, end, |connection| connection.graceful_shutdown()).await;
+    }
+}
+
+async fn live<C: Future>(connection: C, life: Duration, end: impl Future<Output = ()>, leave: impl Fn(Pin<&mut C>)) {
+    let mut connection = pin!(connection);
+    let over = async { drop(timeout(life, end).await) };
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = over => leave(connection.as_mut()),
+    }
+    let _ = timeout(LAST_REQUEST, connection).await;
+}
+
+/// What is read until it is known whether the preface of HTTP/2 begins the connection: that, or what came instead.
+async fn greeting(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut greeting = Vec::with_capacity(PREFACE.len());
+    while greeting.len() < PREFACE.len() && PREFACE.starts_with(&greeting) {
+        let missing = (PREFACE.len() - greeting.len()) as u64;
+        if (&mut *stream).take(missing).read_buf(&mut greeting).await? == 0 {
+            break;
+        }
+    }
+    Ok(greeting)
+}
