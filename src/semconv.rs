@@ -37,6 +37,8 @@ pub const SAMPLING_REASON: &str = "content_factory.sampling.reason";
 pub const SERVER_ADDRESS: &str = "server.address";
 /// `server.port`
 pub const SERVER_PORT: &str = "server.port";
+/// `service.name`
+pub const SERVICE_NAME: &str = "service.name";
 /// `system.filesystem.state`
 pub const SYSTEM_FILESYSTEM_STATE: &str = "system.filesystem.state";
 /// `system.memory.state`

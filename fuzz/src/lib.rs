@@ -36,6 +36,11 @@ pub fn headers(data: &[u8]) {
     targets::headers::check(data);
 }
 
+/// See `tests/fuzz/targets/otlp.rs`.
+pub fn otlp(data: &[u8]) {
+    targets::otlp::check(data);
+}
+
 /// See `tests/fuzz/targets/proxy.rs`.
 pub fn proxy(data: &[u8]) {
     targets::proxy::check(data);

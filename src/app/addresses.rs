@@ -10,6 +10,8 @@ pub struct Addresses {
     pub proxy: Option<(SocketAddr, String)>,
     /// The admin port's addresses.
     pub admin: Vec<SocketAddr>,
+    /// Where the application's SDKs may send what, none when that is switched off.
+    pub intake: Vec<(&'static str, SocketAddr)>,
 }
 
 impl Addresses {
@@ -23,6 +25,9 @@ impl Addresses {
         }
         for address in &self.admin {
             writeln!(out, "admin http://{address}")?;
+        }
+        for (protocol, address) in &self.intake {
+            writeln!(out, "otlp {protocol} {address}")?;
         }
         out.flush()
     }

@@ -24,6 +24,7 @@ use crate::model::route::RouteTable;
 use crate::model::sample::{Sample, SampleSource};
 use crate::proxy::{self, Deps, TracePolicy};
 use crate::redact::{Outlet, Redactor};
+use crate::telemetry::intake::{self, Door};
 use crate::telemetry::issues::{FailureSource, Issues};
 use crate::telemetry::receipts::ReceiptsReader;
 use crate::telemetry::resource::Resource;
@@ -41,6 +42,9 @@ pub enum RoomError {
     /// The admin port.
     #[error(transparent)]
     Admin(#[from] api::BindError),
+    /// A port for the application's own telemetry.
+    #[error(transparent)]
+    Intake(#[from] intake::BindError),
     /// The way out.
     #[error(transparent)]
     Telemetry(#[from] telemetry::DestinationError),
@@ -77,6 +81,13 @@ struct Ground {
 /// What telemetry takes, and what tells Sentry by it when that is configured.
 type WayOut = (Telemetry, Option<Arc<Issues>>);
 
+/// Ports of the control plane, open and not yet served.
+struct Ports {
+    admin: api::Bound,
+    /// `None` when the application's SDKs have no way in.
+    intake: Option<intake::Bound>,
+}
+
 /// What the others need of the data path at work.
 struct DataPath {
     address: Option<SocketAddr>,
@@ -95,6 +106,7 @@ impl Rooms {
     ) -> Result<(Self, Addresses, Readers), RoomError> {
         let port = config.proxy.enabled.then(|| proxy::bind(&config.proxy)).transpose()?;
         let admin = api::bind(config.admin.clone())?;
+        let ports = Ports { admin, intake: config.telemetry.intake.as_ref().map(intake::bind).transpose()? };
         let redactor = Arc::new(Redactor::new(config.secrets.expose().iter().map(String::as_str)));
         let ground = Ground { config, redactor, started: Instant::now(), data, control };
         let workers = if port.is_some() { ground.config.proxy.workers } else { 0 };
@@ -102,10 +114,13 @@ impl Rooms {
         let (shards, reader) = traffic::open(&ground.config.traffic, workers, &ground.redactor);
         descriptors::raise_limit();
         let (running, path) = ground.serve(port, shards.into_iter().zip(writers).collect());
-        let addresses =
-            Addresses { proxy: path.address.map(|address| (address, ground.upstream())), admin: admin.addresses() };
+        let addresses = Addresses {
+            proxy: path.address.map(|address| (address, ground.upstream())),
+            admin: ports.admin.addresses(),
+            intake: ports.intake.as_ref().map(intake::Bound::addresses).unwrap_or_default(),
+        };
         let readers = Readers { traffic: reader, telemetry: way_out.0.reader() };
-        let supervisor = ground.supervise(way_out, admin, path, &readers);
+        let supervisor = ground.supervise(way_out, ports, path, &readers);
         let rooms = Self {
             supervisor,
             drain_limit: ground.config.proxy.drain_delay + ground.config.proxy.drain_timeout,
@@ -163,13 +178,7 @@ impl Ground {
     }
 
     /// Makes the rooms behind the data path, and starts them.
-    fn supervise(
-        &self,
-        (telemetry, issues): WayOut,
-        admin: api::Bound,
-        path: DataPath,
-        readers: &Readers,
-    ) -> Supervisor {
+    fn supervise(&self, (telemetry, issues): WayOut, ports: Ports, path: DataPath, readers: &Readers) -> Supervisor {
         let mut rooms = Supervisor::default();
         let control = &self.control;
         let (refused, refusals) = watch::channel(None);
@@ -192,6 +201,7 @@ impl Ground {
         if let Some(issues) = issues {
             samples.push(self.report_failures(&mut rooms, issues, readers));
         }
+        samples.extend(ports.intake.map(|ports| self.take_in(&mut rooms, &telemetry, ports)));
         samples.extend(path.counters.iter().map(|counters| source(counters, |counters, out| counters.samples(out))));
         let (begun, about) = self.acquaint(&mut rooms, &path, refusals);
         let (config, table) = (&self.config.traffic.routes, path.table.clone());
@@ -202,7 +212,7 @@ impl Ground {
         let windows = |reader: Arc<_>, drain| traffic::reader::run(Clone::clone(&*reader), drain);
         rooms.add("windows", again(control, readers.traffic.clone(), windows));
         let shown = Shown { reports, about, usage, rows, samples: samples.clone(), control_pulse: checks.pulse() };
-        let served = (admin, self.state(shown, path, readers));
+        let served = (ports.admin, self.state(shown, path, readers));
         let serve = |served: Arc<(api::Bound, api::State)>, drain| async move {
             served.0.serve(served.1.clone(), drain).await;
         };
@@ -213,6 +223,16 @@ impl Ground {
         let claim = Claim::new(self.config.data_dir.clone());
         rooms.add("telemetry", again(control, (telemetry, samples, claim), deliver));
         rooms
+    }
+
+    /// Opens the way in for the application's own telemetry; gives what it counts.
+    fn take_in(&self, rooms: &mut Supervisor, telemetry: &Telemetry, ports: intake::Bound) -> SampleSource {
+        let identity = Resource::new(&self.config.service, &self.config.environment);
+        let door = ports.door(self.config.telemetry.spans, identity, self.redactor.clone(), telemetry.intake());
+        let door = Arc::new(door);
+        let serve = |room: Arc<Arc<Door>>, drain| async move { room.serve(drain).await };
+        rooms.add("intake", again(&self.control, Arc::clone(&door), serve));
+        Arc::new(move |out| door.samples(out))
     }
 
     /// Starts what tells Sentry of failures; gives what it counts.

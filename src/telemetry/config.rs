@@ -12,6 +12,7 @@ use crate::model::trace::{ParentFlag, Sampling, SpanModel};
 use crate::redact::Secret;
 use crate::settings::{Described, Section};
 use crate::telemetry::headers::{self, Headers};
+use crate::telemetry::intake::config::IntakeConfig;
 use crate::telemetry::limits::Limits;
 use crate::telemetry::privacy::PrivacyConfig;
 use crate::telemetry::receipts::config::ReceiptsConfig;
@@ -54,6 +55,8 @@ pub struct Config {
     pub shutdown: Duration,
     /// Where the collector tells what vendors accepted; `None` when it is not asked.
     pub receipts: Option<ReceiptsConfig>,
+    /// The way in for the application's own telemetry; `None` when it is switched off.
+    pub intake: Option<IntakeConfig>,
     /// What was understood from the settings and is worth saying in the log.
     pub remarks: Vec<String>,
 }
@@ -213,6 +216,7 @@ impl Config {
         let limits = Limits::read(&mut section.section("limits"));
         let metrics = MetricsConfig::read(&mut section.section("metrics"));
         let receipts = ReceiptsConfig::read(&mut section.section("receipts"));
+        let intake = read_intake(section, &destinations).filter(|_| enabled);
         let request_bytes = usize::try_from(request_bytes).unwrap_or(usize::MAX).max(4 << 10);
         Self {
             enabled,
@@ -231,6 +235,7 @@ impl Config {
             request_bytes,
             shutdown,
             receipts,
+            intake,
             remarks,
         }
     }
@@ -271,6 +276,13 @@ impl ConnectionConfig {
         let age = age.max(Duration::from_millis(100)); // less would only make connections
         Self { age, lookup, ping: Some(ping).filter(|ping| !ping.is_zero()) }
     }
+}
+
+fn read_intake(section: &mut Section<'_>, destinations: &[Option<DestinationConfig>]) -> Option<IntakeConfig> {
+    let mut section = section.section("intake");
+    let intake = IntakeConfig::read(&mut section)?;
+    intake.refuse_a_circle(&mut section, destinations.iter().flatten().map(|destination| &destination.endpoint));
+    Some(intake)
 }
 
 fn read_sampling(section: &mut Section<'_>) -> (Sampling, TailConfig) {

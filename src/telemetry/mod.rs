@@ -238,6 +238,7 @@ impl Telemetry {
 
     /// Keeps what is left, and says what became of it.
     async fn leave(&self) {
+        self.queues.iter().for_each(|queue| queue.close());
         if let Some(spool) = &self.spool {
             let kept = async {
                 spool.keep_all().await;

@@ -187,6 +187,14 @@ fn copy_without(out: &mut Vec<u8>, message: &[u8], number: u32) -> Result<(), Ma
 
 fn item_count(signal: Signal, item: &Field<'_>) -> Result<u64, Malformed> {
     let (Signal::Metrics, Value::Bytes(metric)) = (signal, item.value) else { return Ok(1) };
+    points(metric)
+}
+
+/// How many data points a metric has.
+///
+/// # Errors
+/// When the bytes are no metric.
+pub(crate) fn points(metric: &[u8]) -> Result<u64, Malformed> {
     let mut points = 0;
     for data in nested(metric, |number| METRIC_DATA.contains(&number)) {
         for point in nested(data?.1, |number| number == DATA_POINTS) {

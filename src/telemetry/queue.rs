@@ -64,6 +64,8 @@ pub(crate) struct Queue {
     arrived: Notify,
     /// Half of the room is taken.
     pressed: Notify,
+    /// Something left, so that there is more room.
+    left: Notify,
 }
 
 /// What became of telemetry that waited.
@@ -98,12 +100,14 @@ struct State {
     spooled_bytes: u64,
     /// When the oldest of it came in.
     spooled_since: Option<SystemTime>,
+    /// Nothing that can be refused is taken in any more.
+    is_closed: bool,
 }
 
 impl Queue {
     pub(crate) fn new(signal: Signal, capacity: usize) -> Self {
-        let (arrived, pressed) = (Notify::new(), Notify::new());
-        Self { signal, capacity, workers: Mutex::default(), state: Mutex::default(), arrived, pressed }
+        let [arrived, pressed, left] = [const { Notify::const_new() }; 3];
+        Self { signal, capacity, workers: Mutex::default(), state: Mutex::default(), arrived, pressed, left }
     }
 
     pub(crate) fn signal(&self) -> Signal {
@@ -123,6 +127,29 @@ impl Queue {
         let mut state = self.state();
         state.put_in += piece.request.items;
         self.add(state, piece);
+    }
+
+    /// Takes in what has room beside all that waits, and gives anything else back: nothing older goes for it.
+    pub(crate) fn offer(&self, piece: Piece) -> Result<(), Piece> {
+        let mut state = self.state();
+        if state.is_closed || state.bytes + piece.len() > self.capacity {
+            return Err(piece);
+        }
+        if piece.request.items > 0 {
+            state.put_in += piece.request.items;
+            self.add(state, piece);
+        }
+        Ok(())
+    }
+
+    /// Ends when something leaves after this call, even before it is awaited.
+    pub(crate) fn left(&self) -> Notified<'_> {
+        self.left.notified()
+    }
+
+    /// Gives back all that is offered from now on: what is left is about to be kept, and nobody would look again.
+    pub(crate) fn close(&self) {
+        self.state().is_closed = true;
     }
 
     /// Takes in what a worker produced and counted.
@@ -391,6 +418,7 @@ impl Lease {
         state.items -= self.items;
         state.end(self.items, fate);
         drop(state);
+        self.queue.left.notify_waiters();
         if matches!(fate, Fate::Dropped(_)) {
             self.receipts.iter().for_each(Receipt::fail);
         }
@@ -404,6 +432,7 @@ impl Lease {
         state.items -= self.items;
         state.spooled += self.items;
         drop(state);
+        self.queue.left.notify_waiters();
         self.settled();
     }
 
@@ -423,5 +452,39 @@ impl Drop for Lease {
         let receipts = std::mem::take(&mut self.receipts);
         let request = Request { items: self.items, body };
         self.queue.state().pieces.push_front(Piece { request, receipts, since: self.since });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(bytes: usize) -> Piece {
+        Request { items: 1, body: vec![0; bytes] }.into()
+    }
+
+    #[test]
+    fn what_is_offered_goes_in_where_there_is_room_and_pushes_nothing_out() {
+        let queue = Arc::new(Queue::new(Signal::Traces, 100));
+        assert!(queue.offer(piece(60)).is_ok());
+        assert!(queue.offer(piece(60)).is_err());
+        let lease = queue.lease(100).expect("one waits");
+        assert!(queue.offer(piece(60)).is_err(), "what is on its way has its room still");
+        lease.settle(Fate::Delivered { rejected: 0 });
+        assert!(queue.offer(piece(60)).is_ok());
+        let account = queue.account();
+        assert_eq!(
+            (account.produced, account.delivered, account.queued, account.dropped.iter().sum()),
+            (2, 1, 1, 0_u64)
+        );
+    }
+
+    #[test]
+    fn a_closed_queue_gives_back_what_is_offered_and_keeps_what_it_has() {
+        let queue = Queue::new(Signal::Logs, 100);
+        assert!(queue.offer(piece(10)).is_ok());
+        queue.close();
+        assert!(queue.offer(piece(10)).is_err());
+        assert_eq!(queue.account().queued, 1);
     }
 }

@@ -184,6 +184,16 @@ fn read_field(message: &[u8]) -> Option<Field<'_>> {
     Some(Field { number: tag >> 3, value, whole: &message[..message.len() - rest.len()] })
 }
 
+/// Whether bytes are varints and nothing else: numbers of a packed list.
+pub(crate) fn are_varints(mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        if read_varint(&mut bytes).is_none() {
+            return false;
+        }
+    }
+    true
+}
+
 fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     let (taken, after) = rest.split_at_checked(length)?;
     *rest = after;

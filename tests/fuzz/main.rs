@@ -75,6 +75,11 @@ fn redaction() {
 }
 
 #[test]
+fn otlp() {
+    replay("otlp", targets::otlp::check);
+}
+
+#[test]
 fn proxy() {
     replay("proxy", targets::proxy::check);
 }

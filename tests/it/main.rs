@@ -25,6 +25,10 @@ mod h2_fate;
 mod h2_requests;
 #[expect(dead_code, reason = "shared with the other black-box tests, which use all of it")]
 mod h2_world;
+mod intake_limits;
+mod intake_requests;
+mod intake_start;
+mod intake_world;
 mod lying_collector;
 mod port;
 mod press;

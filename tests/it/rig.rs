@@ -143,9 +143,18 @@ impl Sidecar {
 
     /// Memory that it holds, in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
+        self.memory_kib("VmRSS:")
+    }
+
+    /// The most that it ever held, in KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        self.memory_kib("VmHWM:")
+    }
+
+    fn memory_kib(&self, name: &str) -> u64 {
         let pid = self.pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel tells it");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel tells it");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 

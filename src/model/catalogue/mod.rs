@@ -286,6 +286,33 @@ pub static TELEMETRY_TAIL_OVER_BUDGET: Metric = metric(
     "Requests whose spans would have been kept because they failed (`error`) or were slow for their route (`slow`), had there not been more than `telemetry.sampling.keep_per_second` of them.",
 );
 
+/// Items that the application's SDKs handed over.
+pub static INTAKE_ITEMS: Metric = metric(
+    "content_factory.intake.items",
+    "{item}",
+    MetricKind::Counter,
+    &["signal"],
+    "Spans, metric data points and log records of the application's own SDKs that the intake took in.",
+);
+
+/// Items that the intake left out.
+pub static INTAKE_LEFT_OUT: Metric = metric(
+    "content_factory.intake.left_out",
+    "{item}",
+    MetricKind::Counter,
+    &["signal", "reason"],
+    "Items of the application's own SDKs that the intake left out of requests that it took, by reason.",
+);
+
+/// Requests that the intake refused.
+pub static INTAKE_REFUSED: Metric = metric(
+    "content_factory.intake.refused",
+    "{request}",
+    MetricKind::Counter,
+    &["reason"],
+    "Requests of the application's own SDKs that the intake refused, and connections for which it had no place, by reason.",
+);
+
 /// Failures of the application of which Sentry got no event.
 pub static SENTRY_LEFT_OUT: Metric = metric(
     "content_factory.sentry.left_out",
@@ -426,6 +453,9 @@ pub static ALL: &[&Metric] = &[
     &TELEMETRY_SENT_SIZE,
     &TELEMETRY_SERIES,
     &TELEMETRY_TAIL_OVER_BUDGET,
+    &INTAKE_ITEMS,
+    &INTAKE_LEFT_OUT,
+    &INTAKE_REFUSED,
     &SENTRY_LEFT_OUT,
     &EXPORTER_ACCEPTED,
     &EXPORTER_FAILED,

@@ -7,6 +7,7 @@
 pub(crate) mod configuration;
 pub(crate) mod forwarded;
 pub(crate) mod headers;
+pub(crate) mod otlp;
 pub(crate) mod proxy;
 pub(crate) mod redaction;
 pub(crate) mod routes;

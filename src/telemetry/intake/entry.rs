@@ -1,8 +1,9 @@
-//! The way in for whole export requests: of the sidecar's own SDK now, of the application's later.
+//! The way in for whole export requests: of the sidecar's own SDK, and of the application's.
 
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 use crate::model::telemetry::Signal;
 use crate::telemetry::otlp::{self, Request};
@@ -16,7 +17,16 @@ pub use crate::telemetry::receipt::Delivery;
 #[error("not an OTLP export request of {}, expected protobuf", .0.label())]
 pub struct NotOtlp(Signal);
 
-/// Puts requests into the queues. Never waits; what does not fit pushes the oldest out, counted.
+/// There is no room for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// Not now.
+    Full,
+    /// Never: one of its items is larger than the queue.
+    TooLarge,
+}
+
+/// Puts requests into the queues.
 #[derive(Clone, Debug)]
 pub struct Intake {
     /// By signal; `None` when it is switched off: then it is neither kept nor counted.
@@ -28,7 +38,7 @@ impl Intake {
         Self { queues }
     }
 
-    /// Takes a request in.
+    /// Takes a request in. Never waits; what does not fit pushes the oldest out, counted.
     ///
     /// # Errors
     /// When it is none; it is not counted then.
@@ -38,6 +48,39 @@ impl Intake {
             queue.push(request.into());
         }
         Ok(())
+    }
+
+    /// Takes a request in as soon as it has room, and lets nothing older go for it. Once this is done the queue has it, and
+    /// within a second the disk or the receiver.
+    ///
+    /// # Errors
+    /// When there is no room by the deadline; of a request that is larger than a quarter of the queue, a part may be in then.
+    pub(crate) async fn offer(&self, signal: Signal, request: Request, deadline: Instant) -> Result<(), NoRoom> {
+        let Some(queue) = &self.queues[signal as usize] else { return Ok(()) };
+        let largest = queue.capacity() / 4;
+        let is_large = request.body.len() > largest;
+        let parts = is_large.then(|| otlp::split(signal, &request.body, largest).ok()).flatten();
+        let parts = parts.unwrap_or_else(|| vec![request]);
+        if parts.iter().any(|part| part.body.len() > queue.capacity()) {
+            return Err(NoRoom::TooLarge);
+        }
+        for part in parts {
+            let mut piece = Piece::from(part);
+            loop {
+                let left = queue.left();
+                match queue.offer(piece) {
+                    Ok(()) => break,
+                    Err(back) => piece = back,
+                }
+                timeout_at(deadline, left).await.map_err(|_| NoRoom::Full)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a signal is exported at all.
+    pub(crate) fn takes(&self, signal: Signal) -> bool {
+        self.queues[signal as usize].is_some()
     }
 
     /// Counts values that were cut in what is taken in.

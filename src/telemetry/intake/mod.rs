@@ -1,0 +1,173 @@
+//! The intake: what the application's own SDKs send by OTLP takes our way out, with the same redaction, limits, disk and sender.
+//!
+//! Only with `telemetry.intake.enabled`; without it nothing here runs or holds memory. Loopback only, because nobody is asked
+//! who he is. Bounded in connections, in bytes under way, and in each wait; what is refused is counted by reason, and the
+//! sender is told whether to come again. HTTP is hyper's, and gRPC five bytes more: no server of tonic's is linked in.
+
+mod answer;
+pub(crate) mod cleaner;
+pub mod config;
+mod counts;
+mod entry;
+mod json;
+mod read;
+mod relay;
+mod schema;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::lifecycle::Drain;
+use crate::model::sample::Sample;
+use crate::model::trace::SpanModel;
+use crate::redact::Redactor;
+use crate::serve::{self, Bounds};
+use crate::telemetry::intake::config::IntakeConfig;
+use crate::telemetry::intake::relay::Relay;
+use crate::telemetry::resource::Resource;
+
+pub use crate::telemetry::intake::entry::{Delivery, Intake, NotOtlp};
+
+/// Why a port could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another process has it, perhaps a collector.
+    #[error("{0} is in use, expected a free port; choose another by telemetry.intake.{1}")]
+    InUse(SocketAddr, &'static str),
+    /// The kernel refused, for the reason that is the source.
+    #[error("cannot listen on {0} (telemetry.intake.{1})")]
+    Refused(SocketAddr, &'static str, #[source] io::Error),
+}
+
+/// The ports, open and not yet served.
+#[derive(Debug)]
+pub struct Bound {
+    /// By the name of its key.
+    listeners: [(&'static str, TcpListener); 2],
+    config: IntakeConfig,
+}
+
+/// The ports and what is done behind them. `serve` may be called again after a panic.
+#[derive(Debug)]
+pub struct Door {
+    listeners: [(&'static str, TcpListener); 2],
+    places: Arc<Semaphore>,
+    relay: Arc<Relay>,
+}
+
+/// SDKs keep a connection and send each few seconds, metrics once a minute. A life ends so that no place is held for ever.
+const BOUNDS: Bounds = Bounds {
+    head: Duration::from_secs(75),
+    http1_life: Duration::from_secs(300),
+    http2_life: Duration::from_secs(300),
+    streams: 16,
+};
+/// After a failed accept: out of descriptors, and trying again at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// For requests that are under way when the process ends.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
+/// Opens both ports.
+///
+/// # Errors
+/// The first that cannot be opened.
+pub fn bind(config: &IntakeConfig) -> Result<Bound, BindError> {
+    let open = |name, address: SocketAddr| {
+        let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse(address, name),
+            _ => BindError::Refused(address, name, error),
+        })?;
+        listener.set_nonblocking(true).map_err(|error| BindError::Refused(address, name, error))?;
+        Ok((name, listener))
+    };
+    let listeners = [open("grpc", config.grpc)?, open("http", config.http)?];
+    Ok(Bound { listeners, config: config.clone() })
+}
+
+impl Bound {
+    /// What is expected at which address, with its real port.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
+        self.listeners.iter().filter_map(|(name, listener)| Some((*name, listener.local_addr().ok()?))).collect()
+    }
+
+    /// Says what is done behind the ports: what comes in is completed by `identity`, and goes on by `intake`. `spans` are
+    /// those that the proxy makes of the same requests.
+    #[must_use]
+    pub fn door(self, spans: SpanModel, identity: Resource, redactor: Arc<Redactor>, intake: Intake) -> Door {
+        let places = Arc::new(Semaphore::new(self.config.connections));
+        let relay = Arc::new(Relay::new(self.config, spans, identity, redactor, intake));
+        Door { listeners: self.listeners, places, relay }
+    }
+}
+
+impl Door {
+    /// What came in and what did not, as metrics.
+    pub fn samples(&self, out: &mut Vec<Sample>) {
+        self.relay.samples(out);
+    }
+
+    /// Serves until `end` begins to drain, and then what is under way, for a second at most.
+    ///
+    /// # Panics
+    /// When a listener cannot be registered with the runtime.
+    pub async fn serve(&self, end: Drain) {
+        let mut accepting = JoinSet::new();
+        for (_, listener) in &self.listeners {
+            let copy = listener.try_clone().expect("a listener can be duplicated");
+            let listener = tokio::net::TcpListener::from_std(copy).expect("a listener that does not block registers");
+            accepting.spawn(accept(listener, Arc::clone(&self.places), Arc::clone(&self.relay), end.clone()));
+        }
+        while let Some(ended) = accepting.join_next().await {
+            ended.expect("the accept loop does not panic");
+        }
+    }
+}
+
+/// Accepts until the end; its connections end with it.
+async fn accept(listener: tokio::net::TcpListener, places: Arc<Semaphore>, relay: Arc<Relay>, mut end: Drain) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = end.begun() => break,
+        };
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, _)) => {
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    relay.turned_away();
+                    continue;
+                };
+                let (relay, end) = (Arc::clone(&relay), end.clone());
+                connections.spawn(async move {
+                    connection(stream, relay, end).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(error = %error.kind(), "the intake cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let _ = timeout(LAST_REQUESTS, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+async fn connection(stream: TcpStream, relay: Arc<Relay>, mut end: Drain) {
+    let service = service_fn(move |request| {
+        let relay = Arc::clone(&relay);
+        async move { Ok::<_, Infallible>(relay.answer(request).await) }
+    });
+    serve::connection(stream, service, BOUNDS, async { _ = end.begun().await }).await;
+}
