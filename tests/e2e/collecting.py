@@ -14,13 +14,13 @@ class FileCollector(Collector):
     """`collector-file.yaml` on three ports of its own; it may be killed and started again."""
 
     def __init__(self, folder: Path):
-        self.port, http, health = free_port(), free_port(), free_port()
+        self.port, self.http_port, health = free_port(), free_port(), free_port()
         self.exported = Exported(folder / "exported")
         self.lives = 0
         environment = {
             "PATH": os.environ["PATH"],
             "OTLP_GRPC_ADDRESS": f"127.0.0.1:{self.port}",
-            "OTLP_HTTP_ADDRESS": f"127.0.0.1:{http}",
+            "OTLP_HTTP_ADDRESS": f"127.0.0.1:{self.http_port}",
             "HEALTH_ADDRESS": f"127.0.0.1:{health}",
         }
         command = [collector_binary(), "--config", str(ROOT / "tests/e2e/collector-file.yaml")]

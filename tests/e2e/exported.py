@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SERVER, CLIENT = 2, 3
+SERVER, CLIENT, PRODUCER, CONSUMER = 2, 3, 4, 5
 DELTA, CUMULATIVE = 1, 2
 
 
@@ -24,6 +24,7 @@ class Span:
     attributes: dict[str, Any]
     start: int
     end: int
+    resource: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Exported:
                 attributes=_plain(span.get("attributes", [])),
                 start=int(span["startTimeUnixNano"]),
                 end=int(span["endTimeUnixNano"]),
+                resource=_plain(resource["resource"].get("attributes", [])),
             )
             for export in self._exports("traces")
             for resource in export.get("resourceSpans", [])
@@ -86,7 +88,7 @@ class Exported:
     def requests(self, metric_name: str) -> int:
         """How many measurements a histogram has seen: the sum of its delta points."""
         total = 0
-        for metric in self._metrics():
+        for metric in self.metrics():
             if metric["name"] == metric_name:
                 histogram = metric.get("exponentialHistogram") or metric["histogram"]
                 assert histogram["aggregationTemporality"] == DELTA, f"{metric_name} is not delta"
@@ -96,13 +98,14 @@ class Exported:
     def points(self, metric_name: str) -> list[Point]:
         """All points of a sum or a histogram, in the order in which they were delivered."""
         points = []
-        for metric in self._metrics():
+        for metric in self.metrics():
             if metric["name"] == metric_name:
                 [form] = metric.keys() & {"sum", "histogram", "exponentialHistogram"}
                 points += [_point(form, metric[form]["aggregationTemporality"], point) for point in metric[form]["dataPoints"]]
         return points
 
-    def _metrics(self) -> Iterator[dict[str, Any]]:
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """All metrics, as often as they were exported."""
         for export in self._exports("metrics"):
             for resource in export.get("resourceMetrics", []):
                 for scope in resource.get("scopeMetrics", []):

@@ -47,6 +47,7 @@ class Application(Process):
         module: str = "content_factory.app",
         within: tuple[str, ...] = (),
         workers: int = 4,
+        name: str = "application",
     ):
         """`within` is a command that starts gunicorn; `module` holds the application, and may lie beside the tests."""
         self.port, self.workers = free_port(), workers
@@ -60,7 +61,7 @@ class Application(Process):
             "--workers", str(workers),
             f"{module}:app",
         ]  # fmt: skip
-        super().__init__("application", command, settings, folder)
+        super().__init__(name, command, settings, folder)
 
     @property
     def url(self) -> str:
@@ -108,11 +109,11 @@ class Application(Process):
 
 
 class CeleryWorker(Process):
-    """One Celery worker that serves all queues."""
+    """One Celery worker that serves all queues; `within` is a command that starts the one behind it."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]):
+    def __init__(self, folder: Path, environment: dict[str, str], within: tuple[str, ...] = ()):
         settings = environment | {"PYTHONPATH": str(SOURCES), "PYTHONUNBUFFERED": "1"}
-        celery = [str(BIN / "celery"), "-A", "content_factory.tasks:celery", "worker"]
+        celery = [*within, str(BIN / "celery"), "-A", "content_factory.tasks:celery", "worker"]
         super().__init__("celery", [*celery, "-Q", QUEUES, "-c", "2", "-n", "e2e@%h", "-l", "INFO"], settings, folder)
 
     def start(self) -> None:
