@@ -89,7 +89,8 @@ impl Redactor {
     #[must_use]
     pub fn is_clean_path(&self, path: &[u8]) -> bool {
         // what rules look for has one of these in it; looks at all of them, which is quicker than to stop at the first
-        let is_odd = |byte: &u8| !byte.is_ascii() | (*byte == b'%') | (*byte == b'=') | (*byte == b':');
+        let is_odd =
+            |byte: &u8| !byte.is_ascii() | (*byte == b'%') | (*byte == b'=') | (*byte == b':') | (*byte == b' ');
         let is_plain = !path.iter().fold(false, |found, byte| found | is_odd(byte));
         is_plain && !self.exact.is_in(path) && !self.tokens.may_be_in(path)
     }
@@ -112,8 +113,9 @@ impl Redactor {
 
     /// All rules but the exact secrets.
     fn ruled<'a>(&self, text: Cow<'a, str>) -> Cow<'a, str> {
-        let text = map(map(text, rules::user_info), rules::assignments);
-        map(text, |text| self.tokens.without(text))
+        // credentials first: with some of them a blank goes, at which a URL ends
+        let text = map(text, |text| self.tokens.without(text));
+        map(map(text, rules::user_info), rules::assignments)
     }
 
     fn made<'a>(&self, outlet: Outlet, raw: &[u8], cleaned: Cow<'a, str>) -> Clean<'a> {

@@ -79,7 +79,7 @@ const SHAPES: &[Shape] = &[
     shape("discord.com/api/webhooks/", 20, Letters::Path),
 ];
 
-/// No shape is shorter, but for those whose prefix holds a blank or a slash.
+/// No shape is shorter, but for those with a blank in them; and none has a slash in it, but for those with a host's name.
 const SHORTEST: usize = 19;
 
 /// Finds credentials by their shape.
@@ -96,7 +96,7 @@ impl Tokens {
     /// Whether a path may hold one; for ordinary paths, whose segments are short, without a search.
     pub(super) fn may_be_in(&self, path: &[u8]) -> bool {
         path.len() >= SHORTEST
-            && path.split(|byte| *byte == b'/').any(|part| part.len() >= SHORTEST)
+            && (path.contains(&b'.') || path.split(|byte| *byte == b'/').any(|part| part.len() >= SHORTEST))
             && self.0.is_match(path)
     }
 
@@ -207,6 +207,7 @@ mod tests {
             assert_eq!(tokens.without(text), text);
         }
         assert!(!tokens.may_be_in(b"/api/v1/products/17/reviews/sk-1"));
+        assert!(tokens.may_be_in(b"/hooks.slack.com/services/T1/B2/abcdefghijkl"));
         assert!(tokens.may_be_in(format!("/x/{}", credential("AKIA", 16)).as_bytes()));
     }
 }
