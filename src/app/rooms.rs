@@ -24,7 +24,7 @@ use crate::model::route::RouteTable;
 use crate::model::sample::{Sample, SampleSource};
 use crate::proxy::{self, Deps, TracePolicy};
 use crate::redact::{Outlet, Redactor};
-use crate::telemetry::intake::{self, Door};
+use crate::telemetry::intake::{self, Door, Policy};
 use crate::telemetry::issues::{FailureSource, Issues};
 use crate::telemetry::receipts::ReceiptsReader;
 use crate::telemetry::resource::Resource;
@@ -227,8 +227,9 @@ impl Ground {
 
     /// Opens the way in for the application's own telemetry; gives what it counts.
     fn take_in(&self, rooms: &mut Supervisor, telemetry: &Telemetry, ports: intake::Bound) -> SampleSource {
-        let identity = Resource::new(&self.config.service, &self.config.environment);
-        let door = ports.door(self.config.telemetry.spans, identity, self.redactor.clone(), telemetry.intake());
+        let identity = Resource::new(&self.config.service, &self.config.environment).cleaned(&self.redactor);
+        let policy = Policy { spans: self.config.telemetry.spans, privacy: self.config.telemetry.privacy };
+        let door = ports.door(policy, identity, self.redactor.clone(), telemetry.intake());
         let door = Arc::new(door);
         let serve = |room: Arc<Arc<Door>>, drain| async move { room.serve(drain).await };
         rooms.add("intake", again(&self.control, Arc::clone(&door), serve));

@@ -227,7 +227,12 @@ mod tests {
         let writers: Vec<_> = shards
             .into_iter()
             .map(|mut shard| {
-                std::thread::spawn(move || (0..EACH).for_each(|i| count(&mut shard, &record(200, 1 + i % 1_000))))
+                std::thread::spawn(move || {
+                    for i in 0..EACH {
+                        count(&mut shard, &record(200, 1 + i % 1_000));
+                        std::thread::yield_now(); // a worker waits for its sockets: one that never rests is never read whole
+                    }
+                })
             })
             .collect();
         let mut before = 0;

@@ -10,9 +10,11 @@ use crate::model::telemetry::Signal;
 use crate::redact::{Clean, Outlet, Redactor, is_secret_key};
 use crate::semconv;
 use crate::telemetry::intake::config::ServerMetrics;
+use crate::telemetry::intake::personal::{self, Passage};
 use crate::telemetry::intake::schema::{self, Field as Known, Kind, Message, RESOURCE, Role, Times};
 use crate::telemetry::limits::{ATTRIBUTE_LIMIT, LIST_LIMIT, NAME_LIMIT, VALUE_LIMIT};
 use crate::telemetry::otlp;
+use crate::telemetry::privacy::PrivacyConfig;
 use crate::telemetry::resource::Resource;
 use crate::telemetry::wire::{self, Field, Fields, Value};
 
@@ -26,6 +28,10 @@ const UNNAMED: &str = "unknown_service";
 const SERVER_METRICS: &str = "http.server.";
 /// `SpanKind`'s `SPAN_KIND_SERVER`.
 const SERVER: u64 = 2;
+/// `SpanKind`'s kinds of what the application asks of others: CLIENT, PRODUCER and, of a broker, CONSUMER.
+const CALLS: [u64; 3] = [3, 4, 5];
+/// In a span.
+const KIND: u32 = 6;
 
 /// Cleans requests on their way to an outlet.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +48,8 @@ pub(crate) struct Host<'r> {
     /// Whose attributes complete the resources.
     pub(crate) identity: &'r Resource,
     pub(crate) server_metrics: ServerMetrics,
+    /// How much of people leaves.
+    pub(crate) privacy: PrivacyConfig,
 }
 
 /// A request that may leave.
@@ -77,7 +85,7 @@ impl Cleaner<'_> {
     /// When it is none, or none that a receiver would read.
     pub(crate) fn clean(self, signal: Signal, request: &[u8], limit: usize) -> Result<Cleaned, Unfit> {
         let message = schema::request(signal).ok_or(Unfit::Malformed)?;
-        let mut walk = Walk { cleaner: self, limit, is_ours: false, cleaned: Cleaned::default() };
+        let mut walk = Walk { cleaner: self, limit, is_ours: false, has_client: true, cleaned: Cleaned::default() };
         let mut body = Vec::with_capacity(request.len() + request.len() / 8);
         walk.message(message, request, &mut body)?;
         walk.cleaned.body = body;
@@ -99,6 +107,8 @@ struct Walk<'r> {
     limit: usize,
     /// The resource whose items are walked has our own name.
     is_ours: bool,
+    /// The other end of what is walked may be a client.
+    has_client: bool,
     cleaned: Cleaned,
 }
 
@@ -163,12 +173,15 @@ impl Walk<'_> {
                 self.cleaned.left_out += otlp::points(bytes).map_err(|_| Unfit::Malformed)?;
             }
             Role::Part => return self.within(out, number, |walk, out| walk.part(message, bytes, out)),
-            Role::Pair => return self.within(out, number, |walk, out| walk.pair(None, bytes, 0, out)),
+            Role::Pair => return self.attribute(number, bytes, out),
             Role::Any => return self.within(out, number, |walk, out| walk.value("", bytes, 0, out)),
             Role::Span | Role::Link | Role::Metric | Role::Plain => {
-                self.cleaned.has_server_span |=
-                    message.role == Role::Span && self.is_ours && continues_a_request(bytes);
-                return self.within(out, number, |walk, out| walk.message(message, bytes, out));
+                let is_span = message.role == Role::Span;
+                self.cleaned.has_server_span |= is_span && self.is_ours && continues_a_request(bytes);
+                self.has_client &= !(is_span && is_of_kind(bytes, &CALLS));
+                let done = self.within(out, number, |walk, out| walk.message(message, bytes, out));
+                self.has_client |= is_span;
+                return done;
             }
         }
         Ok(())
@@ -215,6 +228,24 @@ impl Walk<'_> {
             return self.message(&RESOURCE, &without_service_name(bytes), out);
         }
         self.message(&RESOURCE, bytes, out)
+    }
+
+    /// An attribute, as much of it as may leave.
+    fn attribute(&mut self, number: u32, bytes: &[u8], out: &mut Vec<u8>) -> Done {
+        if let Some(Host { privacy, .. }) = self.cleaner.host {
+            let key = String::from_utf8_lossy(last(bytes, 1)?.unwrap_or_default());
+            let text = String::from_utf8_lossy(last(last(bytes, 2)?.unwrap_or_default(), 1)?.unwrap_or_default());
+            match personal::passage(&privacy, &key, &text, self.has_client) {
+                Passage::Whole => {}
+                Passage::LeftOut => return Ok(()),
+                Passage::Part(text) => {
+                    let text = self.cleaner.value(&key, text.as_bytes()).cut(VALUE_LIMIT).into_owned();
+                    wire::text_attribute(out, number, &key, text.as_str().as_bytes());
+                    return Ok(());
+                }
+            }
+        }
+        self.within(out, number, |walk, out| walk.pair(None, bytes, 0, out))
     }
 
     /// A key and its value; below a key that names a secret everything is one.
@@ -413,11 +444,19 @@ fn has_ids(bytes: &[u8]) -> bool {
     is_id(1, 16) && is_id(2, 8)
 }
 
+/// Whether a span is of one of these kinds.
+fn is_of_kind(span: &[u8], kinds: &[u64]) -> bool {
+    let names_one = |field: Field<'_>| match (field.number, field.value) {
+        (KIND, Value::Number(kind)) => kinds.contains(&kind),
+        _ => false,
+    };
+    Fields(span).flatten().any(names_one)
+}
+
 /// Whether a span is of kind SERVER and has a parent.
 fn continues_a_request(span: &[u8]) -> bool {
-    let is_server = |field: Field<'_>| (field.number, field.value) == (6, Value::Number(SERVER));
     let has_parent = last(span, 4).ok().flatten().is_some_and(|parent| !parent.is_empty());
-    has_parent && Fields(span).flatten().any(is_server)
+    has_parent && is_of_kind(span, &[SERVER])
 }
 
 fn wire_type_of(field: &Field<'_>) -> u32 {

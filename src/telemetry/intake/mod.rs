@@ -10,6 +10,7 @@ pub mod config;
 mod counts;
 mod entry;
 mod json;
+mod personal;
 mod read;
 mod relay;
 mod schema;
@@ -28,7 +29,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::lifecycle::Drain;
 use crate::model::sample::Sample;
-use crate::model::trace::SpanModel;
 use crate::redact::Redactor;
 use crate::serve::{self, Bounds};
 use crate::telemetry::intake::config::IntakeConfig;
@@ -36,6 +36,7 @@ use crate::telemetry::intake::relay::Relay;
 use crate::telemetry::resource::Resource;
 
 pub use crate::telemetry::intake::entry::{Delivery, Intake, NotOtlp};
+pub use crate::telemetry::intake::relay::Policy;
 
 /// Why a port could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -100,12 +101,11 @@ impl Bound {
         self.listeners.iter().filter_map(|(name, listener)| Some((*name, listener.local_addr().ok()?))).collect()
     }
 
-    /// Says what is done behind the ports: what comes in is completed by `identity`, and goes on by `intake`. `spans` are
-    /// those that the proxy makes of the same requests.
+    /// Says what is done behind the ports: what comes in is completed by `identity`, and goes on by `intake`.
     #[must_use]
-    pub fn door(self, spans: SpanModel, identity: Resource, redactor: Arc<Redactor>, intake: Intake) -> Door {
+    pub fn door(self, policy: Policy, identity: Resource, redactor: Arc<Redactor>, intake: Intake) -> Door {
         let places = Arc::new(Semaphore::new(self.config.connections));
-        let relay = Arc::new(Relay::new(self.config, spans, identity, redactor, intake));
+        let relay = Arc::new(Relay::new(self.config, policy, identity, redactor, intake));
         Door { listeners: self.listeners, places, relay }
     }
 }

@@ -26,6 +26,7 @@ use crate::telemetry::intake::entry::{Intake, NoRoom};
 use crate::telemetry::intake::json::{self, NoRequest};
 use crate::telemetry::intake::read::{self, Allowance, Budget, Coding};
 use crate::telemetry::otlp;
+use crate::telemetry::privacy::PrivacyConfig;
 use crate::telemetry::resource::Resource;
 
 /// Of a request over gRPC, before and after decompression: what receivers take by default.
@@ -45,11 +46,20 @@ const A_MOMENT: usize = 64 << 10;
 /// What cleaning may add to a small request: our resource.
 const HEADROOM: usize = 16 << 10;
 
+/// What holds for our own spans as well.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Those that the proxy makes of the same requests.
+    pub spans: SpanModel,
+    /// How much of people leaves.
+    pub privacy: PrivacyConfig,
+}
+
 /// What is done to requests. One for the process, shared by all connections.
 #[derive(Debug)]
 pub(super) struct Relay {
     config: IntakeConfig,
-    spans: SpanModel,
+    policy: Policy,
     identity: Resource,
     redactor: Arc<Redactor>,
     intake: Intake,
@@ -70,14 +80,14 @@ struct Taken {
 impl Relay {
     pub(super) fn new(
         config: IntakeConfig,
-        spans: SpanModel,
+        policy: Policy,
         identity: Resource,
         redactor: Arc<Redactor>,
         intake: Intake,
     ) -> Self {
         let budget = Budget::new(config.memory);
         let (turns, counts) = (Semaphore::new(TURNS), Counts::default());
-        Self { config, spans, identity, redactor, intake, budget, turns, counts, warned: AtomicBool::new(false) }
+        Self { config, policy, identity, redactor, intake, budget, turns, counts, warned: AtomicBool::new(false) }
     }
 
     /// What came in and what did not.
@@ -159,7 +169,10 @@ impl Relay {
         if self.counts.left_out(signal, reason, left_out) {
             info!(signal = signal.label(), "the intake leaves something out, and counts it: {}", reason.why());
         }
-        if has_server_span && self.spans != SpanModel::PropagateOnly && !self.warned.swap(true, Ordering::Relaxed) {
+        if has_server_span
+            && self.policy.spans != SpanModel::PropagateOnly
+            && !self.warned.swap(true, Ordering::Relaxed)
+        {
             warn!(
                 "the application makes SERVER spans under the sidecar's service.name, so each request has two of them and counts \
                  twice at vendors: set telemetry.spans to propagate-only, or another service.name in the application"
@@ -197,7 +210,11 @@ impl Work {
         }
         let most = 2 * whole.len() + HEADROOM;
         self.allowance.grow(most)?;
-        let host = Host { identity: &self.relay.identity, server_metrics: self.relay.config.server_metrics };
+        let host = Host {
+            identity: &self.relay.identity,
+            server_metrics: self.relay.config.server_metrics,
+            privacy: self.relay.policy.privacy,
+        };
         let cleaner = Cleaner { redactor: &self.relay.redactor, outlet: Outlet::Telemetry, host: Some(host) };
         let cleaned = cleaner.clean(self.signal, &whole, most).map_err(|unfit| match unfit {
             Unfit::Malformed => Refusal::Malformed,

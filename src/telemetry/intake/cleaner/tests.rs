@@ -15,6 +15,7 @@ use prost::Message as _;
 
 use super::*;
 use crate::telemetry::intake::json;
+use crate::telemetry::privacy::AddressForm;
 use crate::telemetry::resource::ServiceConfig;
 
 fn identity() -> Resource {
@@ -31,7 +32,8 @@ fn identity() -> Resource {
 
 fn clean(signal: Signal, request: &[u8]) -> Result<Cleaned, Unfit> {
     let (identity, redactor) = (identity(), Redactor::new(["hunter2-secret"]));
-    let host = Host { identity: &identity, server_metrics: ServerMetrics::LeftOut };
+    let privacy = PrivacyConfig { address: AddressForm::None, query: false, user_agent: false };
+    let host = Host { identity: &identity, server_metrics: ServerMetrics::LeftOut, privacy };
     let cleaner = Cleaner { redactor: &redactor, outlet: Outlet::Telemetry, host: Some(host) };
     cleaner.clean(signal, request, 2 * request.len() + 10_000)
 }
@@ -243,4 +245,26 @@ proptest! {
             prop_assert!(spans(&cleaned).iter().all(|span| span.trace_id.len() == 16 && span.span_id.len() == 8));
         }
     }
+}
+
+#[test]
+fn what_is_about_people_is_left_out_of_spans_and_the_peer_of_a_call_stays() {
+    let attributes = vec![
+        pair("client.address", text("203.0.113.77")),
+        pair("net.peer.ip", text("203.0.113.77")),
+        pair("net.peer.port", AnyValue { value: Some(Proto::IntValue(4711)) }),
+        pair("http.user_agent", text("anna's browser")),
+        pair("http.target", text("/find?q=anna")),
+        pair("http.route", text("/find")),
+    ];
+    let left = |kind| {
+        let span = Span { kind, attributes: attributes.clone(), ..span() };
+        let cleaned = clean(Signal::Traces, &request("shop", vec![span, Span { kind: 2, ..self::span() }])).unwrap();
+        let keys = spans(&cleaned)[0].attributes.iter().map(|pair| pair.key.clone()).collect::<Vec<_>>();
+        let whole = String::from_utf8_lossy(&cleaned.body).into_owned();
+        assert!(!whole.contains("anna"), "{whole}");
+        keys
+    };
+    assert_eq!(left(2), ["http.target", "http.route"]);
+    assert_eq!(left(3), ["net.peer.ip", "net.peer.port", "http.target", "http.route"]);
 }
