@@ -10,7 +10,7 @@ use crate::model::telemetry::Signal;
 use crate::redact::{Clean, Outlet, Redactor, is_secret_key};
 use crate::semconv;
 use crate::telemetry::intake::config::ServerMetrics;
-use crate::telemetry::intake::personal::{self, Passage};
+use crate::telemetry::intake::personal::{self, OtherEnd, Passage};
 use crate::telemetry::intake::schema::{self, Field as Known, Kind, Message, RESOURCE, Role, Times};
 use crate::telemetry::limits::{ATTRIBUTE_LIMIT, LIST_LIMIT, NAME_LIMIT, VALUE_LIMIT};
 use crate::telemetry::otlp;
@@ -85,7 +85,8 @@ impl Cleaner<'_> {
     /// When it is none, or none that a receiver would read.
     pub(crate) fn clean(self, signal: Signal, request: &[u8], limit: usize) -> Result<Cleaned, Unfit> {
         let message = schema::request(signal).ok_or(Unfit::Malformed)?;
-        let mut walk = Walk { cleaner: self, limit, is_ours: false, has_client: true, cleaned: Cleaned::default() };
+        let mut walk =
+            Walk { cleaner: self, limit, is_ours: false, other_end: OtherEnd::Client, cleaned: Cleaned::default() };
         let mut body = Vec::with_capacity(request.len() + request.len() / 8);
         walk.message(message, request, &mut body)?;
         walk.cleaned.body = body;
@@ -107,8 +108,8 @@ struct Walk<'r> {
     limit: usize,
     /// The resource whose items are walked has our own name.
     is_ours: bool,
-    /// The other end of what is walked may be a client.
-    has_client: bool,
+    /// Of connections that what is walked tells of.
+    other_end: OtherEnd,
     cleaned: Cleaned,
 }
 
@@ -178,10 +179,10 @@ impl Walk<'_> {
             Role::Span | Role::Link | Role::Metric | Role::Plain => {
                 let is_span = message.role == Role::Span;
                 self.cleaned.has_server_span |= is_span && self.is_ours && continues_a_request(bytes);
-                self.has_client &= !(is_span && is_of_kind(bytes, &CALLS));
-                let done = self.within(out, number, |walk, out| walk.message(message, bytes, out));
-                self.has_client |= is_span;
-                return done;
+                if is_span {
+                    self.other_end = if is_of_kind(bytes, &CALLS) { OtherEnd::Server } else { OtherEnd::Client };
+                }
+                return self.within(out, number, |walk, out| walk.message(message, bytes, out));
             }
         }
         Ok(())
@@ -235,7 +236,7 @@ impl Walk<'_> {
         if let Some(Host { privacy, .. }) = self.cleaner.host {
             let key = String::from_utf8_lossy(last(bytes, 1)?.unwrap_or_default());
             let text = String::from_utf8_lossy(last(last(bytes, 2)?.unwrap_or_default(), 1)?.unwrap_or_default());
-            match personal::passage(&privacy, &key, &text, self.has_client) {
+            match personal::passage(&privacy, &key, &text, self.other_end) {
                 Passage::Whole => {}
                 Passage::LeftOut => return Ok(()),
                 Passage::Part(text) => {

@@ -30,8 +30,18 @@ pub(super) enum Passage<'t> {
     LeftOut,
 }
 
-/// Decides on an attribute; `text` is empty when its value is no text. `has_client` tells whether the other end may be one.
-pub(super) fn passage<'t>(config: &PrivacyConfig, key: &str, text: &'t str, has_client: bool) -> Passage<'t> {
+/// Whom a connection leads to that an attribute tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OtherEnd {
+    /// A client, or nobody knows.
+    Client,
+    /// A server that the application asked.
+    Server,
+}
+
+/// Decides on an attribute; `text` is empty when its value is no text.
+pub(super) fn passage<'t>(config: &PrivacyConfig, key: &str, text: &'t str, other_end: OtherEnd) -> Passage<'t> {
+    let has_client = other_end == OtherEnd::Client;
     let is_in = |keys: &[&str]| keys.contains(&key);
     let kept = |is_asked: bool| if is_asked { Passage::Whole } else { Passage::LeftOut };
     if is_in(CLIENTS) || has_client && is_in(PEERS) {
@@ -68,18 +78,18 @@ mod tests {
     fn nothing_about_people_passes_unless_it_was_asked_for() {
         let all = PrivacyConfig { address: AddressForm::Full, query: true, user_agent: true };
         for key in [CLIENTS, CLIENT_PORTS, PEERS, PEER_PORTS, USER_AGENTS, &[QUERY]].concat() {
-            assert_eq!(passage(&NOTHING, key, "203.0.113.77", true), Passage::LeftOut, "{key}");
-            assert_eq!(passage(&all, key, "203.0.113.77", true), Passage::Whole, "{key}");
+            assert_eq!(passage(&NOTHING, key, "203.0.113.77", OtherEnd::Client), Passage::LeftOut, "{key}");
+            assert_eq!(passage(&all, key, "203.0.113.77", OtherEnd::Client), Passage::Whole, "{key}");
         }
         for key in ["http.route", "server.address", "network.protocol.version", "url.path", "net.host.port"] {
-            assert_eq!(passage(&NOTHING, key, "203.0.113.77", true), Passage::Whole, "{key}");
+            assert_eq!(passage(&NOTHING, key, "203.0.113.77", OtherEnd::Client), Passage::Whole, "{key}");
         }
     }
 
     #[test]
     fn the_peer_of_a_call_is_a_server() {
-        assert_eq!(passage(&NOTHING, "network.peer.address", "10.0.0.7", false), Passage::Whole);
-        assert_eq!(passage(&NOTHING, "client.address", "10.0.0.7", false), Passage::LeftOut);
+        assert_eq!(passage(&NOTHING, "network.peer.address", "10.0.0.7", OtherEnd::Server), Passage::Whole);
+        assert_eq!(passage(&NOTHING, "client.address", "10.0.0.7", OtherEnd::Server), Passage::LeftOut);
     }
 
     #[test]
@@ -89,11 +99,14 @@ mod tests {
             ("url.full", "http://shop/find?q=anna", "http://shop/find"),
             ("http.url", "http://shop/?", "http://shop/"),
         ] {
-            assert_eq!(passage(&NOTHING, key, text, true), Passage::Part(expected.into()));
+            assert_eq!(passage(&NOTHING, key, text, OtherEnd::Client), Passage::Part(expected.into()));
         }
-        assert_eq!(passage(&NOTHING, "http.target", "/find", true), Passage::Whole);
+        assert_eq!(passage(&NOTHING, "http.target", "/find", OtherEnd::Client), Passage::Whole);
         let networks = PrivacyConfig { address: AddressForm::Truncate, ..NOTHING };
-        assert_eq!(passage(&networks, "net.peer.ip", "203.0.113.77", true), Passage::Part("203.0.113.0".into()));
-        assert_eq!(passage(&networks, "client.address", "somebody", true), Passage::LeftOut);
+        assert_eq!(
+            passage(&networks, "net.peer.ip", "203.0.113.77", OtherEnd::Client),
+            Passage::Part("203.0.113.0".into())
+        );
+        assert_eq!(passage(&networks, "client.address", "somebody", OtherEnd::Client), Passage::LeftOut);
     }
 }

@@ -62,9 +62,9 @@ fn open() -> SocketAddr {
     let (identity, redactor) =
         (Resource::new(&service, &Default::default()), Arc::new(Redactor::new(["hunter2-secret"])));
     let upstream = Upstream { host: "127.0.0.1".to_owned(), port: 1 };
-    let spans = config.spans;
+    let policy = intake::Policy { spans: config.spans, privacy: config.privacy };
     let (telemetry, _) = Telemetry::new(config, &identity, &redactor, &upstream, 0).expect("settings that fit");
-    let door = ports.door(spans, identity, redactor, telemetry.intake());
+    let door = ports.door(policy, identity, redactor, telemetry.intake());
     thread::spawn(move || {
         let (_conductor, end) = lifecycle::drain();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
