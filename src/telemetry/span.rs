@@ -111,7 +111,13 @@ impl SpanEncoder {
         trace: &RecordTrace<'_>,
         reason: Reason,
     ) -> u64 {
-        let trace = &self.cleaned(trace);
+        let without_state;
+        let trace = if self.is_clean_state(trace.tracestate) {
+            trace
+        } else {
+            without_state = RecordTrace { tracestate: b"", ..trace.clone() };
+            &without_state
+        };
         let raw = record.path();
         let cleaned;
         let path = if raw.len() <= self.limits.value && self.redactor.is_clean_path(raw) {
@@ -148,11 +154,9 @@ impl SpanEncoder {
         2
     }
 
-    /// The context as it may leave. Receivers that sample need its `tracestate` as it is; but a caller may put anything there.
-    fn cleaned<'t>(&self, trace: &RecordTrace<'t>) -> RecordTrace<'t> {
-        let state = trace.tracestate;
-        let is_clean = state.is_empty() || self.redactor.is_clean_state(Outlet::Telemetry, state);
-        RecordTrace { tracestate: if is_clean { state } else { b"" }, ..trace.clone() }
+    /// Whether a `tracestate` may leave: receivers that sample need it as it is, but a caller may put anything there.
+    fn is_clean_state(&self, state: &[u8]) -> bool {
+        state.is_empty() || self.redactor.is_clean_state(Outlet::Telemetry, state)
     }
 
     /// Of the span that was appended last, which begins here.

@@ -26,6 +26,11 @@ const PROBE_BYTES: usize = 64 << 10;
 const FIRST_FOR_DISK: usize = 2;
 /// A lane that found nothing pauses for so long.
 const EMPTY_HANDED: Duration = Duration::from_millis(100);
+/// After a request what is new is gathered for so long, unless it is much: each request costs a wake-up of both sides, a compression
+/// that knows nothing yet, and some system calls.
+const GATHERING: Duration = Duration::from_millis(250);
+/// So much goes at once.
+const MUCH: usize = 256 << 10;
 /// When nothing else ends a wait; only a safety net.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -110,12 +115,16 @@ impl Delivery {
     }
 
     async fn lane(&self, number: usize, mut stage: watch::Receiver<Stage>) {
+        let mut gathers_until = Instant::now();
         loop {
             let (arrived, changed) = (self.queue.arrived(), self.destination.changed());
             let now = *stage.borrow_and_update();
-            match self.next(number, now) {
+            match self.next(number, now, gathers_until) {
                 // on the heap: sixteen lanes are one task, and what they hold is moved through a small stack
-                Next::Send(place, limit, timeout) => Box::pin(self.send(place, limit, timeout)).await,
+                Next::Send(place, limit, timeout) => {
+                    Box::pin(self.send(place, limit, timeout)).await;
+                    gathers_until = Instant::now() + GATHERING;
+                }
                 Next::Done => return,
                 Next::Wait(until) => tokio::select! {
                     () = arrived => {}
@@ -127,7 +136,7 @@ impl Delivery {
         }
     }
 
-    fn next(&self, lane: usize, stage: Stage) -> Next {
+    fn next(&self, lane: usize, stage: Stage, gathers_until: Instant) -> Next {
         let limit = self.limit.load(Ordering::Relaxed);
         let memory = self.queue.waiting_bytes();
         let disk = self.spool.as_ref().map_or(0, |spool| spool.waiting(self.queue.signal()));
@@ -136,9 +145,11 @@ impl Delivery {
             return if stage == Stage::Finishing { Next::Done } else { idle };
         }
         let is_backlog = memory >= limit || (memory > 0 && stage == Stage::Finishing);
+        let gathers = memory < MUCH.min(limit) && stage == Stage::Running && Instant::now() < gathers_until;
         let place = match lane {
-            0 if memory > 0 => Place::Memory,
-            0 => Place::Disk,
+            0 if memory > 0 && !gathers => Place::Memory,
+            0 if disk > 0 => Place::Disk,
+            0 => return Next::Wait(gathers_until),
             FIRST_FOR_DISK.. if disk > 0 => Place::Disk,
             _ if is_backlog => Place::Memory,
             _ => return idle,
