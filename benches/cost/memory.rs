@@ -1,5 +1,7 @@
 //! Resident memory: idle, at full speed with few and with many connections, and a minute after that.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
@@ -22,6 +24,11 @@ const BUSY: &str = "peak RSS at 32 connections and full speed";
 const IDLE_TARGET: f64 = 8.0;
 const MOST_IDLE: f64 = 10.0;
 const MOST_BUSY: f64 = 20.0;
+const STALLED: &str = "peak RSS with 1,000 clients that ask for 4 MiB each and read nothing, all of the above before";
+/// What the worst case may take: the chart's limit is 64, and a kill stops traffic.
+const MOST_STALLED: f64 = 48.0;
+/// Bodies of 64 KiB that a client asks for.
+const ASKED: usize = 64;
 /// How much code is resident depends on how it is built and laid out, and is right in the profile `dist` alone; what the
 /// process makes for itself is the same in all.
 const MOST_OWN: f64 = 5.0;
@@ -67,6 +74,7 @@ pub(crate) fn memory(proxies: &[Proxy]) -> Vec<Figure> {
         }
         if *proxy == Proxy::Sidecar {
             figures.push(Figure::new("… as a multiple of idle", later / idle, "").target(1.5));
+            figures.push(Figure::new(STALLED, peak_of_the_stalled(running), "MiB").target(MOST_STALLED));
         }
     }
     figures
@@ -75,6 +83,20 @@ pub(crate) fn memory(proxies: &[Proxy]) -> Vec<Figure> {
 /// The highest so far after few and after many connections.
 fn peaks(running: &Running) -> [f64; 2] {
     [FEW, MANY].map(|connections| peak(running, connections))
+}
+
+/// The highest so far while many clients ask for far more than fits into the kernel's buffers, and read nothing of it.
+fn peak_of_the_stalled(running: &Running) -> f64 {
+    let request = format!("GET {} HTTP/1.1\r\nHost: a\r\n\r\n", Body::Large.path());
+    let ask = |_| {
+        let mut client = TcpStream::connect(running.address).expect("the proxy takes connections");
+        client.write_all(request.repeat(ASKED).as_bytes()).expect("the requests fit into the kernel's buffers");
+        client
+    };
+    let clients: Vec<TcpStream> = (0..MANY).map(ask).collect();
+    thread::park_timeout(SETTLED);
+    drop(clients);
+    mebibytes(running, "VmHWM")
 }
 
 /// The highest so far after a turn of so many connections.
