@@ -146,11 +146,16 @@ impl Ground {
         format!("http://{}", self.config.proxy.upstream.text())
     }
 
+    /// Who sends, as it may leave by any door.
+    fn identity(&self) -> Resource {
+        Resource::new(&self.config.service, &self.config.environment).cleaned(&self.redactor)
+    }
+
     /// The way out, what tells Sentry by it, and our own log, which takes it too.
     fn telemetry(&self, workers: usize) -> Result<(WayOut, Vec<SpanWriter>), RoomError> {
-        let Config { proxy, telemetry, service, environment, log, .. } = &self.config;
+        let Config { proxy, telemetry, log, .. } = &self.config;
         let upstream = Upstream { host: proxy.upstream.host.clone(), port: proxy.upstream.port };
-        let identity = Resource::new(service, environment);
+        let identity = self.identity();
         let (room, writers) = Telemetry::new(telemetry.clone(), &identity, &self.redactor, &upstream, workers)?;
         // one log for the process: whoever set one up before, as a test does, keeps it
         let issues = self.config.sentry.as_ref().zip(room.envelopes());
@@ -227,9 +232,8 @@ impl Ground {
 
     /// Opens the way in for the application's own telemetry; gives what it counts.
     fn take_in(&self, rooms: &mut Supervisor, telemetry: &Telemetry, ports: intake::Bound) -> SampleSource {
-        let identity = Resource::new(&self.config.service, &self.config.environment).cleaned(&self.redactor);
         let policy = Policy { spans: self.config.telemetry.spans, privacy: self.config.telemetry.privacy };
-        let door = ports.door(policy, identity, self.redactor.clone(), telemetry.intake());
+        let door = ports.door(policy, self.identity(), self.redactor.clone(), telemetry.intake());
         let door = Arc::new(door);
         let serve = |room: Arc<Arc<Door>>, drain| async move { room.serve(drain).await };
         rooms.add("intake", again(&self.control, Arc::clone(&door), serve));

@@ -24,7 +24,7 @@ pub(super) fn run(
     err: &mut dyn Write,
 ) -> io::Result<ExitCode> {
     let redactor = Arc::new(Redactor::new(config.secrets.expose().iter().map(String::as_str)));
-    let identity = Resource::new(&config.service, &config.environment);
+    let identity = Resource::new(&config.service, &config.environment).cleaned(&redactor);
     let mark = TraceId(fastrand::u128(1..).to_be_bytes());
     let check = ExportCheck::new(&config.telemetry, &identity, redactor, mark);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -87,3 +87,16 @@ async fn a_vendor_that_accepts_nothing_within_the_wait_is_told() {
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("vendors: found status 500, expected 200 with the collector's metrics"), "{said}");
 }
+
+#[tokio::test]
+async fn a_secret_in_the_resource_stays_behind() {
+    let (receiver, url) = receiver(Over::Http, &[]).await;
+    let environment =
+        [("DATABASE_URL", "postgresql://user:canary-4711@db/app"), ("OTEL_SERVICE_NAME", "shop canary-4711")];
+    let (code, said) = checked(&url, Over::Http, &environment).await;
+    assert_eq!(code, 0, "{said}");
+    receiver.with(|seen| {
+        assert_eq!(seen.services.len(), 3, "one for each signal");
+        assert!(seen.services.iter().all(|name| name.starts_with("shop ") && !name.contains("canary-4711")));
+    });
+}
