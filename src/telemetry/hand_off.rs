@@ -1,4 +1,5 @@
-//! The way of a worker's spans to the control side: chunks through a bounded channel that nobody waits for.
+//! The way of a worker's spans to the control side: chunks through a bounded channel that nobody waits for, and their
+//! buffers the way back, as pages that are asked of the kernel anew cost more than what is written to them.
 //!
 //! The worker counts on two atomics that it alone writes; the account reads them.
 
@@ -10,15 +11,26 @@ use tokio::sync::mpsc;
 use crate::telemetry::tail::Reason;
 
 /// Spans of one worker: each with its tag and length, ready for a request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Chunk {
     pub(crate) items: u64,
     pub(crate) bytes: Vec<u8>,
+    home: mpsc::Sender<Vec<u8>>,
+}
+
+impl Chunk {
+    /// It has been read: its worker may have the buffer again.
+    pub(crate) fn give_back(self) {
+        let _enough_are_there = self.home.try_send(self.bytes);
+    }
 }
 
 /// How many chunks may be on the way: with 64 KiB each, 4 MiB for each worker. At 2,000 requests a second that is more than a
 /// second and a half, as a busy machine may keep the control side from its turn for so long.
 pub(crate) const CHUNKS_PER_WORKER: usize = 64;
+
+/// How many buffers may lie ready for a worker: one for each chunk that is usually on the way.
+const BUFFERS_READY: usize = 2;
 
 /// What one worker counts.
 #[derive(Debug, Default)]
@@ -71,20 +83,33 @@ impl WorkerCount {
 /// A worker's end of the channel.
 #[derive(Debug)]
 pub(crate) struct HandOff {
-    pub(crate) sender: mpsc::Sender<Chunk>,
+    sender: mpsc::Sender<Chunk>,
+    home: mpsc::Sender<Vec<u8>>,
+    emptied: mpsc::Receiver<Vec<u8>>,
     pub(crate) count: Arc<WorkerCount>,
 }
 
 impl HandOff {
-    /// Hands a chunk over, or drops it and counts that; never waits.
+    pub(crate) fn new(sender: mpsc::Sender<Chunk>, count: Arc<WorkerCount>) -> Self {
+        let (home, emptied) = mpsc::channel(BUFFERS_READY);
+        Self { sender, home, emptied, count }
+    }
+
+    /// Hands spans over, or drops them and counts that; never waits.
     ///
-    /// Returns the buffer when it was not needed.
-    pub(crate) fn give(&self, chunk: Chunk) -> Option<Vec<u8>> {
-        let chunk = match self.sender.try_send(chunk) {
-            Ok(()) => return None,
-            Err(mpsc::error::TrySendError::Full(chunk) | mpsc::error::TrySendError::Closed(chunk)) => chunk,
+    /// Returns an empty buffer to go on with.
+    pub(crate) fn give(&mut self, items: u64, bytes: Vec<u8>) -> Vec<u8> {
+        // the next chunk is probably as large as this one; grown step by step it would be copied often
+        let length = bytes.len();
+        let mut buffer = match self.sender.try_send(Chunk { items, bytes, home: self.home.clone() }) {
+            Ok(()) => self.emptied.try_recv().unwrap_or_else(|_| Vec::with_capacity(length)),
+            Err(mpsc::error::TrySendError::Full(chunk) | mpsc::error::TrySendError::Closed(chunk)) => {
+                let lost = &self.count.lost;
+                lost.store(lost.load(Ordering::Relaxed) + chunk.items, Ordering::Release);
+                chunk.bytes
+            }
         };
-        self.count.lost.store(self.count.lost.load(Ordering::Relaxed) + chunk.items, Ordering::Release);
-        Some(chunk.bytes)
+        buffer.clear();
+        buffer
     }
 }

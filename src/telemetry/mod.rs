@@ -50,7 +50,7 @@ use crate::telemetry::issues::{Envelopes, Issues};
 use crate::telemetry::logging::LogConfig;
 use crate::telemetry::metrics::MetricsExporter;
 use crate::telemetry::metrics::interval::Reading;
-use crate::telemetry::otlp::Request;
+use crate::telemetry::otlp::Origin;
 use crate::telemetry::own::OwnTelemetry;
 use crate::telemetry::privacy::Personal;
 use crate::telemetry::queue::Queue;
@@ -125,7 +125,7 @@ impl Telemetry {
             let count = Arc::new(WorkerCount::default());
             queues[Signal::Traces as usize].adopt(Arc::clone(&count));
             let hand_off = destinations[Signal::Traces as usize].is_some();
-            let hand_off = hand_off.then(|| HandOff { sender: sender.clone(), count });
+            let hand_off = hand_off.then(|| HandOff::new(sender.clone(), count));
             let encoder = SpanEncoder::new(upstream, Arc::clone(redactor), config.sampling);
             let encoder = encoder.within(limits, personal.clone());
             SpanWriter::new(encoder, TailKeep::new(config.tail, workers), hand_off)
@@ -276,7 +276,7 @@ impl Telemetry {
         export.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let phase = loop {
             tokio::select! {
-                Some(chunk) = chunks.recv() => self.take_over(&chunk),
+                Some(chunk) = chunks.recv() => self.take_over(chunk),
                 _ = export.tick() => self.export_metrics(&mut metrics, sources),
                 phase = drain.begun() => break phase,
             }
@@ -290,7 +290,7 @@ impl Telemetry {
         let limit = deadline.saturating_duration_since(now);
         info!(limit_seconds = limit.as_secs_f64(), "delivering what is left of telemetry");
         while let Ok(Some(chunk)) = timeout_at(deadline.min(now + LAST_CHUNKS), chunks.recv()).await {
-            self.take_over(&chunk);
+            self.take_over(chunk);
         }
         self.stop_own_telemetry(deadline).await;
         self.export_metrics(&mut metrics, sources);
@@ -315,9 +315,10 @@ impl Telemetry {
         }
     }
 
-    fn take_over(&self, chunk: &Chunk) {
-        let body = otlp::request(&self.resource, &self.scope, &chunk.bytes);
-        self.queues[Signal::Traces as usize].push_handed_over(Request { items: chunk.items, body });
+    fn take_over(&self, chunk: Chunk) {
+        let origin = Origin { resource: &self.resource, scope: &self.scope };
+        self.queues[Signal::Traces as usize].push_handed_over(&origin, &chunk);
+        chunk.give_back();
     }
 }
 

@@ -32,17 +32,46 @@ pub(crate) struct Request {
 
 /// Makes a request of items that are encoded already, each with its tag and length.
 pub(crate) fn request(resource: &[u8], scope: &[u8], items: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(resource.len() + scope.len() + items.len() + 128);
-    wire::message(&mut out, RESOURCES, |out| {
-        wire::bytes_field(out, RESOURCE, resource);
-        wire::message(out, SCOPES, |out| {
-            wire::bytes_field(out, SCOPE, scope);
-            out.extend_from_slice(items);
-            wire::bytes_field(out, SCHEMA_URL, semconv::SCHEMA_URL.as_bytes());
-        });
-        wire::bytes_field(out, SCHEMA_URL, semconv::SCHEMA_URL.as_bytes());
-    });
+    let origin = Origin { resource, scope };
+    let mut out = Vec::with_capacity(origin.request_length(items));
+    origin.write_request(items, &mut out);
     out
+}
+
+/// Whom items are from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin<'o> {
+    pub(crate) resource: &'o [u8],
+    pub(crate) scope: &'o [u8],
+}
+
+impl Origin<'_> {
+    /// How long a request of these items is.
+    pub(crate) fn request_length(&self, items: &[u8]) -> usize {
+        wire::field_length(self.resources(items))
+    }
+
+    /// Appends a request of these items; behind another request, the two are one.
+    pub(crate) fn write_request(&self, items: &[u8], out: &mut Vec<u8>) {
+        wire::tag(out, RESOURCES, wire::LENGTH);
+        wire::varint(out, self.resources(items) as u64);
+        wire::bytes_field(out, RESOURCE, self.resource);
+        wire::tag(out, SCOPES, wire::LENGTH);
+        wire::varint(out, self.scopes(items) as u64);
+        wire::bytes_field(out, SCOPE, self.scope);
+        out.extend_from_slice(items);
+        wire::bytes_field(out, SCHEMA_URL, semconv::SCHEMA_URL.as_bytes());
+        wire::bytes_field(out, SCHEMA_URL, semconv::SCHEMA_URL.as_bytes());
+    }
+
+    fn scopes(&self, items: &[u8]) -> usize {
+        wire::field_length(self.scope.len()) + items.len() + wire::field_length(semconv::SCHEMA_URL.len())
+    }
+
+    fn resources(&self, items: &[u8]) -> usize {
+        let inner = [self.resource.len(), self.scopes(items), semconv::SCHEMA_URL.len()];
+        inner.into_iter().map(wire::field_length).sum()
+    }
 }
 
 /// The scope of what the sidecar measures at the proxy.
@@ -260,6 +289,17 @@ mod tests {
             resource.scope_spans
         });
         scopes.flat_map(|scope| scope.spans).map(|span| span.name).collect()
+    }
+
+    #[test]
+    fn a_request_is_as_long_as_was_said_before_it_was_written() {
+        for length in [0, 1, 100, 127, 128, 16_000, 16_384, 70_000, 3_000_000] {
+            let (items, scope) = (vec![0; length], own_scope());
+            let origin = Origin { resource: &items[..length.min(300)], scope: &scope };
+            let mut out = Vec::new();
+            origin.write_request(&items, &mut out);
+            assert_eq!(out.len(), origin.request_length(&items), "{length} bytes of items");
+        }
     }
 
     #[test]

@@ -13,13 +13,17 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::model::telemetry::{Account, DropReason, Signal};
-use crate::telemetry::hand_off::WorkerCount;
-use crate::telemetry::otlp::{self, Request};
+use crate::telemetry::hand_off::{Chunk, WorkerCount};
+use crate::telemetry::otlp::{self, Origin, Request};
 use crate::telemetry::receipt::Receipt;
 use crate::telemetry::tail::Reason;
 
 /// Pieces smaller than this are appended to the one before.
 const COALESCED: usize = 64 << 10;
+
+/// Workers' spans are gathered in pieces of this size, as large as what is sent at once: a request of them is made without
+/// another copy.
+pub(crate) const GATHERED: usize = 256 << 10;
 
 /// A request that waits, and who wants to hear of its delivery.
 #[derive(Debug)]
@@ -50,6 +54,11 @@ impl Piece {
 
     fn len(&self) -> usize {
         self.request.body.len()
+    }
+
+    /// Whether so many bytes more fit without another buffer.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.request.body.capacity() - self.len() >= bytes
     }
 }
 
@@ -100,6 +109,8 @@ struct State {
     spooled_bytes: u64,
     /// When the oldest of it came in.
     spooled_since: Option<SystemTime>,
+    /// The empty buffer of the last large request that was settled.
+    spare: Vec<u8>,
     /// Nothing that can be refused is taken in any more.
     is_closed: bool,
 }
@@ -152,15 +163,34 @@ impl Queue {
         self.state().is_closed = true;
     }
 
-    /// Takes in what a worker produced and counted.
-    pub(crate) fn push_handed_over(&self, request: Request) {
+    /// Takes in spans that a worker produced and counted.
+    pub(crate) fn push_handed_over(&self, origin: &Origin<'_>, chunk: &Chunk) {
         let mut state = self.state();
-        state.taken += request.items;
-        self.add(state, request.into());
+        state.taken += chunk.items;
+        let length = origin.request_length(&chunk.bytes);
+        if let Some(last) = state.pieces.back_mut().filter(|last| last.has_room(length)) {
+            origin.write_request(&chunk.bytes, &mut last.request.body);
+            last.request.items += chunk.items;
+            return self.added(state, chunk.items, length);
+        }
+        let mut body = std::mem::take(&mut state.spare);
+        // few spans are gathered like anything else: a large buffer for them would lie empty
+        body.reserve(if length < COALESCED { length } else { length.max(GATHERED) });
+        origin.write_request(&chunk.bytes, &mut body);
+        self.add(state, Request { items: chunk.items, body }.into());
     }
 
     fn add(&self, mut state: MutexGuard<'_, State>, piece: Piece) {
-        state.add(piece, self.capacity, if self.signal.joins() { COALESCED } else { 0 });
+        let (items, bytes) = (piece.request.items, piece.len());
+        state.add(piece, if self.signal.joins() { COALESCED } else { 0 });
+        self.added(state, items, bytes);
+    }
+
+    /// So much has come into the pieces: what is too much goes, and who waits for it hears of it.
+    fn added(&self, mut state: MutexGuard<'_, State>, items: u64, bytes: usize) {
+        state.items += items;
+        state.bytes += bytes;
+        state.make_room(self.capacity);
         let is_half_full = state.bytes > self.capacity / 2;
         drop(state);
         self.arrived.notify_waiters();
@@ -369,16 +399,27 @@ impl State {
     }
 
     /// Appends the piece to the last one when both are at most `joined` bytes together.
-    fn add(&mut self, piece: Piece, capacity: usize, joined: usize) {
-        self.bytes += piece.len();
-        self.items += piece.request.items;
+    fn add(&mut self, piece: Piece, joined: usize) {
         match self.pieces.back_mut().filter(|last| last.len() + piece.len() <= joined) {
             Some(last) => last.append(piece),
             None => self.pieces.push_back(piece),
         }
+    }
+
+    /// Drops the oldest until all is at most `capacity` bytes.
+    fn make_room(&mut self, capacity: usize) {
         while self.bytes > capacity {
             let Some(oldest) = self.pieces.pop_front() else { break };
             self.remove(&oldest, DropReason::QueueFull);
+        }
+    }
+
+    /// Keeps the buffer for the next large request, when nobody else reads it.
+    fn keep_buffer(&mut self, body: Bytes) {
+        if body.len() >= COALESCED && body.is_unique() {
+            self.spare = body.into();
+            self.spare.clear();
+            self.spare.shrink_to(GATHERED);
         }
     }
 
@@ -417,6 +458,7 @@ impl Lease {
         state.bytes -= self.body.len();
         state.items -= self.items;
         state.end(self.items, fate);
+        state.keep_buffer(std::mem::take(&mut self.body));
         drop(state);
         self.queue.left.notify_waiters();
         if matches!(fate, Fate::Dropped(_)) {
@@ -458,6 +500,7 @@ impl Drop for Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::hand_off::HandOff;
 
     fn piece(bytes: usize) -> Piece {
         Request { items: 1, body: vec![0; bytes] }.into()
@@ -477,6 +520,33 @@ mod tests {
             (account.produced, account.delivered, account.queued, account.dropped.iter().sum()),
             (2, 1, 1, 0_u64)
         );
+    }
+
+    #[test]
+    fn spans_of_workers_are_gathered_in_one_buffer_that_the_next_request_has_again() {
+        let queue = Arc::new(Queue::new(Signal::Traces, 1 << 20));
+        let origin = Origin { resource: b"", scope: b"" };
+        let (sender, mut chunks) = tokio::sync::mpsc::channel(1);
+        let mut worker = HandOff::new(sender, Arc::default());
+        queue.adopt(Arc::clone(&worker.count));
+        let mut leased = || {
+            for _ in 0..3 {
+                worker.count.count_produced(10);
+                let empty = worker.give(10, vec![0; COALESCED]);
+                assert!(empty.is_empty());
+                let chunk = chunks.try_recv().expect("it was handed over");
+                queue.push_handed_over(&origin, &chunk);
+            }
+            let lease = queue.lease(1 << 20).expect("they wait");
+            assert!(lease.body().len() > 3 * COALESCED && lease.items == 30, "all at once");
+            let buffer = lease.body().as_ptr();
+            lease.settle(Fate::Delivered { rejected: 0 });
+            buffer
+        };
+        let first = leased();
+        assert_eq!(first, leased());
+        let account = queue.account();
+        assert_eq!((account.delivered, account.queued_bytes), (60, 0));
     }
 
     #[test]

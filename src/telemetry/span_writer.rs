@@ -3,7 +3,7 @@
 //! Lives on the worker's thread; never waits, and has no clock: the worker's timer ticks.
 
 use crate::model::request::{RequestHead, RequestRecord, RequestSink};
-use crate::telemetry::hand_off::{Chunk, HandOff};
+use crate::telemetry::hand_off::HandOff;
 use crate::telemetry::span::SpanEncoder;
 use crate::telemetry::tail::{TailKeep, Verdict};
 
@@ -19,23 +19,21 @@ pub struct SpanWriter {
     tail: TailKeep,
     /// `None` when traces are switched off.
     hand_off: Option<HandOff>,
-    chunk: Chunk,
+    /// The chunk that is being written, and how many spans are in it.
+    chunk: Vec<u8>,
+    spans: u64,
     ticks: u8,
 }
 
 impl SpanWriter {
     pub(crate) fn new(encoder: SpanEncoder, tail: TailKeep, hand_off: Option<HandOff>) -> Self {
-        Self { encoder, tail, hand_off, chunk: Chunk::default(), ticks: 0 }
+        Self { encoder, tail, hand_off, chunk: Vec::new(), spans: 0, ticks: 0 }
     }
 
     fn hand_over(&mut self) {
         self.ticks = 0;
-        let Some(hand_off) = self.hand_off.as_ref().filter(|_| self.chunk.items > 0) else { return };
-        // the next chunk is probably as large as this one; grown step by step it would be copied often
-        let length = self.chunk.bytes.len();
-        let unused = hand_off.give(std::mem::take(&mut self.chunk));
-        self.chunk.bytes = unused.unwrap_or_else(|| Vec::with_capacity(length));
-        self.chunk.bytes.clear();
+        let Some(hand_off) = self.hand_off.as_mut().filter(|_| self.spans > 0) else { return };
+        self.chunk = hand_off.give(std::mem::take(&mut self.spans), std::mem::take(&mut self.chunk));
     }
 }
 
@@ -53,15 +51,15 @@ impl RequestSink for SpanWriter {
             Verdict::OverBudget(reason) => return hand_off.count.count_over_budget(reason),
             Verdict::LeftOut => return,
         };
-        let spans = self.encoder.append(&mut self.chunk.bytes, record, trace, reason);
-        self.chunk.items += spans;
+        let spans = self.encoder.append(&mut self.chunk, record, trace, reason);
+        self.spans += spans;
         trace.kept.set(true);
         hand_off.count.count_produced(spans);
         match self.encoder.take_truncated() {
             0 => {}
             values => hand_off.count.count_truncated(values),
         }
-        if self.chunk.bytes.len() >= CHUNK_BYTES {
+        if self.chunk.len() >= CHUNK_BYTES {
             self.hand_over();
         }
     }

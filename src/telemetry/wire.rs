@@ -58,6 +58,11 @@ pub(crate) fn bytes_field(out: &mut Vec<u8>, field: u32, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
+/// How long a field is whose value is so many bytes, of a number below 16.
+pub(crate) fn field_length(value: usize) -> usize {
+    1 + varint_length(value) + value
+}
+
 /// Writes a nested message, and its length once that is known.
 pub(crate) fn message(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) {
     tag(out, field, LENGTH);

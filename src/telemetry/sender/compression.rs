@@ -1,9 +1,12 @@
 //! Compression of requests, once for both transports, and of the answers that gRPC servers compress unasked.
 
 use std::borrow::Cow;
-use std::io::{self, Read, Write};
+use std::fmt;
+use std::io::{self, Cursor, Read, Write};
+use std::sync::Mutex;
 
 use bytes::Bytes;
+use zstd::bulk::Compressor;
 
 use crate::telemetry::config::Compression;
 
@@ -14,6 +17,9 @@ pub(crate) const FRAME: usize = 5;
 /// much that zstd's fastest levels still make an eighth of them; level 1 takes twice the instructions for a quarter less.
 const ZSTD_LEVEL: i32 = -7;
 const GZIP_LEVEL: u32 = 3;
+
+/// From this size on a request is compressed with what the last one left.
+const KEPT_FROM: usize = 32 << 10;
 
 impl Compression {
     /// The value of `grpc-encoding` and `content-encoding`.
@@ -63,17 +69,63 @@ impl Form {
             Self::Stored { raw_len, .. } => *raw_len,
         }
     }
+}
 
-    /// Compressed in this way, behind gRPC's frame; HTTP leaves the frame out.
+/// Compresses requests, one after the other; what that takes is kept from one to the next, some 600 KiB of addresses, of
+/// which a request of spans touches a third.
+#[derive(Default)]
+pub(crate) struct Press(Mutex<Option<Compressor<'static>>>);
+
+impl fmt::Debug for Press {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Press").finish_non_exhaustive()
+    }
+}
+
+impl Press {
+    /// A request compressed in this way, behind gRPC's frame; HTTP leaves the frame out.
     ///
     /// # Errors
     /// What is stored cannot be read, or the compressor has no memory.
-    pub(crate) fn framed(&self, compression: Compression) -> io::Result<Bytes> {
-        match (self, compression) {
-            (Self::Stored { framed, .. }, Compression::Zstd) => Ok(framed.clone()),
-            (Self::Stored { framed, raw_len }, _) => self::framed(&unzstd(&framed[FRAME..], *raw_len)?, compression),
-            (Self::Raw(body), _) => self::framed(body, compression),
+    pub(crate) fn framed(&self, form: &Form, compression: Compression) -> io::Result<Bytes> {
+        match (form, compression) {
+            (Form::Stored { framed, .. }, Compression::Zstd) => Ok(framed.clone()),
+            (Form::Stored { framed, raw_len }, _) => self.pressed(&unzstd(&framed[FRAME..], *raw_len)?, compression),
+            (Form::Raw(body), _) => self.pressed(body, compression),
         }
+    }
+
+    fn pressed(&self, raw: &[u8], compression: Compression) -> io::Result<Bytes> {
+        let mut out = empty_frame();
+        match compression {
+            Compression::Zstd => self.zstd(raw, &mut out)?,
+            Compression::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(&mut out, flate2::Compression::new(GZIP_LEVEL));
+                encoder.write_all(raw)?;
+                encoder.finish()?;
+            }
+            Compression::None => out.extend_from_slice(raw),
+        }
+        fill_frame(&mut out, compression);
+        Ok(out.into())
+    }
+
+    fn zstd(&self, raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        // what is small needs little, and would keep much
+        let mut kept = (raw.len() >= KEPT_FROM).then(|| self.0.lock().expect("no code panics while it compresses"));
+        let mut own = None;
+        let slot = kept.as_deref_mut().unwrap_or(&mut own);
+        let compressor = match slot {
+            Some(compressor) => compressor,
+            None => slot.insert(Compressor::new(ZSTD_LEVEL)?),
+        };
+        // the kernel gives only pages that are written to
+        out.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        let mut behind = Cursor::new(std::mem::take(out));
+        behind.set_position(FRAME as u64);
+        compressor.compress_to_buffer(raw, &mut behind)?;
+        *out = behind.into_inner();
+        Ok(())
     }
 }
 
@@ -103,23 +155,6 @@ fn fill_frame(framed: &mut [u8], compression: Compression) {
     let length = u32::try_from(framed.len() - FRAME).unwrap_or(u32::MAX);
     framed[0] = u8::from(compression != Compression::None);
     framed[1..FRAME].copy_from_slice(&length.to_be_bytes());
-}
-
-/// The request compressed, behind gRPC's frame.
-fn framed(raw: &[u8], compression: Compression) -> io::Result<Bytes> {
-    let mut out = Vec::with_capacity(FRAME + raw.len() / 4);
-    out.resize(FRAME, 0);
-    match compression {
-        Compression::Zstd => out.extend_from_slice(&zstd(raw)?),
-        Compression::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(&mut out, flate2::Compression::new(GZIP_LEVEL));
-            encoder.write_all(raw)?;
-            encoder.finish()?;
-        }
-        Compression::None => out.extend_from_slice(raw),
-    }
-    fill_frame(&mut out, compression);
-    Ok(out.into())
 }
 
 /// The message of a gRPC answer, without its frame; `None` when there is no whole one of at most `limit` bytes.
@@ -154,7 +189,7 @@ mod tests {
     fn an_answer_may_be_compressed_like_its_request() {
         for compression in CODINGS {
             for message in [&b""[..], b"partial success"] {
-                let answer = framed(message, compression).unwrap();
+                let answer = Press::default().pressed(message, compression).unwrap();
                 let coding = compression.coding().map(str::as_bytes);
                 assert_eq!(unframed(&answer, coding, 64).as_deref(), Some(message), "{compression:?}");
             }
@@ -162,9 +197,20 @@ mod tests {
     }
 
     #[test]
+    fn one_press_takes_requests_of_any_size_one_after_the_other() {
+        let press = Press::default();
+        let noise = |length: usize| -> Vec<u8> { (0..length).map(|_| fastrand::u8(..)).collect() };
+        for length in [10, KEPT_FROM - 1, KEPT_FROM, 300_000, KEPT_FROM, 0, 1_000_000] {
+            let message = noise(length);
+            let framed = press.framed(&Form::Raw(message.clone().into()), Compression::Zstd).unwrap();
+            assert_eq!(unframed(&framed, Some(b"zstd"), 1 << 20).as_deref(), Some(&message[..]), "{length}");
+        }
+    }
+
+    #[test]
     fn an_answer_that_grows_beyond_the_limit_is_none() {
         for compression in [Compression::Zstd, Compression::Gzip] {
-            let answer = framed(&[0; 100_000], compression).unwrap();
+            let answer = Press::default().pressed(&[0; 100_000], compression).unwrap();
             assert_eq!(unframed(&answer, compression.coding().map(str::as_bytes), 99_999), None);
         }
     }
@@ -176,18 +222,18 @@ mod tests {
         parts.iter().for_each(|part| stored.extend(zstd(part).unwrap()));
         let form = Form::stored(stored, parts.concat().len());
         for compression in CODINGS {
-            let framed = form.framed(compression).unwrap();
+            let framed = Press::default().framed(&form, compression).unwrap();
             let coding = compression.coding().map(str::as_bytes);
             let whole = unframed(&framed, coding, 200_000).map(Cow::into_owned);
             assert_eq!(whole, Some(parts.concat()), "{compression:?}");
         }
         let broken = Form::stored(vec![0; 40], 100);
-        assert!(broken.framed(Compression::None).is_err());
+        assert!(Press::default().framed(&broken, Compression::None).is_err());
     }
 
     #[test]
     fn what_is_no_whole_message_is_none() {
-        let whole = framed(b"message", Compression::Zstd).unwrap();
+        let whole = Press::default().pressed(b"message", Compression::Zstd).unwrap();
         assert_eq!(unframed(&whole[..whole.len() - 1], Some(b"zstd"), 64), None);
         assert_eq!(unframed(&whole, None, 64), None);
         assert_eq!(unframed(&whole, Some(b"gzip"), 64), None);

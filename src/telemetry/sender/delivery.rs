@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::model::telemetry::DropReason;
-use crate::telemetry::queue::{Fate, Lease, Queue};
+use crate::telemetry::queue::{Fate, GATHERED, Lease, Queue};
 use crate::telemetry::sender::answer::Answer;
 use crate::telemetry::sender::breaker::Permit;
 use crate::telemetry::sender::compression::Form;
@@ -26,11 +26,9 @@ const PROBE_BYTES: usize = 64 << 10;
 const FIRST_FOR_DISK: usize = 2;
 /// A lane that found nothing pauses for so long.
 const EMPTY_HANDED: Duration = Duration::from_millis(100);
-/// After a request what is new is gathered for so long, unless it is much: each request costs a wake-up of both sides, a compression
+/// After a request what is new is gathered for so long, unless it is as much as `GATHERED`: each request costs a wake-up of both sides, a compression
 /// that knows nothing yet, and some system calls.
 const GATHERING: Duration = Duration::from_millis(250);
-/// So much goes at once.
-const MUCH: usize = 256 << 10;
 /// When nothing else ends a wait; only a safety net.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -145,7 +143,7 @@ impl Delivery {
             return if stage == Stage::Finishing { Next::Done } else { idle };
         }
         let is_backlog = memory >= limit || (memory > 0 && stage == Stage::Finishing);
-        let gathers = memory < MUCH.min(limit) && stage == Stage::Running && Instant::now() < gathers_until;
+        let gathers = memory < GATHERED.min(limit) && stage == Stage::Running && Instant::now() < gathers_until;
         let place = match lane {
             0 if memory > 0 && !gathers => Place::Memory,
             0 if disk > 0 => Place::Disk,
@@ -186,13 +184,7 @@ impl Delivery {
 
     async fn deliver(&self, batch: Batch, timeout: Duration) {
         let (destination, signal) = (&self.destination, self.queue.signal());
-        let form = batch.form();
-        let mut attempt = pin!(destination.attempt(signal, &form, timeout));
-        let (answer, batch) = match tokio::time::timeout(EXPOSED, &mut attempt).await {
-            Ok(answer) => (answer, batch),
-            // a silent receiver: what it was sent must outlive this process
-            Err(_) => tokio::join!(attempt, self.kept(batch)),
-        };
+        let (answer, batch) = self.attempt(batch, timeout).await;
         match answer {
             Answer::Accepted { rejected, message } => {
                 batch.settle(Fate::Delivered { rejected });
@@ -213,6 +205,17 @@ impl Delivery {
                 // what answers like this takes nothing: slow down, or all would be lost at full speed
                 destination.failed(None, &reason).await;
             }
+        }
+    }
+
+    /// Nothing of the batch is held afterwards but by itself, so that its buffer can be used again.
+    async fn attempt(&self, batch: Batch, timeout: Duration) -> (Answer, Batch) {
+        let form = batch.form();
+        let mut attempt = pin!(self.destination.attempt(self.queue.signal(), &form, timeout));
+        match tokio::time::timeout(EXPOSED, &mut attempt).await {
+            Ok(answer) => (answer, batch),
+            // a silent receiver: what it was sent must outlive this process
+            Err(_) => tokio::join!(attempt, self.kept(batch)),
         }
     }
 

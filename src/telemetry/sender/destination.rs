@@ -17,7 +17,7 @@ use crate::telemetry::resolver::Resolver;
 use crate::telemetry::sender::access::{Access, DestinationError, Look};
 use crate::telemetry::sender::answer::Answer;
 use crate::telemetry::sender::breaker::{Breaker, Change, Permit};
-use crate::telemetry::sender::compression::{FRAME, Form};
+use crate::telemetry::sender::compression::{FRAME, Form, Press};
 
 /// By signal; `None` when it is switched off.
 pub(crate) type Destinations = [Option<Arc<Destination>>; Signal::ALL.len()];
@@ -28,6 +28,7 @@ pub(crate) struct Destination {
     config: DestinationConfig,
     access: Access,
     redactor: Arc<Redactor>,
+    press: Press,
     state: Mutex<State>,
     /// The breaker's state is another one.
     changed: Notify,
@@ -75,7 +76,7 @@ impl Destination {
         let (state, changed, retries, taken) =
             (Mutex::new(state), Notify::new(), Default::default(), Default::default());
         let access = Access::new(config.clone(), connection, resolver)?;
-        Ok(Self { config, access, redactor, state, changed, retries, taken })
+        Ok(Self { config, access, redactor, press: Press::default(), state, changed, retries, taken })
     }
 
     /// What it was made from.
@@ -119,7 +120,7 @@ impl Destination {
         let (mut compression, mut is_renewed) = (preferred, false);
         loop {
             let current = self.access.current();
-            let answer = match (form.framed(compression), form) {
+            let answer = match (self.press.framed(form, compression), form) {
                 (Ok(framed), _) => {
                     let answer = current.exchange(signal, &framed, compression, limit).await;
                     if matches!(answer, Answer::Accepted { .. }) {
