@@ -82,8 +82,13 @@ docs: ## Rewrite the generated pages of docs/, and build the documentation of th
 	mv $(TARGET)/metrics.md $(TARGET)/configuration.md docs/
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 
+.PHONY: judged
+judged: dist ## The byte oracle, its mutations, the checklist and the fuzzers' corpora, tried on the binary that is shipped
+	tests/setup/debian.sh
+	SIDECAR_BIN="$(abspath $(DIST))" cargo test --quiet --test oracle --test checklist --test fuzz
+
 .PHONY: bench
-bench: dist ## The sidecar and its peers side by side, a quarter of an hour: rewrites the figures of docs/performance.md; ARGS='memory start' prints parts
+bench: $(if $(ARGS),dist,judged) ## The sidecar and its peers side by side, a quarter of an hour: rewrites the figures of docs/performance.md; ARGS='memory start' prints parts
 	tests/setup/debian.sh
 	BENCH_VENV="$$(tests/setup/python.sh benches/requirements.txt | tail -n 1)" SIDECAR_BIN="$(abspath $(DIST))" \
 		cargo bench --quiet --profile dev --bench cost -- $(ARGS)
