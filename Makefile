@@ -112,9 +112,11 @@ image: ## Build the container image, IMAGE=name:tag
 release: ## Build the binary
 	cargo build --release --quiet
 
+# Relocations as a bitmap: half a MiB less to read, and so to keep in memory, at the start.
 .PHONY: dist
 dist: ## Build the binary as it is shipped: minutes
-	cargo rustc --profile dist --quiet --bin content-factory-sidecar -- -C target-feature=+crt-static
+	cargo rustc --profile dist --quiet --bin content-factory-sidecar -- \
+		-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
 
 .PHONY: tools
 tools: ## Install what the tests need, outside the tree; goes on after a failure, so that all that is missing is told at once
