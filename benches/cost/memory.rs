@@ -29,6 +29,11 @@ const STALLED: &str = "peak RSS with 1,000 clients that ask for 4 MiB each and r
 const MOST_STALLED: f64 = 48.0;
 /// Bodies of 64 KiB that a client asks for.
 const ASKED: usize = 64;
+/// The same number of connections over HTTP/2, where each takes more of the library's memory, and a body waits in it by itself.
+const MULTIPLEXED: [(Body, &str); 2] = [
+    (Body::Small, "peak RSS at 1,000 connections of HTTP/2 and full speed, all of the above before"),
+    (Body::Large, "… with bodies of 64 KiB"),
+];
 /// How much code is resident depends on how it is built and laid out, and is right in the profile `dist` alone; what the
 /// process makes for itself is the same in all.
 const MOST_OWN: f64 = 5.0;
@@ -47,7 +52,7 @@ pub(crate) fn footprint(_: &[Proxy]) -> Vec<Figure> {
     let running = Proxy::Sidecar.start(origin.address, &[]);
     thread::park_timeout(SETTLED);
     let (idle, own) = (mebibytes(&running, "VmRSS"), mebibytes(&running, "RssAnon"));
-    let busy = peak(&running, FEW);
+    let busy = peak(&running, plain(FEW));
     let idle = Figure::new(IDLE, idle, "MiB");
     vec![
         if proxy::is_as_shipped() { idle.target(IDLE_TARGET).limit(MOST_IDLE) } else { idle },
@@ -76,13 +81,18 @@ pub(crate) fn memory(proxies: &[Proxy]) -> Vec<Figure> {
             figures.push(Figure::new("… as a multiple of idle", later / idle, "").target(1.5));
             figures.push(Figure::new(STALLED, peak_of_the_stalled(running), "MiB").target(MOST_STALLED));
         }
+        for (body, what) in MULTIPLEXED {
+            let load = Load { protocol: Protocol::H2c, body, connections: MANY };
+            let figure = Figure::new(format!("{what}, {}", proxy.name()), peak(running, load), "MiB");
+            figures.push(if *proxy == Proxy::Sidecar { figure.target(MOST_STALLED) } else { figure });
+        }
     }
     figures
 }
 
 /// The highest so far after few and after many connections.
 fn peaks(running: &Running) -> [f64; 2] {
-    [FEW, MANY].map(|connections| peak(running, connections))
+    [FEW, MANY].map(|connections| peak(running, plain(connections)))
 }
 
 /// The highest so far while many clients ask for far more than fits into the kernel's buffers, and read nothing of it.
@@ -99,9 +109,12 @@ fn peak_of_the_stalled(running: &Running) -> f64 {
     mebibytes(running, "VmHWM")
 }
 
-/// The highest so far after a turn of so many connections.
-fn peak(running: &Running, connections: usize) -> f64 {
-    let load = Load { protocol: Protocol::Http1, body: Body::Small, connections };
+fn plain(connections: usize) -> Load {
+    Load { protocol: Protocol::Http1, body: Body::Small, connections }
+}
+
+/// The highest so far after a turn of this load.
+fn peak(running: &Running, load: Load) -> f64 {
     load.run(running, TURN);
     mebibytes(running, "VmHWM")
 }
