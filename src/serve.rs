@@ -1,10 +1,12 @@
-//! One connection of HTTP/1.1 or HTTP/2, served: for ports of our own, never for the proxy, whose engine is another.
+//! Connections of HTTP/1.1 or HTTP/2, accepted and served: for ports of our own, never for the proxy, whose engine is another.
 //!
-//! Which of the two it is, its first bytes tell. Bounded in each wait for a head, in life, and in requests at once.
+//! Which of the two one is, its first bytes tell. Bounded in each wait for a head, in life, and in requests at once; how many
+//! there may be, and of whom, the port itself decides.
 
 use std::error::Error;
 use std::future::Future;
 use std::io::{self, Cursor};
+use std::net::{SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -16,7 +18,9 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
 
 /// What a connection may take.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +35,8 @@ pub struct Bounds {
     pub streams: u32,
 }
 
+/// After a failed accept: out of descriptors, and trying again at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The first bytes come in one packet; who takes longer is cut off.
 const GREETING: Duration = Duration::from_secs(5);
 /// What is under way when a connection is told to end.
@@ -41,6 +47,43 @@ const HEAD_BYTES: usize = 16 * 1024;
 const WINDOW: u32 = 65_535;
 /// By what a client that knows says that it speaks HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Accepts at the port of this room until `end`, and then gives what is still served; let go, that ends too.
+///
+/// Each time it waits for a `place` first: whoever comes meanwhile waits in the kernel's backlog. A connection is served by what
+/// `admit` makes of it and of its place, and closed if that is nothing.
+///
+/// # Panics
+/// When the listener cannot be registered with the runtime.
+pub async fn accept<P: Future, S: Future<Output = ()> + Send + 'static>(
+    (room, listener): (&str, &TcpListener),
+    place: impl Fn() -> P,
+    admit: impl Fn(P::Output, TcpStream, SocketAddr) -> Option<S>,
+    end: impl Future<Output = ()>,
+) -> JoinSet<()> {
+    let copy = listener.try_clone().expect("a listener can be duplicated");
+    let listener = tokio::net::TcpListener::from_std(copy).expect("a listener that does not block registers");
+    let mut connections = JoinSet::new();
+    let mut end = pin!(end);
+    loop {
+        let (place, accepted) = tokio::select! {
+            next = async { (place().await, listener.accept().await) } => next,
+            () = end.as_mut() => return connections,
+        };
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, peer)) => {
+                if let Some(served) = admit(place, stream, peer) {
+                    connections.spawn(served);
+                }
+            }
+            Err(error) => {
+                warn!(room, error = %error.kind(), "a connection cannot be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
 
 /// Serves a connection until it ends, has lived long enough, or `end` comes; then to the end of what is under way.
 ///

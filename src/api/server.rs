@@ -13,7 +13,6 @@ use hyper::service::{Service, service_fn};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use crate::api::access::Peer;
 use crate::api::config::Config;
@@ -49,8 +48,6 @@ const BOUNDS: Bounds = Bounds {
     http2_life: Duration::from_secs(30),
     streams: 100,
 };
-/// After a failed accept: out of descriptors, and trying again at once would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Opens all addresses of the admin port.
 ///
@@ -84,10 +81,9 @@ impl Bound {
         let router = router(Arc::new(state), &self.config);
         let places = Places::new(self.config.connections);
         let mut accepting = JoinSet::new();
-        for listener in self.listeners.iter() {
-            let copy = listener.try_clone().expect("a listener can be duplicated");
-            let listener = tokio::net::TcpListener::from_std(copy).expect("a listener that does not block registers");
-            accepting.spawn(accept(listener, router.clone(), places.clone()));
+        for number in 0..self.listeners.len() {
+            let (listeners, router, places) = (Arc::clone(&self.listeners), router.clone(), places.clone());
+            accepting.spawn(async move { accept(&listeners[number], &router, &places).await });
         }
         tokio::select! {
             _ = end.begun() => {}
@@ -97,26 +93,16 @@ impl Bound {
 }
 
 /// Accepts for ever; its connections end with it.
-async fn accept(listener: tokio::net::TcpListener, router: Router, places: Places) {
-    let mut connections = JoinSet::new();
-    loop {
-        let place = places.free().await;
-        while connections.try_join_next().is_some() {}
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let Some(place) = places.take(place, peer.ip()) else { continue };
-                let router = router.clone();
-                connections.spawn(async move {
-                    serve_connection(stream, peer, router).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(error = %error.kind(), "the admin port cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+async fn accept(listener: &TcpListener, router: &Router, places: &Places) {
+    let admit = |place, stream, peer: SocketAddr| {
+        let place = places.take(place, peer.ip())?;
+        let router = router.clone();
+        Some(async move {
+            serve_connection(stream, peer, router).await;
+            drop(place);
+        })
+    };
+    serve::accept(("admin", listener), || places.free(), admit, pending()).await;
 }
 
 async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router) {

@@ -232,7 +232,8 @@ impl Ground {
 
     /// Opens the way in for the application's own telemetry; gives what it counts.
     fn take_in(&self, rooms: &mut Supervisor, telemetry: &Telemetry, ports: intake::Bound) -> SampleSource {
-        let policy = Policy { spans: self.config.telemetry.spans, privacy: self.config.telemetry.privacy };
+        let config = &self.config.telemetry;
+        let policy = Policy { spans: config.spans, privacy: config.privacy, limits: config.limits };
         let door = ports.door(policy, self.identity(), self.redactor.clone(), telemetry.intake());
         let door = Arc::new(door);
         let serve = |room: Arc<Arc<Door>>, drain| async move { room.serve(drain).await };

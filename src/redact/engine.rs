@@ -68,6 +68,7 @@ impl Redactor {
     #[must_use]
     pub fn text<'a>(&self, outlet: Outlet, raw: &'a [u8]) -> Clean<'a> {
         let cleaned = self.ruled(self.exact.without(String::from_utf8_lossy(raw)));
+        let cleaned = map(cleaned, |text| rules::encoded_queries(text, |text| self.is_ruled_clean(text)));
         self.made(outlet, raw, cleaned)
     }
 
@@ -90,8 +91,7 @@ impl Redactor {
         let text = self.exact.without(String::from_utf8_lossy(raw));
         let text = map(map(text, rules::query), rules::user_info);
         let text = map(text, |text| self.tokens.without(text));
-        let is_clean = |text: &str| matches!(self.ruled(Cow::Borrowed(text)), Cow::Borrowed(_));
-        let cleaned = map(text, |text| rules::encoded_parameters(text, is_clean));
+        let cleaned = map(text, |text| rules::encoded_parameters(text, |text| self.is_ruled_clean(text)));
         self.made(outlet, raw, cleaned)
     }
 
@@ -119,6 +119,11 @@ impl Redactor {
     #[must_use]
     pub fn redactions(&self, outlet: Outlet) -> u64 {
         self.redactions[outlet as usize].load(Ordering::Relaxed)
+    }
+
+    /// Whether no rule but the exact secrets finds anything; exact ones are known encoded.
+    fn is_ruled_clean(&self, text: &str) -> bool {
+        matches!(self.ruled(Cow::Borrowed(text)), Cow::Borrowed(_))
     }
 
     /// All rules but the exact secrets.
@@ -173,6 +178,13 @@ mod tests {
         assert_eq!(redactor.field(Outlet::OwnLog, "password", b"x").as_str(), "[REDACTED:key]");
         assert_eq!(redactor.field(Outlet::OwnLog, "path", b"x").as_str(), "x");
         assert_eq!(redactor.text(Outlet::Telemetry, b"/a?token=1&b=2").as_str(), "/a?token=REDACTED&b=2");
+        for (text, expected) in [
+            ("GET /a?next=http%3A%2F%2Fu%3Ap%40h%2F&b=2 200", "GET /a?next=REDACTED&b=2 200"),
+            ("'/a?b=%20&c=%3Ftoken%3D1' of /b?c=%2F", "'/a?b=%20&c=REDACTED' of /b?c=%2F"),
+            ("100%25 of? it, a%20b?", "100%25 of? it, a%20b?"),
+        ] {
+            assert_eq!(redactor.text(Outlet::Telemetry, text.as_bytes()).as_str(), expected);
+        }
         for (query, expected) in [
             ("token=1&b=2", "token=REDACTED&b=2"),
             ("next=http://u:p@h/?sig=1;code=2&b=3", "next=http://REDACTED:REDACTED@h/?sig=REDACTED;code=REDACTED&b=3"),

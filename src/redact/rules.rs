@@ -96,6 +96,25 @@ pub(super) fn encoded_parameters<'q>(query: &'q str, is_clean: impl Fn(&str) -> 
     Cow::Owned(cleaned.collect::<Vec<_>>().join("&"))
 }
 
+/// The same in every query that stands in a text.
+pub(super) fn encoded_queries(text: &str, is_clean: impl Fn(&str) -> bool) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(mark) = rest.find('?') {
+        let (before, query) = rest.split_at(mark + 1);
+        let end = query.find(|c: char| c.is_whitespace() || matches!(c, '?' | '"' | '\'' | '<' | '>'));
+        let (query, after) = query.split_at(end.unwrap_or(query.len()));
+        out.push_str(before);
+        out.push_str(&encoded_parameters(query, &is_clean));
+        rest = after;
+    }
+    out.push_str(rest);
+    if out == text { Cow::Borrowed(text) } else { Cow::Owned(out) }
+}
+
 /// Replaces the user info of every URL in a text: greedy to the last `@` before the path.
 pub(super) fn user_info(text: &str) -> Cow<'_, str> {
     if !text.contains("://") {

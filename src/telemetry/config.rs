@@ -321,7 +321,8 @@ fn read_spans(section: &mut Section<'_>) -> SpanModel {
 impl MetricsConfig {
     /// Reads what is below `telemetry.metrics` beside the destination.
     fn read(section: &mut Section<'_>) -> Self {
-        let interval = section.duration("interval", Duration::from_secs(15), "between two exports of metrics");
+        let about = "between two exports of metrics; of several within a second Datadog keeps one";
+        let interval = section.duration("interval", Duration::from_secs(15), about);
         let forms = [("exponential", HistogramForm::Exponential), ("explicit", HistogramForm::Explicit)];
         let about = "form of exported histograms; exponential ones give exact quantiles without chosen bounds";
         let histograms = section.choice("histograms", HistogramForm::Exponential, &forms, about);

@@ -27,7 +27,7 @@ const MOST_ATTRIBUTES: usize = 32;
 pub struct Limits {
     /// Of a value, in bytes.
     pub value: usize,
-    /// Attributes of a span.
+    /// Attributes of a span, its events and links, or a log record.
     pub attributes: usize,
 }
 
@@ -41,9 +41,9 @@ impl Limits {
     /// Reads the section `telemetry.limits`. The variables of OpenTelemetry that set them are the application's, too, and
     /// may ask for more than vendors take: then that is the limit.
     pub fn read(section: &mut Section<'_>) -> Self {
-        let about = "longest value of an attribute of a request's spans, in bytes, from 64 to 4,095; what is beyond counts as the nearest";
+        let about = "longest value of an attribute of spans and log records, ours and relayed ones, in bytes, from 64 to 4,095; what is beyond counts as the nearest";
         let value = section.number("value", VALUE_LIMIT as u64, 0..=u64::MAX, about);
-        let about = "most attributes of a request's spans; more than 128 counts as 128";
+        let about = "most attributes of a span or a log record, ours and relayed ones; more than 128 counts as 128";
         let attributes = section.number("attributes", ATTRIBUTE_LIMIT as u64, 0..=u64::MAX, about);
         let limit = |number: u64, most: usize| usize::try_from(number).unwrap_or(most).min(most);
         Self { value: limit(value, VALUE_LIMIT).max(LEAST_VALUE), attributes: limit(attributes, ATTRIBUTE_LIMIT) }

@@ -342,7 +342,7 @@ fn own_telemetry(
         return None;
     }
     let intake = Intake::new(queues);
-    OwnTelemetry::new(&identity.of_the_sidecar(), &intake, redactor).ok()
+    OwnTelemetry::new(&identity.of_the_sidecar(), &intake, redactor, config.limits).ok()
 }
 
 /// The time of now.

@@ -21,6 +21,7 @@ use crate::redact::{Outlet, Redactor};
 use crate::semconv;
 use crate::telemetry::intake::Intake;
 use crate::telemetry::intake::cleaner::Cleaner;
+use crate::telemetry::limits::Limits;
 use crate::telemetry::resource::Resource;
 
 const SCOPE: &str = "content-factory-sidecar";
@@ -43,10 +44,11 @@ impl OwnTelemetry {
         resource: &Resource,
         intake: &Intake,
         redactor: &Arc<Redactor>,
+        limits: Limits,
     ) -> Result<Self, ExporterBuildError> {
         let attributes = resource.attributes().map(|(key, value)| KeyValue::new(key.to_owned(), value.to_owned()));
         let resource = SdkResource::builder_empty().with_schema_url(attributes, semconv::SCHEMA_URL).build();
-        let client = |signal| InProcess { signal, intake: intake.clone(), redactor: Arc::clone(redactor) };
+        let client = |signal| InProcess { signal, intake: intake.clone(), redactor: Arc::clone(redactor), limits };
         let spans = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
@@ -90,12 +92,14 @@ struct InProcess {
     signal: Signal,
     intake: Intake,
     redactor: Arc<Redactor>,
+    limits: Limits,
 }
 
 #[async_trait]
 impl HttpClient for InProcess {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let cleaner = Cleaner { redactor: &self.redactor, outlet: Outlet::OwnLog, host: None };
+        let (redactor, limits) = (&*self.redactor, self.limits);
+        let cleaner = Cleaner { redactor, outlet: Outlet::OwnLog, limits, host: None };
         let cleaned = cleaner.clean(self.signal, request.body(), LARGEST)?;
         self.intake.count_truncated(self.signal, cleaned.truncated);
         self.intake.push(self.signal, cleaned.body)?;

@@ -3,14 +3,16 @@
 //! Pieces are whole export requests. The sender leases a batch and settles it; a lease that is let go without a
 //! word goes back to the front. Workers never take the lock: they count on atomics, see `hand_off`.
 //! What waits on disk is in the account too, so that it is exact at any moment; the file itself is `spool`'s.
+//! How long something waits is told by the clock that nobody sets.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::time::Instant;
 
 use crate::model::telemetry::{Account, DropReason, Signal};
 use crate::telemetry::hand_off::{Chunk, WorkerCount};
@@ -31,19 +33,19 @@ pub(crate) struct Piece {
     request: Request,
     receipts: Vec<Receipt>,
     /// Its oldest part came in.
-    since: SystemTime,
+    since: Instant,
 }
 
 impl From<Request> for Piece {
     fn from(request: Request) -> Self {
-        Self { request, receipts: Vec::new(), since: SystemTime::now() }
+        Self { request, receipts: Vec::new(), since: Instant::now() }
     }
 }
 
 impl Piece {
     /// A request whose delivery somebody waits for.
     pub(crate) fn with_receipt(request: Request, receipt: Receipt) -> Self {
-        Self { request, receipts: vec![receipt], since: SystemTime::now() }
+        Self { request, receipts: vec![receipt], since: Instant::now() }
     }
 
     fn append(&mut self, mut other: Self) {
@@ -107,8 +109,8 @@ struct State {
     /// On disk, until it is settled.
     spooled: u64,
     spooled_bytes: u64,
-    /// When the oldest of it came in.
-    spooled_since: Option<SystemTime>,
+    /// How old the oldest of it was when it was looked at, and when that was.
+    oldest_spooled: Option<(Duration, Instant)>,
     /// The empty buffer of the last large request that was settled.
     spare: Vec<u8>,
     /// Nothing that can be refused is taken in any more.
@@ -287,25 +289,21 @@ impl Queue {
         (state.spooled, state.spooled_bytes)
     }
 
-    /// When the oldest row came in, in milliseconds since the Unix epoch.
-    pub(crate) fn oldest_on_disk(&self, created_ms: Option<i64>) {
-        let since = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or_default());
-        self.state().spooled_since = created_ms.map(since);
+    /// The oldest row has waited for so long by now.
+    pub(crate) fn oldest_on_disk(&self, age: Option<Duration>) {
+        self.state().oldest_spooled = age.map(|age| (age, Instant::now()));
     }
 
     /// How long the oldest item has waited in memory; what is on its way is not looked at.
     pub(crate) fn oldest_in_memory(&self) -> Duration {
-        let since = self.state().pieces.front().map(|piece| piece.since);
-        since.and_then(|since| since.elapsed().ok()).unwrap_or_default()
+        self.state().oldest_in_memory()
     }
 
     /// How long the oldest item has waited here or on disk; zero when nothing waits. What is on its way is not looked at.
     pub(crate) fn oldest_age(&self) -> Duration {
         let state = self.state();
-        let in_memory = state.pieces.front().map(|piece| piece.since);
-        let oldest = in_memory.into_iter().chain(state.spooled_since).min();
-        // a clock that was set back makes it young, never a mistake
-        oldest.and_then(|since| since.elapsed().ok()).unwrap_or_default()
+        let on_disk = state.oldest_spooled.map(|(age, seen)| age + seen.elapsed());
+        state.oldest_in_memory().max(on_disk.unwrap_or_default())
     }
 
     /// So many bytes came to the disk with what was leased for it; whoever delivers may look.
@@ -387,6 +385,10 @@ impl Queue {
 }
 
 impl State {
+    fn oldest_in_memory(&self) -> Duration {
+        self.pieces.front().map(|piece| piece.since.elapsed()).unwrap_or_default()
+    }
+
     fn end(&mut self, items: u64, fate: Fate) {
         match fate {
             Fate::Delivered { rejected } => {
@@ -438,7 +440,7 @@ pub(crate) struct Lease {
     items: u64,
     body: Bytes,
     receipts: Vec<Receipt>,
-    since: SystemTime,
+    since: Instant,
     is_indivisible: bool,
 }
 
@@ -556,5 +558,20 @@ mod tests {
         queue.close();
         assert!(queue.offer(piece(10)).is_err());
         assert_eq!(queue.account().queued, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_grows_old_by_the_clock_that_nobody_sets() {
+        let queue = Arc::new(Queue::new(Signal::Logs, 100));
+        queue.push(piece(10));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(queue.oldest_in_memory(), Duration::from_secs(1));
+        drop(queue.lease(100));
+        assert_eq!(queue.oldest_in_memory(), Duration::from_secs(1), "what comes back is as old as it was");
+        queue.oldest_on_disk(Some(Duration::from_secs(60)));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!((queue.oldest_in_memory(), queue.oldest_age()), (Duration::from_secs(6), Duration::from_secs(65)));
+        queue.oldest_on_disk(None);
+        assert_eq!(queue.oldest_age(), Duration::from_secs(6));
     }
 }

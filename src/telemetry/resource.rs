@@ -113,14 +113,12 @@ impl Resource {
     /// The same as it may leave: without secrets, and no longer than vendors take.
     #[must_use]
     pub fn cleaned(&self, redactor: &Redactor) -> Self {
-        let clean = |(key, value): (&String, &String)| {
+        let clean = |(key, value): (String, String)| {
             let name = redactor.text(Outlet::Telemetry, key.as_bytes()).cut(NAME_LIMIT);
-            let value = redactor.field(Outlet::Telemetry, key, value.as_bytes()).cut(VALUE_LIMIT);
+            let value = redactor.field(Outlet::Telemetry, &key, value.as_bytes()).cut(VALUE_LIMIT);
             (name.as_str().to_owned(), value.as_str().to_owned())
         };
-        // those by which records are told apart are the last to go
-        let (ours, others): (Vec<_>, Vec<_>) = self.attributes.iter().partition(|(key, _)| is_conventional(key));
-        let attributes = ours.into_iter().chain(others).take(ATTRIBUTE_LIMIT).map(clean).collect();
+        let attributes = bounded(self.attributes.clone()).into_iter().map(clean).collect();
         Self { attributes, own_container: self.own_container.clone() }
     }
 
@@ -136,7 +134,7 @@ impl Resource {
         attributes.remove("container.id");
         attributes.remove("k8s.container.name");
         attributes.extend(self.own_container.clone().map(|id| ("container.id".to_owned(), id)));
-        Self { attributes, own_container: self.own_container.clone() }
+        Self { attributes: bounded(attributes), own_container: self.own_container.clone() }
     }
 
     /// The attributes by name.
@@ -152,6 +150,12 @@ impl Resource {
         }
         out
     }
+}
+
+/// As many as vendors take; those by which records are told apart are the last to go.
+fn bounded(attributes: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let (ours, others): (Vec<_>, Vec<_>) = attributes.into_iter().partition(|(key, _)| is_conventional(key));
+    ours.into_iter().chain(others).take(ATTRIBUTE_LIMIT).collect()
 }
 
 fn is_conventional(key: &str) -> bool {
@@ -236,12 +240,14 @@ mod tests {
         many.insert("n".repeat(300), "é".repeat(3_000));
         many.insert("api_key".to_owned(), "of-nobody".to_owned());
         many.insert("b".to_owned(), "made with hunter2-secret".to_owned());
-        let service = ServiceConfig { attributes: many, ..service() };
+        let service = ServiceConfig { attributes: many, version: None, ..service() };
         let redactor = Redactor::new(["hunter2-secret"]);
         let resource = Resource::new(&service, &environment(&[("POD_NAME", "web-1")])).cleaned(&redactor);
         let found = attributes(&resource);
         assert_eq!(found.len(), 128);
         assert_eq!((found["service.name"], found["k8s.pod.name"]), ("shop", "web-1"));
+        let sidecar = resource.of_the_sidecar();
+        assert_eq!((attributes(&sidecar).len(), attributes(&sidecar)["k8s.pod.name"]), (128, "web-1"));
         assert!(found.iter().all(|(key, value)| key.len() <= 255 && value.len() <= 4_095));
         let all = format!("{found:?}");
         assert!(!all.contains("hunter2") && !all.contains("of-nobody"), "{all}");

@@ -24,7 +24,7 @@ use crate::rig::Sidecar;
 
 /// Messages as they are.
 #[derive(Clone, Copy, Debug, Default)]
-struct Plain;
+pub(crate) struct Plain;
 
 impl Codec for Plain {
     type Encode = Bytes;

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -12,7 +15,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request};
 
 use crate::intake_world::{
-    PROTOBUF, StatusMessage, World, gzip, large, metric, post, post_coded, sidecar, span, traces,
+    JSON, PROTOBUF, StatusMessage, World, gzip, large, metric, post, post_coded, sidecar, span, text, traces,
 };
 use crate::port::Port;
 use crate::rig::PATIENCE;
@@ -168,6 +171,44 @@ async fn a_million_attributes_and_bytes_that_are_no_text_become_what_every_recei
         assert_eq!((found.attributes.len(), found.dropped_attributes_count), (128, 1_000_000 - 128));
         assert_eq!(found.name, "\u{fffd}\u{fffd}\u{fffd}a");
     });
+}
+
+#[tokio::test]
+async fn limits_that_are_set_lower_hold_for_what_comes_in_and_not_for_what_tells_series_apart() {
+    let lower = [("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "100"), ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "3")];
+    let world = World::start(&lower).await;
+    let long = "é".repeat(200);
+    let attributes = ["k", "l", "m", "n"].map(|key| text(key, &long));
+    let sent = Span { attributes: attributes.to_vec(), ..span(1) };
+    assert_eq!(world.post("/v1/traces", PROTOBUF, traces(&long, vec![sent]).encode_to_vec()).await.status, 200);
+    let attributes = ["k", "l", "m", "n"].map(|key| json!({"key": key, "value": {"stringValue": &long}}));
+    let record = json!({"body": {"stringValue": &long}, "attributes": attributes, "eventName": "sent"});
+    let records = json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]});
+    assert_eq!(world.post("/v1/logs", JSON, records.to_string().into()).await.status, 200);
+    let gauge = json!({"name": "jobs.waiting", "gauge": {"dataPoints": [{"asInt": 1, "attributes": attributes}]}});
+    let gauges = json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [gauge]}]}]});
+    assert_eq!(world.post("/v1/metrics", JSON, gauges.to_string().into()).await.status, 200);
+
+    let cut = ["k", "l", "m"].map(|key| text(key, &long[..100]));
+    let whole = ["k", "l", "m", "n"].map(|key| text(key, &long));
+    eventually("all three", PATIENCE, || {
+        world.receiver.with(|seen| {
+            let is_there = |metric: &Metric| metric.name == "jobs.waiting";
+            let record = seen.logs.iter().find(|record| record.event_name == "sent");
+            let point = seen.metrics.iter().find(|metric| is_there(metric)).and_then(|metric| metric.data.clone());
+            let (Some(span), Some(record), Some(Data::Gauge(gauge))) = (seen.spans.first(), record, point) else {
+                return false;
+            };
+            assert_eq!((&span.attributes[..], span.dropped_attributes_count), (&cut[..], 1));
+            assert_eq!((&record.attributes[..], record.dropped_attributes_count), (&cut[..], 1));
+            assert_eq!(record.body, whole[0].value, "a body is no attribute");
+            assert_eq!(gauge.data_points[0].attributes, whole);
+            assert!(seen.services.contains(&long), "whose they are stays whole");
+            true
+        })
+    })
+    .await;
+    assert_eq!(world.metric(r#"content_factory_telemetry_truncated_total{signal="traces"}"#).await, 4);
 }
 
 #[tokio::test]

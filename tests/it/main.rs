@@ -46,6 +46,7 @@ mod raw;
 mod raw_receiver;
 mod rig;
 mod secrets;
+mod secrets_doors;
 mod sentry_issues;
 mod sentry_project;
 mod start;

@@ -21,10 +21,10 @@ use crate::telemetry_receiver::{eventually, free_listener};
 /// Part of every secret.
 const CANARY: &str = "canary";
 /// Of a secret that is told in many forms: with what encodings change, and as base64 of two alignments.
-const ENCODED: &str = "canary/jwt secret+1";
-const BASE64: [&str; 2] = ["Y2FuYXJ5L2p3dCBzZWNyZXQrMQ==", "OmNhbmFyeS9qd3Qgc2VjcmV0KzE="];
+pub(crate) const ENCODED: &str = "canary/jwt secret+1";
+pub(crate) const BASE64: [&str; 2] = ["Y2FuYXJ5L2p3dCBzZWNyZXQrMQ==", "OmNhbmFyeS9qd3Qgc2VjcmV0KzE="];
 /// Stands in every outlet.
-const HARMLESS: &str = "harmlessmarker";
+pub(crate) const HARMLESS: &str = "harmlessmarker";
 
 /// Fails with many secrets.
 struct Application {
@@ -103,7 +103,7 @@ async fn ask_for_everything(sidecar: &Sidecar) {
 }
 
 /// Panics when there is a secret in this, as it is or percent-encoded up to twice.
-fn assert_silent(outlet: &str, bytes: &[u8]) {
+pub(crate) fn assert_silent(outlet: &str, bytes: &[u8]) {
     let once: Vec<u8> = percent_decode(bytes).collect();
     let twice: Vec<u8> = percent_decode(&once).collect();
     for text in [bytes, &once, &twice] {
@@ -155,7 +155,7 @@ async fn spooled(folder: &Path) -> Vec<u8> {
 }
 
 /// Ends it, and looks at what it wrote.
-async fn end(mut sidecar: Sidecar) {
+pub(crate) async fn end(mut sidecar: Sidecar) {
     sidecar.signal("TERM").await;
     assert_eq!(sidecar.ended().await, Some(0));
     while let Some(line) = sidecar.line().await {

@@ -1,5 +1,6 @@
 //! Metrics and the sidecar's own telemetry over real sockets, to their last word at the end of the process.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -133,6 +134,19 @@ async fn intervals_have_no_gap_over_a_failed_export_and_begin_anew_after_a_resta
             ended_before = counts[counts.len() - 1].end;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_just_after_an_export_makes_no_second_difference_in_the_same_second() {
+    let receiver = Receiver::grpc(Codings::All, Default::default()).await;
+    let settings = json!({"endpoint": format!("http://{}", receiver.address), "metrics": {"interval": "1s"}});
+    let mut running = Running::start(settings, 0, vec![counter_and_level()]);
+    eventually("an export", SOON, || receiver.with(|seen| !seen.metrics.is_empty())).await;
+    running.stop(SOON).await;
+    let counts = taken(&receiver, catalogue::TELEMETRY_PRODUCED.name);
+    let seconds: BTreeSet<u64> = counts.iter().map(|span| span.end / 1_000_000_000).collect();
+    assert!(counts.len() >= 2 && seconds.len() == counts.len(), "{counts:?}");
+    assert!(counts.windows(2).all(|pair| pair[1].start == pair[0].end), "{counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,7 @@ use crate::semconv;
 use crate::telemetry::intake::config::ServerMetrics;
 use crate::telemetry::intake::personal::{self, OtherEnd, Passage};
 use crate::telemetry::intake::schema::{self, Field as Known, Kind, Message, RESOURCE, Role, Times};
-use crate::telemetry::limits::{ATTRIBUTE_LIMIT, LIST_LIMIT, NAME_LIMIT, VALUE_LIMIT};
+use crate::telemetry::limits::{ATTRIBUTE_LIMIT, LIST_LIMIT, Limits, NAME_LIMIT};
 use crate::telemetry::otlp;
 use crate::telemetry::privacy::PrivacyConfig;
 use crate::telemetry::resource::Resource;
@@ -38,6 +38,7 @@ const KIND: u32 = 6;
 pub(crate) struct Cleaner<'r> {
     pub(crate) redactor: &'r Redactor,
     pub(crate) outlet: Outlet,
+    pub(crate) limits: Limits,
     /// Who we are, for what others send; `None` for what is our own and complete.
     pub(crate) host: Option<Host<'r>>,
 }
@@ -85,8 +86,14 @@ impl Cleaner<'_> {
     /// When it is none, or none that a receiver would read.
     pub(crate) fn clean(self, signal: Signal, request: &[u8], limit: usize) -> Result<Cleaned, Unfit> {
         let message = schema::request(signal).ok_or(Unfit::Malformed)?;
-        let mut walk =
-            Walk { cleaner: self, limit, is_ours: false, other_end: OtherEnd::Client, cleaned: Cleaned::default() };
+        let mut walk = Walk {
+            cleaner: self,
+            limit,
+            is_ours: false,
+            other_end: OtherEnd::Client,
+            longest_value: self.limits.value,
+            cleaned: Cleaned::default(),
+        };
         let mut body = Vec::with_capacity(request.len() + request.len() / 8);
         walk.message(message, request, &mut body)?;
         walk.cleaned.body = body;
@@ -110,6 +117,8 @@ struct Walk<'r> {
     is_ours: bool,
     /// Of connections that what is walked tells of.
     other_end: OtherEnd,
+    /// Of a value where the walk is, in bytes.
+    longest_value: usize,
     cleaned: Cleaned,
 }
 
@@ -118,7 +127,7 @@ type Done = Result<(), Unfit>;
 impl Walk<'_> {
     /// Writes the known fields of a message.
     fn message(&mut self, message: &Message, bytes: &[u8], out: &mut Vec<u8>) -> Done {
-        let mut lists = Lists::default();
+        let mut lists = Lists { limits: self.cleaner.limits, ..Lists::default() };
         for field in Fields(bytes) {
             let field = field.map_err(|_| Unfit::Malformed)?;
             let Some(index) = message.fields.iter().position(|known| known.number == field.number) else { continue };
@@ -149,7 +158,10 @@ impl Walk<'_> {
             _ => return Err(Unfit::Malformed),
         };
         match known.kind {
-            Kind::Message(message) => self.nested(message, known.number, bytes, out),
+            Kind::Message(message) => {
+                self.longest_value = known.times.longest_value(self.cleaner.limits);
+                self.nested(message, known.number, bytes, out)
+            }
             Kind::Text(limit) => {
                 let text = self.cleaner.text(bytes);
                 self.put(known.number, text, limit, out);
@@ -240,8 +252,9 @@ impl Walk<'_> {
                 Passage::Whole => {}
                 Passage::LeftOut => return Ok(()),
                 Passage::Part(text) => {
-                    let text = self.cleaner.value(&key, text.as_bytes()).cut(VALUE_LIMIT).into_owned();
-                    wire::text_attribute(out, number, &key, text.as_str().as_bytes());
+                    let text = self.cleaner.value(&key, text.as_bytes());
+                    self.cleaned.truncated += u64::from(text.as_str().len() > self.longest_value);
+                    wire::text_attribute(out, number, &key, text.cut(self.longest_value).as_str().as_bytes());
                     return Ok(());
                 }
             }
@@ -277,7 +290,7 @@ impl Walk<'_> {
             match (field.number, field.value) {
                 (1, Value::Bytes(text)) => {
                     let text = self.cleaner.value(key, text);
-                    self.put(1, text, VALUE_LIMIT, out);
+                    self.put(1, text, self.longest_value, out);
                 }
                 (2 | 3, Value::Number(_)) => out.extend_from_slice(field.whole),
                 (4, Value::Fixed) if wire_type_of(&field) == wire::FIXED64 => out.extend_from_slice(field.whole),
@@ -319,10 +332,10 @@ impl Walk<'_> {
     fn bytes(&mut self, key: &str, bytes: &[u8], out: &mut Vec<u8>) {
         let clean = self.cleaner.value(key, bytes);
         if clean.as_str() == String::from_utf8_lossy(bytes) {
-            self.cleaned.truncated += u64::from(bytes.len() > VALUE_LIMIT);
-            wire::bytes_field(out, 7, &bytes[..bytes.len().min(VALUE_LIMIT)]);
+            self.cleaned.truncated += u64::from(bytes.len() > self.longest_value);
+            wire::bytes_field(out, 7, &bytes[..bytes.len().min(self.longest_value)]);
         } else {
-            self.put(7, clean, VALUE_LIMIT, out);
+            self.put(7, clean, self.longest_value, out);
         }
     }
 
@@ -341,6 +354,7 @@ impl Walk<'_> {
 /// How many there were of each list of a message, and what the message itself says was dropped before.
 #[derive(Default)]
 struct Lists {
+    limits: Limits,
     seen: [u32; MOST_FIELDS],
     told: [u32; MOST_FIELDS],
     cut: u64,
@@ -349,13 +363,14 @@ struct Lists {
 impl Lists {
     /// Whether this field is still taken. Counters of what was dropped are written at the end.
     fn takes(&mut self, message: &Message, index: usize, field: &Field<'_>) -> Result<bool, Unfit> {
-        if let Times::AtMost(limit, _) = message.fields[index].times {
+        if let Some((limit, _)) = message.fields[index].times.at_most(self.limits) {
             self.seen[index] = self.seen[index].saturating_add(1);
             let position = self.seen[index] as usize;
             self.cut += u64::from(position == limit + 1);
             return Ok(position <= limit);
         }
-        let counts = |known: &Known| matches!(known.times, Times::AtMost(_, counter) if counter == field.number);
+        let counts =
+            |known: &Known| known.times.at_most(self.limits).is_some_and(|(_, counter)| counter == field.number);
         let Some(counted) = message.fields.iter().position(counts) else { return Ok(true) };
         let Value::Number(number) = field.value else { return Err(Unfit::Malformed) };
         self.told[counted] = u32::try_from(number).unwrap_or(u32::MAX);
@@ -369,7 +384,7 @@ impl Lists {
     /// Writes how many items of each list are missing.
     fn tell(&self, message: &Message, out: &mut Vec<u8>) {
         for (index, known) in message.fields.iter().enumerate() {
-            let Times::AtMost(limit, counter) = known.times else { continue };
+            let Some((limit, counter)) = known.times.at_most(self.limits) else { continue };
             let over = self.seen[index].saturating_sub(u32::try_from(limit).unwrap_or(u32::MAX));
             let missing = self.told[index].saturating_add(over);
             if counter != 0 && missing > 0 {

@@ -16,6 +16,7 @@ mod relay;
 mod schema;
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -24,8 +25,7 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::lifecycle::Drain;
 use crate::model::sample::Sample;
@@ -72,8 +72,6 @@ const BOUNDS: Bounds = Bounds {
     http2_life: Duration::from_secs(300),
     streams: 16,
 };
-/// After a failed accept: out of descriptors, and trying again at once would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// For requests that are under way when the process ends.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
@@ -121,47 +119,27 @@ impl Door {
     /// # Panics
     /// When a listener cannot be registered with the runtime.
     pub async fn serve(&self, end: Drain) {
-        let mut accepting = JoinSet::new();
-        for (_, listener) in &self.listeners {
-            let copy = listener.try_clone().expect("a listener can be duplicated");
-            let listener = tokio::net::TcpListener::from_std(copy).expect("a listener that does not block registers");
-            accepting.spawn(accept(listener, Arc::clone(&self.places), Arc::clone(&self.relay), end.clone()));
-        }
-        while let Some(ended) = accepting.join_next().await {
-            ended.expect("the accept loop does not panic");
-        }
+        let [one, other] = self.listeners.each_ref().map(|(_, listener)| self.accept(listener, end.clone()));
+        tokio::join!(one, other);
     }
-}
 
-/// Accepts until the end; its connections end with it.
-async fn accept(listener: tokio::net::TcpListener, places: Arc<Semaphore>, relay: Arc<Relay>, mut end: Drain) {
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = end.begun() => break,
+    async fn accept(&self, listener: &TcpListener, mut end: Drain) {
+        let is_over = end.clone();
+        let admit = |(), stream, _| {
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+                self.relay.turned_away();
+                return None;
+            };
+            let (relay, end) = (Arc::clone(&self.relay), is_over.clone());
+            Some(async move {
+                connection(stream, relay, end).await;
+                drop(place);
+            })
         };
-        while connections.try_join_next().is_some() {}
-        match accepted {
-            Ok((stream, _)) => {
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                    relay.turned_away();
-                    continue;
-                };
-                let (relay, end) = (Arc::clone(&relay), end.clone());
-                connections.spawn(async move {
-                    connection(stream, relay, end).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(error = %error.kind(), "the intake cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        let over = async { _ = end.begun().await };
+        let mut connections = serve::accept(("intake", listener), || ready(()), admit, over).await;
+        let _ = timeout(LAST_REQUESTS, async { while connections.join_next().await.is_some() {} }).await;
     }
-    drop(listener);
-    let _ = timeout(LAST_REQUESTS, async { while connections.join_next().await.is_some() {} }).await;
 }
 
 async fn connection(stream: TcpStream, relay: Arc<Relay>, mut end: Drain) {

@@ -25,6 +25,7 @@ use crate::telemetry::intake::counts::{Counts, LeftOut};
 use crate::telemetry::intake::entry::{Intake, NoRoom};
 use crate::telemetry::intake::json::{self, NoRequest};
 use crate::telemetry::intake::read::{self, Allowance, Budget, Coding};
+use crate::telemetry::limits::Limits;
 use crate::telemetry::otlp;
 use crate::telemetry::privacy::PrivacyConfig;
 use crate::telemetry::resource::Resource;
@@ -53,6 +54,8 @@ pub struct Policy {
     pub spans: SpanModel,
     /// How much of people leaves.
     pub privacy: PrivacyConfig,
+    /// How many attributes an item has, and how long they are.
+    pub limits: Limits,
 }
 
 /// What is done to requests. One for the process, shared by all connections.
@@ -215,7 +218,12 @@ impl Work {
             server_metrics: self.relay.config.server_metrics,
             privacy: self.relay.policy.privacy,
         };
-        let cleaner = Cleaner { redactor: &self.relay.redactor, outlet: Outlet::Telemetry, host: Some(host) };
+        let cleaner = Cleaner {
+            redactor: &self.relay.redactor,
+            outlet: Outlet::Telemetry,
+            limits: self.relay.policy.limits,
+            host: Some(host),
+        };
         let cleaned = cleaner.clean(self.signal, &whole, most).map_err(|unfit| match unfit {
             Unfit::Malformed => Refusal::Malformed,
             Unfit::TooDeep => Refusal::TooDeep,

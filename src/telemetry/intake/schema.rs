@@ -5,7 +5,7 @@
 //! Source: opentelemetry-proto 1.10, without what only profiles use.
 
 use crate::model::telemetry::Signal;
-use crate::telemetry::limits::{ATTRIBUTE_LIMIT, LIST_LIMIT, NAME_LIMIT, VALUE_LIMIT};
+use crate::telemetry::limits::{ATTRIBUTE_LIMIT, LIST_LIMIT, Limits, NAME_LIMIT, VALUE_LIMIT};
 use crate::telemetry::wire;
 
 /// A message and its fields.
@@ -54,6 +54,27 @@ pub(crate) enum Times {
     Many,
     /// A list that is cut; the field of that number, if not zero, tells by how much.
     AtMost(usize, u32),
+    /// The attributes of an item, for which `telemetry.limits` holds; the field of that number tells how many are missing.
+    Attributes(u32),
+}
+
+impl Times {
+    /// How many of a list are kept, and which field, if not zero, tells how many are missing.
+    pub(crate) fn at_most(self, limits: Limits) -> Option<(usize, u32)> {
+        match self {
+            Self::One | Self::Many => None,
+            Self::AtMost(limit, counter) => Some((limit, counter)),
+            Self::Attributes(counter) => Some((limits.attributes, counter)),
+        }
+    }
+
+    /// How long a value below such a field may be, in bytes.
+    pub(crate) fn longest_value(self, limits: Limits) -> usize {
+        match self {
+            Self::Attributes(_) => limits.value,
+            Self::One | Self::Many | Self::AtMost(..) => VALUE_LIMIT,
+        }
+    }
 }
 
 /// The type of a field.
@@ -119,8 +140,14 @@ const fn many(number: u32, name: &'static str, kind: Kind) -> Field {
     Field { number, name, kind, times: Times::Many }
 }
 
-/// Attributes, and the number of the field that counts those that were dropped.
+/// Attributes of an item, and the number of the field that counts those that were dropped.
 const fn attributes(number: u32, counter: u32) -> Field {
+    Field { number, name: "attributes", kind: Kind::Message(&KEY_VALUE), times: Times::Attributes(counter) }
+}
+
+/// Attributes that tell whose an item is, or of which series: cut where vendors would refuse them and never before, because
+/// two that differ in what is missing would become one (OpenTelemetry's specification of attribute limits exempts both).
+const fn identity(number: u32, counter: u32) -> Field {
     let times = Times::AtMost(ATTRIBUTE_LIMIT, counter);
     Field { number, name: "attributes", kind: Kind::Message(&KEY_VALUE), times }
 }
@@ -187,7 +214,7 @@ static SCOPE_LOGS: Message = message(
 
 /// `Resource`
 pub(crate) static RESOURCE: Message =
-    message(Role::Plain, &[attributes(1, 2), dropped_attributes(2), many(3, "entityRefs", Kind::Message(&ENTITY_REF))]);
+    message(Role::Plain, &[identity(1, 2), dropped_attributes(2), many(3, "entityRefs", Kind::Message(&ENTITY_REF))]);
 static ENTITY_REF: Message = message(
     Role::Plain,
     &[
@@ -198,7 +225,7 @@ static ENTITY_REF: Message = message(
     ],
 );
 static SCOPE: Message =
-    message(Role::Plain, &[one(1, "name", NAME), one(2, "version", NAME), attributes(3, 4), dropped_attributes(4)]);
+    message(Role::Plain, &[one(1, "name", NAME), one(2, "version", NAME), identity(3, 4), dropped_attributes(4)]);
 
 static KEY_VALUE: Message = message(Role::Pair, &[one(1, "key", NAME), one(2, "value", Kind::Message(&ANY_VALUE))]);
 /// `AnyValue`
@@ -314,7 +341,7 @@ static SUMMARY: Message = message(Role::Plain, &[many(1, "dataPoints", Kind::Mes
 static NUMBER_POINT: Message = message(
     Role::Plain,
     &[
-        attributes(7, 0),
+        identity(7, 0),
         one(2, "startTimeUnixNano", Kind::Fixed64),
         one(3, "timeUnixNano", Kind::Fixed64),
         one(4, "asDouble", Kind::Double),
@@ -326,7 +353,7 @@ static NUMBER_POINT: Message = message(
 static HISTOGRAM_POINT: Message = message(
     Role::Plain,
     &[
-        attributes(9, 0),
+        identity(9, 0),
         one(2, "startTimeUnixNano", Kind::Fixed64),
         one(3, "timeUnixNano", Kind::Fixed64),
         one(4, "count", Kind::Fixed64),
@@ -342,7 +369,7 @@ static HISTOGRAM_POINT: Message = message(
 static EXPONENTIAL_POINT: Message = message(
     Role::Plain,
     &[
-        attributes(1, 0),
+        identity(1, 0),
         one(2, "startTimeUnixNano", Kind::Fixed64),
         one(3, "timeUnixNano", Kind::Fixed64),
         one(4, "count", Kind::Fixed64),
@@ -363,7 +390,7 @@ static BUCKETS: Message =
 static SUMMARY_POINT: Message = message(
     Role::Plain,
     &[
-        attributes(7, 0),
+        identity(7, 0),
         one(2, "startTimeUnixNano", Kind::Fixed64),
         one(3, "timeUnixNano", Kind::Fixed64),
         one(4, "count", Kind::Fixed64),

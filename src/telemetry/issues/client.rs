@@ -79,3 +79,32 @@ fn clean(redactor: &Redactor, key: &str, value: &mut Value) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn no_part_of_an_event_holds_a_secret_or_is_longer_than_a_value_may_be() {
+        let redactor = Redactor::new(["hunter2-secret"]);
+        let mut event = json!({
+            "event_id": "0af7651916cd43dd8448eb211c80319c",
+            "message": "http://u:of-nobody@h/?page=2&token=of-nobody",
+            "tags": {"http.route": "/made/with/hunter2-secret", "api_key": "of-nobody"},
+            "breadcrumbs": [{"data": {"list": ["Authorization: Bearer of-nobody"]}}],
+            "extra": {"long": "é".repeat(3_000), "count": 7},
+        });
+        clean(&redactor, "", &mut event);
+        assert_eq!(
+            event,
+            json!({
+                "event_id": "0af7651916cd43dd8448eb211c80319c",
+                "message": "http://REDACTED:REDACTED@h/?page=2&token=REDACTED",
+                "tags": {"http.route": "/made/with/[REDACTED:secret]", "api_key": "[REDACTED:key]"},
+                "breadcrumbs": [{"data": {"list": ["Authorization: [REDACTED:key]"]}}],
+                "extra": {"long": "é".repeat(2_047), "count": 7},
+            })
+        );
+    }
+}

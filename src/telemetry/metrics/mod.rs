@@ -38,7 +38,8 @@ pub(crate) struct MetricsExporter {
 
 impl MetricsExporter {
     pub(crate) fn new(config: MetricsConfig, resource: Vec<u8>, scope: Vec<u8>, started: Reading) -> Self {
-        Self { config, resource, scope, times: Times::new(started), last: HashMap::new(), series: Arc::default() }
+        let times = Times::new(started, config.interval);
+        Self { config, resource, scope, times, last: HashMap::new(), series: Arc::default() }
     }
 
     /// How many series were exported so far.
@@ -115,7 +116,8 @@ mod tests {
     use tokio::time::Instant;
 
     fn exporter(histograms: HistogramForm, temporality: TemporalityPreference) -> MetricsExporter {
-        let config = MetricsConfig { interval: Duration::from_secs(15), histograms, temporality };
+        // often enough for times that are nanoseconds apart
+        let config = MetricsConfig { interval: Duration::from_millis(100), histograms, temporality };
         MetricsExporter::new(config, vec![], vec![], at(100))
     }
 

@@ -320,7 +320,7 @@ impl Spool {
                 continue;
             }
             let oldest = within(store.next(signal, 0, 1)).await?;
-            queue.oldest_on_disk(oldest.first().map(|row| row.created_ms));
+            queue.oldest_on_disk(oldest.first().map(|row| self.age(row)));
             let mut old = within(store.before(signal, then, ROWS_A_LOOK)).await?;
             self.desk.retain_free(signal, &mut old);
             if !old.is_empty() {
@@ -424,6 +424,11 @@ impl Spool {
     fn now_ms(&self) -> i64 {
         let (then, since) = self.made;
         then.saturating_add(i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// How long a row has waited; one from a time that is yet to come, by a clock that was set back between two runs, not at all.
+    fn age(&self, row: &Slip) -> Duration {
+        Duration::from_millis(u64::try_from(self.now_ms().saturating_sub(row.created_ms)).unwrap_or_default())
     }
 
     /// Tells of the disk, once for each change.

@@ -62,7 +62,7 @@ fn open() -> SocketAddr {
     let (identity, redactor) =
         (Resource::new(&service, &Default::default()), Arc::new(Redactor::new(["hunter2-secret"])));
     let upstream = Upstream { host: "127.0.0.1".to_owned(), port: 1 };
-    let policy = intake::Policy { spans: config.spans, privacy: config.privacy };
+    let policy = intake::Policy { spans: config.spans, privacy: config.privacy, limits: config.limits };
     let (telemetry, _) = Telemetry::new(config, &identity, &redactor, &upstream, 0).expect("settings that fit");
     let door = ports.door(policy, identity, redactor, telemetry.intake());
     thread::spawn(move || {

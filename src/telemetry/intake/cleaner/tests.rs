@@ -31,10 +31,14 @@ fn identity() -> Resource {
 }
 
 fn clean(signal: Signal, request: &[u8]) -> Result<Cleaned, Unfit> {
+    clean_within(Limits::default(), signal, request)
+}
+
+fn clean_within(limits: Limits, signal: Signal, request: &[u8]) -> Result<Cleaned, Unfit> {
     let (identity, redactor) = (identity(), Redactor::new(["hunter2-secret"]));
     let privacy = PrivacyConfig { address: AddressForm::None, query: false, user_agent: false };
     let host = Host { identity: &identity, server_metrics: ServerMetrics::LeftOut, privacy };
-    let cleaner = Cleaner { redactor: &redactor, outlet: Outlet::Telemetry, host: Some(host) };
+    let cleaner = Cleaner { redactor: &redactor, outlet: Outlet::Telemetry, limits, host: Some(host) };
     cleaner.clean(signal, request, 2 * request.len() + 10_000)
 }
 
@@ -137,6 +141,51 @@ fn what_is_long_is_cut_and_what_is_dropped_is_told() {
 }
 
 #[test]
+fn lower_limits_hold_for_attributes_of_items_and_not_for_what_tells_whose_they_are() {
+    let long = || pair("long", text(&"é".repeat(100)));
+    let list = || Proto::ArrayValue(ArrayValue { values: vec![text(&"l".repeat(200)), text("l")] });
+    let attributes = || vec![long(), pair("list", AnyValue { value: Some(list()) }), pair("c", text("3"))];
+    let sent = Span {
+        name: "n".repeat(200),
+        attributes: attributes(),
+        dropped_attributes_count: 5,
+        events: vec![Event { attributes: attributes(), ..Event::default() }; 3],
+        links: vec![Link { trace_id: vec![1; 16], span_id: vec![1; 8], attributes: attributes(), ..Link::default() }],
+        status: Some(Status { message: "m".repeat(200), code: 2 }),
+        ..span()
+    };
+    let service = "s".repeat(200);
+    let limits = Limits { value: 65, attributes: 2 };
+    let cleaned = clean_within(limits, Signal::Traces, &request(&service, vec![sent.clone()])).unwrap();
+    let found = spans(&cleaned).remove(0);
+    let cut = [
+        pair("long", text(&"é".repeat(32))),
+        pair(
+            "list",
+            AnyValue { value: Some(Proto::ArrayValue(ArrayValue { values: vec![text(&"l".repeat(65)), text("l")] })) },
+        ),
+    ];
+    assert_eq!((&found.attributes[..], found.dropped_attributes_count), (&cut[..], 5 + 1));
+    assert_eq!((&found.events[2].attributes[..], found.events[2].dropped_attributes_count), (&cut[..], 1));
+    assert_eq!((&found.links[0].attributes[..], found.links[0].dropped_attributes_count), (&cut[..], 1));
+    assert_eq!((found.events.len(), found.name, found.status), (3, sent.name, sent.status));
+    // two values and a list of each of five
+    assert_eq!(cleaned.truncated, 5 * 3);
+    let whole = resource(&cleaned);
+    assert_eq!((whole.len(), whole[2].1.as_str()), (3, service.as_str()));
+}
+
+#[test]
+fn a_url_that_loses_its_query_is_cut_and_counted_like_another() {
+    let url = format!("/{}?q=anna", "p".repeat(200));
+    let sent = Span { attributes: vec![pair("http.target", text(&url))], ..span() };
+    let limits = Limits { value: 100, attributes: 128 };
+    let cleaned = clean_within(limits, Signal::Traces, &request("x", vec![sent])).unwrap();
+    assert_eq!(spans(&cleaned)[0].attributes, [pair("http.target", text(&url[..100]))]);
+    assert_eq!(cleaned.truncated, 1);
+}
+
+#[test]
 fn a_span_without_ids_is_left_out_and_the_others_stay() {
     let broken = [
         Span { trace_id: vec![1; 15], ..span() },
@@ -168,7 +217,8 @@ fn what_needs_no_change_is_read_as_it_was_and_every_field_is_known() {
     for (signal, json) in examples {
         let sent = json::to_protobuf(signal, json.as_bytes(), 1 << 20).unwrap();
         let redactor = Redactor::new([]);
-        let cleaner = Cleaner { redactor: &redactor, outlet: Outlet::Telemetry, host: None };
+        let limits = Limits::default();
+        let cleaner = Cleaner { redactor: &redactor, outlet: Outlet::Telemetry, limits, host: None };
         let cleaned = cleaner.clean(signal, &sent, 1 << 20).unwrap();
         let read = |bytes: &[u8]| match signal {
             Signal::Traces => format!("{:?}", ExportTraceServiceRequest::decode(bytes).unwrap()),
