@@ -15,9 +15,11 @@ use crate::page::{self, End, Kind};
 use crate::rig::{PATIENCE, Sidecar, get};
 use crate::scale::{alone, scaled};
 
-/// Requests that the application works on at once, and how long each takes: 200 in a second.
+/// Requests that the application works on at once, and how long each takes.
 const PLACES: usize = 8;
 const WORK: Duration = Duration::from_millis(40);
+/// Requests in a second that it can do at most, whatever the machine is busy with beside it.
+const CAPACITY: u32 = 200;
 
 /// Requests in flight that the sidecar allows.
 const LIMIT: &str = "16";
@@ -118,7 +120,7 @@ async fn press(sidecar: &Sidecar, peak: f64, long: Duration) -> Found {
     probing.spawn(probe(sidecar.admin, Arc::clone(&ends)));
     let clients = Arc::new(Clients::default());
     let mut asking = JoinSet::new();
-    let mut ticks = interval(Duration::from_secs_f64(1.0 / (3.0 * peak)));
+    let mut ticks = interval(Duration::from_secs(1) / (3 * CAPACITY));
     let started = Instant::now();
     while started.elapsed() < long {
         ticks.tick().await;
@@ -154,7 +156,7 @@ async fn three_times_too_much_still_gets_the_work_done() {
     for turn in 1..=3 {
         let peak = peak(sidecar.proxy, short).await;
         let Found { peak, goodput, refused, admin } = press(&sidecar, peak, Duration::from_secs(long)).await;
-        let is_overload = refused > 1.0 / 3.0; // else the peak was found while the machine was busy with something else
+        let is_overload = refused > 0.6; // two of three, unless the clients themselves had no turn
         if is_overload && goodput >= 0.8 * peak && admin < Duration::from_millis(100) {
             return;
         }
