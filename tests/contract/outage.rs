@@ -222,8 +222,8 @@ async fn lost_by_a_kill(turn: u64) -> Duration {
     oldest.unwrap_or_default()
 }
 
-/// Row 9: SIGKILL in an outage costs a second of telemetry at most. What the machine does beside it can only worsen it, so the best of some turns is
-/// what the sidecar can do.
+/// Row 9: SIGKILL in an outage costs a second of telemetry at most. What the machine does beside it can only worsen it, so the
+/// best of some turns is what the sidecar can do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_in_an_outage_loses_about_a_second_at_most() {
     let _machine = alone().await;
