@@ -96,7 +96,7 @@ pub(super) static ROUTES: &[Route] = &[
             "/api/v1/monitoring/metrics",
             Endpoint::MonitoringMetrics,
             Access::Full,
-            "Counts of the proxied requests; to a Prometheus scraper, by Accept, what /metrics answers",
+            "Counts since the sidecar's start; to a Prometheus scraper, by Accept, what /metrics answers",
         )
     },
     Route {

@@ -2,6 +2,8 @@
 
 use std::sync::mpsc;
 
+use crate::h2_fate::{Fate, GET, errors, refusals};
+use crate::h2_world::{Raw, SETTINGS};
 use crate::house::{House, MALFORMED, answer_all, get, values};
 use crate::raw::PATIENCE;
 use crate::rig;
@@ -92,6 +94,29 @@ async fn h2c_cannot_be_configured() {
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(said.contains("proxy.upgrades"), "{said}");
     }
+}
+
+/// SETTINGS_ENABLE_CONNECT_PROTOCOL: RFC 8441, section 3.
+const ENABLE_CONNECT_PROTOCOL: u16 = 8;
+
+/// RFC 8441, sections 3 to 5, and RFC 9113, section 8.5: over HTTP/2 a WebSocket is not offered, so browsers ask for it over
+/// HTTP/1.1; who asks all the same is refused, and counted.
+#[tokio::test]
+async fn over_http_2_no_connection_changes_its_protocol() {
+    let house = House::echoing(&[]).await;
+    let mut raw = Raw::greet(house.sidecar.proxy).await;
+    let settings = raw.next_of(0).await.expect("SETTINGS comes first");
+    assert_eq!((settings.kind, settings.flags), (SETTINGS, 0));
+    let offered: Vec<u16> = settings.payload.chunks(6).map(|entry| u16::from_be_bytes([entry[0], entry[1]])).collect();
+    assert!(!offered.is_empty() && !offered.contains(&ENABLE_CONNECT_PROTOCOL), "{offered:?}");
+    let extended = [(":method", "CONNECT"), (":protocol", "websocket"), GET[1], (":path", "/chat"), GET[3]];
+    raw.asks(1, &[&extended[..], &[("sec-websocket-version", "13")]].concat()).await;
+    assert_eq!(raw.fate(1).await, Fate::Reset("protocol_error"), "what was not offered is malformed");
+    raw.asks(3, &[(":method", "CONNECT"), (":authority", "h.example:443")]).await;
+    assert_eq!(raw.fate(3).await, Fate::answer(405, "method_not_allowed"));
+    let page = house.sidecar.metrics().await;
+    assert_eq!((errors(&page, "rst_stream", "protocol_error"), refusals(&page, "method_not_allowed")), (1, 1));
+    assert_eq!((house.connections(), house.seen()), (0, String::new()), "the application sees nothing of it");
 }
 
 /// RFC 9110, sections 7.8 and 15.2.2: a change that nobody asked for, or to something else, is no answer.

@@ -1,10 +1,11 @@
 //! Huge bodies pass through, byte for byte, at the pace of the slower side, and are held nowhere.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::body::{self, Framing};
 use crate::memory::Memory;
@@ -94,4 +95,62 @@ async fn huge_bodies_pass_both_ways_and_cost_no_memory() {
     assert_eq!(page::tally(&page), [((Kind::Ordinary, 200, String::new()), 8)].into());
     let received = page::sum(&page, "http_server_request_body_size_bytes_sum", "");
     assert_eq!(received as u64, 2 * size + 20_000_000, "bytes that the metrics say were received");
+}
+
+/// Takes a body and gives one, both of so many pieces with a pause behind each.
+struct Slow {
+    pieces: u64,
+}
+
+/// Of a body that takes its time, one each tenth of a second.
+const PIECE: u64 = 100;
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Slow {
+    async fn send(&self, stream: &mut Stream) -> std::io::Result<()> {
+        for number in 0..self.pieces {
+            stream.write_all(body::piece(number * PIECE, PIECE)).await?;
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+}
+
+impl Site for Slow {
+    async fn answer(&self, head: &Head, stream: &mut Stream) -> std::io::Result<()> {
+        let length = self.pieces * PIECE;
+        if head.method() == "POST" {
+            let received = body::receive(stream, Some(length), &Notify::new()).await?;
+            return say(stream, 200, &received.to_string()).await;
+        }
+        stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes()).await?;
+        self.send(stream).await
+    }
+}
+
+/// Row 14: no deadline is one of the whole: a body that goes on may take longer than each of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_goes_on_has_all_the_time_that_it_takes() {
+    let _machine = among_others().await;
+    let site = Arc::new(Slow { pieces: scaled(60, 600) });
+    let application = Origin::start(Arc::clone(&site)).await;
+    let limits = ["HEADER", "BODY_IDLE", "FIRST_BYTE", "WRITE_STALL", "CLIENT_IDLE"];
+    let limits = limits.map(|name| (format!("SIDECAR_PROXY__TIMEOUTS__{name}"), "3s"));
+    let limits: Vec<(&str, &str)> = limits.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let sidecar = Sidecar::start(application.address, &[], &limits).await;
+    let (length, proxy) = (site.pieces * PIECE, sidecar.proxy);
+    let up = async {
+        let mut stream = connect(proxy).await.unwrap();
+        let head = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        site.send(&mut stream).await.unwrap();
+        Head::read(&mut stream).await.unwrap().expect("an answer").status()
+    };
+    let down = async {
+        let mut stream = connect(proxy).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        assert_eq!(Head::read(&mut stream).await.unwrap().expect("an answer").status(), 200);
+        body::receive(&mut stream, Some(length), &Notify::new()).await.unwrap()
+    };
+    assert_eq!(tokio::join!(up, down), (200, length));
 }

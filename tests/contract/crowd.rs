@@ -14,12 +14,13 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::body;
 use crate::memory::{Memory, descriptors_at_rest};
 use crate::origin::{Head, Origin, Site, Stream, connect, exporting, say};
+use crate::pace::Turns;
 use crate::page;
 use crate::rig::{PATIENCE, Sidecar};
 use crate::scale::{among_others, scaled};
 
 /// Of a body that a slow reader asks for.
-const BIG: u64 = 32_000_000;
+const BIG: u64 = 100_000_000;
 /// What the kernel's buffers between the application and one client may hold, by far.
 const BETWEEN: u64 = 16_000_000;
 
@@ -105,15 +106,15 @@ async fn thousands_of_idle_connections_cost_next_to_nothing() {
     println!("{count} idle connections: {bytes} bytes each, {} KiB more at the highest", memory.peak_growth_kib());
     assert!(bytes <= 4 << 10, "{bytes} bytes for each of {count} connections");
     let mut waits = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..50 {
         let started = Instant::now();
         assert_eq!(ask(&mut connect(sidecar.proxy).await.unwrap()).await.unwrap(), 200);
         waits.push(started.elapsed());
     }
     waits.sort();
-    println!("the next ones were served after {:?} to {:?}", waits[0], waits[19]);
+    println!("the next ones were served after {:?} to {:?}, half of them within {:?}", waits[0], waits[49], waits[25]);
     // what the crowd costs a newcomer would be in each of them, a pause of the machine is not
-    assert!(waits[0] < Duration::from_millis(100), "the next ones had to wait for {waits:?}");
+    assert!(waits[0] < Duration::from_millis(5), "the next ones had to wait for {waits:?}");
     for stream in idle.iter_mut().step_by(97) {
         assert_eq!(ask(stream).await.unwrap(), 200, "an idle connection is as good as a new one");
     }
@@ -133,9 +134,9 @@ async fn narrow(proxy: SocketAddr, path: &str) -> std::io::Result<Stream> {
     Ok(stream)
 }
 
-/// Reads a KiB now and then until it is told that it is enough; gives the bytes read.
+/// Reads a kB in a second until it is told that it is enough; gives the bytes read.
 async fn dawdle(mut stream: Stream, enough: Arc<AtomicBool>) -> std::io::Result<(Stream, u64)> {
-    let (mut read, mut bytes) = (0, [0; 1 << 10]);
+    let (mut read, mut bytes) = (0, [0; 20]);
     while !enough.load(Ordering::Relaxed) {
         let count = stream.read_exact(&mut bytes).await?;
         assert!(bytes[..] == *body::piece(read, count as u64), "other bytes than were sent");
@@ -145,46 +146,68 @@ async fn dawdle(mut stream: Stream, enough: Arc<AtomicBool>) -> std::io::Result<
     Ok((stream, read))
 }
 
+/// Asks by both in turns, each as often first, because the first one after a pause waits to be woken; how long that took.
+async fn in_turns(turns: u64, streams: &mut [Stream; 2]) -> Turns {
+    let mut taken = Turns::default();
+    for number in 0..turns {
+        let mut took = [Duration::ZERO; 2];
+        for place in if number.is_multiple_of(2) { [0, 1] } else { [1, 0] } {
+            let started = Instant::now();
+            assert_eq!(ask(&mut streams[place]).await.expect("an answer"), 200);
+            took[place] = started.elapsed();
+        }
+        taken.took(took[0], took[1]);
+        sleep(Duration::from_millis(5)).await;
+    }
+    taken
+}
+
 /// Row 16: memory grows by at most 128 KiB for each slow reader, the application has to wait, nobody else does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_readers_slow_the_application_and_nobody_else() {
     let _machine = among_others().await;
-    let (count, others) = (scaled(50, 200), scaled(300, 3_000));
+    let (count, asked) = (scaled(50, 200), scaled(300, 3_000));
     let library = Arc::new(Library::default());
     let application = Origin::start(Arc::clone(&library)).await;
     let sidecar = Sidecar::start(application.address, &[], &[]).await;
-    let mut other = connect(sidecar.proxy).await.unwrap();
-    assert_eq!(ask(&mut other).await.unwrap(), 200);
+    let alone = Sidecar::start(application.address, &[], &[]).await; // without slow readers
+    let mut others = [connect(alone.proxy).await.unwrap(), connect(sidecar.proxy).await.unwrap()];
+    in_turns(1, &mut others).await;
     let memory = Memory::watch(&sidecar);
     let enough = Arc::new(AtomicBool::new(false));
     let mut readers = JoinSet::new();
     for _ in 0..count {
         readers.spawn(dawdle(narrow(sidecar.proxy, "/big").await.unwrap(), Arc::clone(&enough)));
     }
-    let mut waits = Vec::new();
-    for _ in 0..others {
-        let started = Instant::now();
-        assert_eq!(ask(&mut other).await.unwrap(), 200);
-        waits.push(started.elapsed());
-        sleep(Duration::from_millis(5)).await;
-    }
+    let turns = in_turns(asked, &mut others).await;
     enough.store(true, Ordering::Relaxed);
-    waits.sort();
     let mut halfway = Vec::new();
     while let Some(reader) = readers.join_next().await {
         halfway.push(reader.unwrap().unwrap());
     }
     let (written, grown) = (library.written.load(Ordering::Relaxed), memory.peak_growth_kib());
-    let half = waits[waits.len() / 2];
-    println!("{count} slow readers: {grown} KiB more, {written} bytes taken; half of {others} others within {half:?}");
+    println!(
+        "{count} slow readers: {grown} KiB more, {written} bytes taken; of {asked} others without and with them half \
+         within {:?}, 99 % within {:?}",
+        turns.within(50),
+        turns.within(99)
+    );
     assert!(grown <= count * 128, "{grown} KiB more for {count} slow readers");
     assert!(written < count * BETWEEN, "the application wrote {written} bytes for readers that do not read");
-    assert!(waits[0] < Duration::from_millis(100), "each of {others} others had to wait for {:?} or more", waits[0]);
+    let unharmed = |(without, with): (Duration, Duration)| with <= without.mul_f64(1.2);
+    assert!(turns.stretches(50).any(unharmed), "half of the others had to wait: {:?}", turns.within(50));
+    // in the short form a stretch has too few for that
+    let slowest = scaled(50, 99);
+    assert!(
+        turns.stretches(slowest).any(unharmed),
+        "{slowest} % of the others had to wait: {:?}",
+        turns.within(slowest)
+    );
     let whole = halfway.pop().expect("readers");
     assert_eq!(the_rest(whole).await.unwrap(), BIG, "who reads on gets all of it");
     drop(halfway);
     let left = count - 1;
-    let page = page::settled(&sidecar, others + 1 + count).await;
+    let page = page::settled(&sidecar, asked + 1 + count).await;
     let gone = page::tally(&page).into_iter().find(|((_, _, reason), _)| reason == "client_gone");
     assert_eq!(gone.map(|(_, count)| count), Some(left));
     assert_eq!(library.cut_off.load(Ordering::Relaxed), left, "the application is told of each that left");

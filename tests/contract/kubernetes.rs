@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::origin::{Head, Origin, Site, Stream, say};
 use crate::port::Port;
@@ -42,12 +44,12 @@ impl Seen {
     }
 }
 
-/// Asks until a connection is refused, which it may be only once the sidecar was told to end.
-async fn press(proxy: SocketAddr, seen: Arc<Seen>) {
+/// Asks until a connection is refused, which it may be only once the sidecar was told to end; gives when that was.
+async fn press(proxy: SocketAddr, seen: Arc<Seen>) -> Instant {
     loop {
         let Ok(head) = ask(proxy, "GET", "/").await else {
             assert!(seen.ending.load(Ordering::Relaxed), "refused before the sidecar was told to end");
-            return;
+            return Instant::now();
         };
         let count = match (head.status(), head.field("retry-after")) {
             (200, None) => &seen.good,
@@ -61,7 +63,7 @@ async fn press(proxy: SocketAddr, seen: Arc<Seen>) {
     }
 }
 
-fn clients(proxy: SocketAddr) -> (JoinSet<()>, Arc<Seen>) {
+fn clients(proxy: SocketAddr) -> (JoinSet<Instant>, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
@@ -97,21 +99,29 @@ async fn an_ordinary_container_takes_new_connections_for_a_while_and_is_not_read
     let _machine = among_others().await;
     let many = scaled(100, 2_000);
     let application = Origin::start(Arc::new(Busy)).await;
-    for (delay, ends_by_itself) in [("10m", false), (scaled("1s", "5s"), true)] {
-        let settings = [("SIDECAR_PROXY__DRAIN_DELAY", delay), ("SIDECAR_TELEMETRY__SHUTDOWN", "500ms")];
+    for (delay, ends_by_itself) in [(600, false), (scaled(1, 5), true)] {
+        let said = format!("{delay}s");
+        let settings = [("SIDECAR_PROXY__DRAIN_DELAY", said.as_str()), ("SIDECAR_TELEMETRY__SHUTDOWN", "500ms")];
         let mut sidecar = Sidecar::start(application.address, &[], &settings).await;
         let (clients, seen) = clients(sidecar.proxy);
         until(|| Seen::of(&seen.good) > many, "the application answers").await;
         assert_eq!(Seen::of(&seen.last), 0, "no connection is ended before SIGTERM");
         seen.ending.store(true, Ordering::Relaxed);
+        let told = Instant::now();
         sidecar.signal("TERM").await;
         sidecar.eventually("/readyz", |status, _| status == 503).await;
         if !ends_by_itself {
             until(|| Seen::of(&seen.last) > many, "new connections are taken, for one request each").await;
             sidecar.signal("TERM").await;
         }
-        clients.join_all().await;
+        let refused = clients.join_all().await.into_iter().min().expect("clients");
         assert_eq!(sidecar.ended().await, Some(0));
+        let served = refused - told;
+        assert!(
+            served >= Duration::from_secs(delay) || !ends_by_itself,
+            "new connections were refused after {served:?}"
+        );
+        assert!(Seen::of(&seen.last) > 0, "none was taken in that time");
         assert_eq!((Seen::of(&seen.away), Seen::of(&seen.other)), (0, 0), "the application was there all the time");
     }
 }

@@ -113,9 +113,10 @@ async fn an_application_is_told_of_every_client_that_leaves() {
     println!("{count} of {count} told; half within {:?}, the last after {:?}", waits[count / 2].0, waits[count - 1].0);
     assert_eq!(waits.len(), count);
     for way in 0..WAYS {
+        let of_way: Vec<_> = waits.iter().filter(|(_, found)| *found == way).map(|(wait, _)| *wait).collect();
         // a pause of the sidecar's own would be in each of them, one of the machine is not
-        let quickest = waits.iter().find(|(_, found)| *found == way).expect("each way is tried").0;
-        assert!(quickest < Duration::from_millis(100), "way {way}: told after {quickest:?}");
+        let half = of_way[of_way.len() / 2];
+        assert!(half < Duration::from_millis(100), "way {way}: half of them told after {half:?} or later");
     }
     let page = page::settled(&sidecar, count as u64).await;
     let gone: u64 = page::tally(&page)

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use crate::rig::{PATIENCE, Sidecar};
 
 /// File descriptors of a sidecar without clients: 22, and as many more as its own questions may hold for a moment.
-const AT_REST: usize = 32;
+pub(crate) const AT_REST: usize = 32;
 
 /// Memory of a sidecar since a moment.
 pub(crate) struct Memory {
@@ -41,11 +41,16 @@ fn line(pid: u32, name: &str) -> u64 {
     value.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
+/// File descriptors that it has open.
+pub(crate) fn descriptors(sidecar: &Sidecar) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", sidecar.pid())).expect("it runs").count()
+}
+
 /// Waits until only the file descriptors are open that a sidecar without clients has: kept connections age out.
 pub(crate) async fn descriptors_at_rest(sidecar: &Sidecar) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let open = std::fs::read_dir(format!("/proc/{}/fd", sidecar.pid())).expect("it runs").count();
+        let open = descriptors(sidecar);
         if open <= AT_REST {
             return;
         }

@@ -27,8 +27,11 @@ use crate::telemetry_receiver::{Codings, Receiver};
 const LANES: u32 = 32;
 /// KiB by which memory may grow during an outage.
 const GROWTH_KIB: u64 = 32 << 10;
-/// What a killed process may lose: what came in so shortly before.
-const EXPOSED: Duration = Duration::from_millis(1_500);
+/// What a killed process may lose: what came in so shortly before. A debug build needs longer to write.
+fn exposed() -> Duration {
+    Duration::from_millis(scaled(1_500, 1_000))
+}
+
 /// How long the receiver may take for what has waited.
 const DRAINED: Duration = Duration::from_secs(120);
 
@@ -219,17 +222,17 @@ async fn lost_by_a_kill(turn: u64) -> Duration {
     oldest.unwrap_or_default()
 }
 
-/// Beside the rows: SIGKILL in an outage. What the machine does beside it can only worsen it, so the best of some turns is
-/// what the sidecar can do.
+/// Row 9: SIGKILL in an outage costs a second of telemetry at most. What the machine does beside it can only worsen it, so the
+/// best of some turns is what the sidecar can do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kill_in_an_outage_loses_a_second_and_a_half_at_most() {
+async fn a_kill_in_an_outage_loses_about_a_second_at_most() {
     let _machine = alone().await;
     let mut good = 0;
     for turn in 1..=scaled(3, 20) {
-        good += u64::from(lost_by_a_kill(turn).await <= EXPOSED);
+        good += u64::from(lost_by_a_kill(turn).await <= exposed());
         if good == scaled(1, 10) {
             return;
         }
     }
-    panic!("only {good} turns lost no more than {EXPOSED:?}");
+    panic!("only {good} turns lost no more than {:?}", exposed());
 }

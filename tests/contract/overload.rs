@@ -15,9 +15,14 @@ use crate::page::{self, End, Kind};
 use crate::rig::{PATIENCE, Sidecar, get};
 use crate::scale::{alone, scaled};
 
-/// Requests that the application works on at once, and how long each takes: 200 in a second.
+/// Requests that the application works on at once, and how long each takes.
 const PLACES: usize = 8;
 const WORK: Duration = Duration::from_millis(40);
+/// Requests in a second that it can do at most, whatever the machine is busy with beside it.
+const CAPACITY: u32 = 200;
+
+/// Of these at most the best one is judged.
+const TURNS: u32 = 5;
 
 /// Requests in flight that the sidecar allows.
 const LIMIT: &str = "16";
@@ -118,7 +123,7 @@ async fn press(sidecar: &Sidecar, peak: f64, long: Duration) -> Found {
     probing.spawn(probe(sidecar.admin, Arc::clone(&ends)));
     let clients = Arc::new(Clients::default());
     let mut asking = JoinSet::new();
-    let mut ticks = interval(Duration::from_secs_f64(1.0 / (3.0 * peak)));
+    let mut ticks = interval(Duration::from_secs(1) / (3 * CAPACITY));
     let started = Instant::now();
     while started.elapsed() < long {
         ticks.tick().await;
@@ -143,7 +148,7 @@ async fn press(sidecar: &Sidecar, peak: f64, long: Duration) -> Found {
 
 /// Row 19: at three times what the application can do, at least 80 % of that is done; the rest is 503 with Retry-After.
 ///
-/// What the machine does beside it can only worsen the figures, so the best of three turns is what the sidecar can do.
+/// What the machine does beside it can only worsen the figures, so the best of five turns is what the sidecar can do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_times_too_much_still_gets_the_work_done() {
     let _machine = alone().await;
@@ -151,13 +156,16 @@ async fn three_times_too_much_still_gets_the_work_done() {
     let application = Origin::start(Arc::new(Busy { places: Semaphore::new(PLACES) })).await;
     let limit = [("SIDECAR_PROXY__LIMITS__IN_FLIGHT", LIMIT)];
     let sidecar = Sidecar::start(application.address, &[], &limit).await;
-    for turn in 1..=3 {
+    for turn in 1..=TURNS {
         let peak = peak(sidecar.proxy, short).await;
         let Found { peak, goodput, refused, admin } = press(&sidecar, peak, Duration::from_secs(long)).await;
-        let is_overload = refused > 1.0 / 3.0; // else the peak was found while the machine was busy with something else
+        let is_overload = refused > 0.6; // two of three, unless the clients themselves had no turn
         if is_overload && goodput >= 0.8 * peak && admin < Duration::from_millis(100) {
             return;
         }
-        assert!(turn < 3, "{goodput:.0}/s of {peak:.0}/s, {refused:.2} of all refused, the admin port took {admin:?}");
+        assert!(
+            turn < TURNS,
+            "{goodput:.0}/s of {peak:.0}/s, {refused:.2} of all refused, the admin port took {admin:?}"
+        );
     }
 }

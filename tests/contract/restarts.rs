@@ -1,12 +1,15 @@
 //! Restarts, of the application and of the sidecar itself: orderly, forced, and by SIGKILL.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Metric};
+use sqlx::{Connection, SqliteConnection};
+use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
@@ -90,9 +93,14 @@ async fn an_application_that_restarts_is_away_as_long_as_it_is_and_no_longer() {
         waits.push(back.elapsed());
     }
     waits.sort();
-    println!("{rounds} restarts; the first request after each took {:?} to {:?}", waits[0], waits[rounds - 1]);
+    let half = waits[rounds / 2];
+    println!(
+        "{rounds} restarts; the first request after each took {:?} to {:?}, half of them {half:?} at most",
+        waits[0],
+        waits[rounds - 1]
+    );
     // a pause of the sidecar's own would be in each of them, one of the machine is not
-    assert!(waits[0] < Duration::from_millis(100), "the first request took {waits:?}");
+    assert!(half < Duration::from_millis(100), "the first request took {waits:?}");
     let page = page::settled(&sidecar, 1).await;
     assert_eq!(page::tally(&page).keys().filter(|(_, status, _)| *status == 502).count(), 0, "{page}");
 }
@@ -119,36 +127,62 @@ async fn press(proxy: SocketAddr, ends: Arc<AtomicBool>, answered: Arc<AtomicU64
     }
 }
 
-/// Row 9: killed under load and started again on the same port, it serves the first request that it gets.
+/// What SQLite says of the file in this folder; of a copy, so that the next process finds what the kill has left.
+async fn integrity(folder: &Path) -> String {
+    let copy = TempDir::new().expect("a folder");
+    for file in std::fs::read_dir(folder).expect("the data folder").flatten() {
+        std::fs::copy(file.path(), copy.path().join(file.file_name())).expect("a file of a process that has ended");
+    }
+    let url = format!("sqlite://{}", copy.path().join("spool.db").display());
+    let mut file = SqliteConnection::connect(&url).await.expect("a file of SQLite");
+    sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut file).await.expect("an answer")
+}
+
+/// Row 9: killed under load and started again on the same port, it serves the first request that it gets within 200 ms, and
+/// what it has on disk is whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sidecar_that_was_killed_serves_as_soon_as_it_is_started_again() {
     let _machine = among_others().await;
     let application = Origin::start(Gathering::new()).await;
-    let (port, rounds) = (Port::reserve(), scaled(5, 50));
+    let (port, rounds, folder) = (Port::reserve(), scaled(5, 50), TempDir::new().expect("a folder"));
     let (proxy, listen) = (port.address(), port.address().to_string());
-    let mut sidecar = Sidecar::start(application.address, &["--listen", &listen], &[]).await;
+    // nobody takes its telemetry: each request leaves something on disk
+    let data_dir = folder.path().display().to_string();
+    let settings = [("SIDECAR_DATA_DIR", data_dir.as_str())];
+    let arguments = ["--listen", listen.as_str()];
+    let start = || Sidecar::start(application.address, &arguments, &settings);
+    let on_disk = |page: &str| page::sum(page, "content_factory_telemetry_queued", r#"signal="traces",place="disk""#);
+    let mut sidecar = start().await;
     let (ends, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let mut load = JoinSet::new();
     for _ in 0..KEPT {
         load.spawn(press(proxy, Arc::clone(&ends), Arc::clone(&answered)));
     }
-    let mut waits = Vec::new();
+    let (mut waits, mut kept) = (Vec::new(), 0.0);
     for round in 0..rounds {
         let enough = answered.load(Ordering::Relaxed) + 100;
         until(|| answered.load(Ordering::Relaxed) >= enough, "the load is carried").await;
+        let page = sidecar.eventually("/metrics", |_, page| on_disk(page) > kept).await;
+        kept = on_disk(&page);
         sidecar.signal("KILL").await;
         assert_eq!(sidecar.ended().await, None, "ended by a signal");
+        assert_eq!(integrity(folder.path()).await, "ok", "round {round}");
         let started = Instant::now();
-        sidecar = Sidecar::start(application.address, &["--listen", &listen], &[]).await;
+        sidecar = start().await;
         assert_eq!(ask(proxy, "GET", "/first").await.unwrap().status(), 200, "round {round}");
         waits.push(started.elapsed());
     }
     ends.store(true, Ordering::Relaxed);
     load.join_all().await;
     waits.sort();
-    println!("killed {rounds} times; from exec to the first answer {:?} to {:?}", waits[0], waits[rounds - 1]);
-    // the target is 200 ms; a debug build on a machine with other work takes longer, but not each time
-    assert!(waits[0] < Duration::from_secs(1), "from exec to the first answer {waits:?}");
+    let half = waits[waits.len() / 2];
+    println!(
+        "killed {rounds} times; from exec to the first answer {:?} to {:?}, half of them within {half:?}; {kept} spans on disk",
+        waits[0],
+        waits[waits.len() - 1]
+    );
+    let judged = scaled(waits[0], half); // a debug build on a machine with other work takes longer, but not each time
+    assert!(judged < Duration::from_millis(200), "from exec to the first answer {waits:?}");
 }
 
 /// The time of day.
@@ -198,7 +232,7 @@ async fn counters_say_since_when_they_count() {
     let endpoint = format!("http://{}", receiver.address);
     let interval = [("SIDECAR_TELEMETRY__METRICS__INTERVAL", "100ms")];
     for round in 0..scaled(3, 20) {
-        let began = now_unix_nanos();
+        let (began, born) = (now_unix_nanos(), Instant::now());
         let mut sidecar = Sidecar::start(application.address, &["--otlp", &endpoint], &interval).await;
         let mut client = Client::connect(sidecar.proxy).await.unwrap();
         for _ in 0..=round {
@@ -208,6 +242,11 @@ async fn counters_say_since_when_they_count() {
         let metrics: serde_json::Value =
             serde_json::from_str(&sidecar.ask("/api/v1/monitoring/metrics").await.1).unwrap();
         assert_eq!(metrics["request_count"], round + 1, "since this start, not the one before");
+        let uptime = metrics["uptime_seconds"].as_f64().expect("a number");
+        assert!((0.0..=born.elapsed().as_secs_f64()).contains(&uptime), "{uptime} s of {:?}", born.elapsed());
+        let described: serde_json::Value = serde_json::from_str(&sidecar.ask("/openapi.json").await.1).unwrap();
+        let said = described["paths"]["/api/v1/monitoring/metrics"]["get"]["summary"].as_str().expect("a summary");
+        assert!(said.contains("since the sidecar's start"), "{said}");
         sidecar.signal("TERM").await;
         assert_eq!(sidecar.ended().await, Some(0));
         let ended = now_unix_nanos();

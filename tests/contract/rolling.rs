@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::origin::{Head, Origin, Site, Stream, connect, say};
 use crate::page;
@@ -18,6 +19,10 @@ use crate::scale::{among_others, scaled};
 
 /// Clients at once.
 const CLIENTS: usize = 8;
+/// How long an idle connection may still bring a request when its sidecar drains.
+const LINGER: Duration = Duration::from_secs(1);
+/// Runs at most, where a request may find a listener that closes in that instant.
+const RUNS: usize = 3;
 
 /// An application whose workers are replaced: kept connections end, also over a request, and new ones are always served.
 struct Workers {
@@ -70,21 +75,23 @@ async fn exchange(stream: &mut Stream, method: &str) -> Option<bool> {
 /// Asks on one connection after the other, as a client does that knows RFC 9112, section 9.3.1: a request that was sent
 /// on a connection that closed may be sent again.
 async fn press(proxy: SocketAddr, seen: Arc<Seen>) {
-    let mut kept = None;
+    let mut kept: Option<(Stream, Instant)> = None;
     for method in SAFE.iter().cycle() {
         if seen.ends.load(Ordering::Relaxed) {
             return;
         }
         let mut attempts = 0;
         loop {
-            let mut stream = match kept.take() {
-                Some(stream) => stream,
-                None => connect(proxy).await.expect("somebody listens at any time"),
+            let (mut stream, idle_since) = match kept.take() {
+                Some((stream, since)) => (stream, Some(since)),
+                None => (connect(proxy).await.expect("somebody listens at any time"), None),
             };
             if let Some(goes_on) = exchange(&mut stream, method).await {
-                kept = goes_on.then_some(stream);
+                kept = goes_on.then(|| (stream, Instant::now()));
                 break;
             }
+            let has_lingered = idle_since.is_none_or(|since| since.elapsed() >= LINGER);
+            assert!(has_lingered, "{method} on a connection that was not told of its end");
             attempts += 1;
             seen.repeated.fetch_add(1, Ordering::Relaxed);
             assert!(attempts < 3, "{method} finds nobody who answers");
@@ -129,9 +136,21 @@ async fn workers_of_the_application_are_replaced_under_load_and_every_request_is
 }
 
 /// Row 6: a pair of sidecars on one port, replaced one by one: each request is answered, and each process ends with 0.
+///
+/// A connection that is made in the instant in which its listener closes is reset by the kernel, and its client asks again; one
+/// run of three must have none of these.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_rolling_restarts_of_a_pair_lose_no_request() {
     let _machine = among_others().await;
+    let mut repeated = Vec::new();
+    while repeated.len() < RUNS && !repeated.contains(&0) {
+        repeated.push(rolling_restarts().await);
+    }
+    assert!(repeated.contains(&0), "requests that had to be sent again, in each run: {repeated:?}");
+}
+
+/// How many requests had to be sent again over ten restarts.
+async fn rolling_restarts() -> u64 {
     let application = Origin::start(Arc::new(Workers { generation: watch::Sender::new(0) })).await;
     let settings = [("SIDECAR_PROXY__REUSE_PORT", "true"), ("SIDECAR_TELEMETRY__SHUTDOWN", "200ms")];
     let first = Sidecar::start(application.address, &[], &settings).await;
@@ -148,6 +167,5 @@ async fn ten_rolling_restarts_of_a_pair_lose_no_request() {
     .await;
     let (answered, repeated) = (seen.answered.load(Ordering::Relaxed), seen.repeated.load(Ordering::Relaxed));
     println!("{answered} answered over 10 restarts; {repeated} were sent again by their clients");
-    // a connection that is made in the instant in which its listener closes is reset by the kernel
-    assert!(repeated <= 10 * CLIENTS as u64, "{repeated} of {answered} had to be sent again");
+    repeated
 }

@@ -1,5 +1,6 @@
 //! Event streams and WebSockets: passed on at once and unchanged, and never mistaken for slow requests.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::body;
 use crate::origin::{Head, Origin, Site, Stream, connect, say};
+use crate::pace::Turns;
 use crate::page::{self, Kind};
 use crate::rig::{PATIENCE, Sidecar};
 use crate::scale::{among_others, scaled};
@@ -37,36 +39,67 @@ impl Site for Teller {
     }
 }
 
-/// Row 17: the next event is made only when the one before has arrived, so a proxy that collects would wait for ever.
+/// Who listens to such a stream.
+struct Listener {
+    want: mpsc::Sender<()>,
+    stream: Stream,
+    _application: Origin,
+}
+
+impl Listener {
+    /// Of an application of its own, through what stands in front of it.
+    async fn start(through: impl AsyncFnOnce(SocketAddr) -> SocketAddr) -> Self {
+        let (want, wanted) = mpsc::channel(1);
+        let application = Origin::start(Arc::new(Teller { wanted: Mutex::new(wanted) })).await;
+        let mut stream = connect(through(application.address).await).await.expect("it listens");
+        stream.write_all(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n").await.expect("it takes requests");
+        let head = timeout(PATIENCE, Head::read(&mut stream)).await.expect("a head before any event");
+        assert_eq!(head.expect("a head").expect("a head").field("content-type"), Some("text/event-stream"));
+        Self { want, stream, _application: application }
+    }
+
+    /// From made to arrived.
+    async fn event(&mut self) -> Duration {
+        let made = Instant::now();
+        self.want.send(()).await.expect("the application waits for it");
+        let mut event = [0; 14];
+        let read = timeout(PATIENCE, self.stream.read_exact(&mut event)).await;
+        read.expect("an event that is not held back").expect("an event");
+        assert_eq!(&event, b"9\r\ndata: x\n\n\r\n", "and it is a chunk of its own");
+        made.elapsed()
+    }
+}
+
+/// Row 17: the next event is made only when the one before has arrived, so a proxy that collects would wait for ever; and half
+/// of them take no longer than a millisecond more than without a proxy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_event_arrives_before_the_next_one_is_made() {
     let _machine = among_others().await;
-    let events = scaled(1_000, 20_000);
-    let (want, wanted) = mpsc::channel(1);
-    let application = Origin::start(Arc::new(Teller { wanted: Mutex::new(wanted) })).await;
-    let sidecar = Sidecar::start(application.address, &[], &[]).await;
-    let mut stream = connect(sidecar.proxy).await.unwrap();
-    stream.write_all(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
-    let head = timeout(PATIENCE, Head::read(&mut stream)).await.expect("a head before any event").unwrap().unwrap();
-    assert_eq!(head.field("content-type"), Some("text/event-stream"));
-    let mut latencies = Vec::new();
+    let (events, mut started) = (scaled(1_000, 20_000), None);
+    let mut direct = Listener::start(async |application| application).await;
+    let mut proxied = Listener::start(async |application| {
+        let sidecar = started.insert(Sidecar::start(application, &[], &[]).await);
+        sidecar.proxy
+    })
+    .await;
+    let sidecar = started.expect("it was started");
+    let mut turns = Turns::default();
     for _ in 0..events {
-        let made = Instant::now();
-        want.send(()).await.unwrap();
-        let mut event = [0; 14];
-        let read = timeout(PATIENCE, stream.read_exact(&mut event)).await;
-        read.expect("an event that is not held back").unwrap();
-        assert_eq!(&event, b"9\r\ndata: x\n\n\r\n", "and it is a chunk of its own");
-        latencies.push(made.elapsed());
+        turns.took(direct.event().await, proxied.event().await);
     }
     let page = sidecar.metrics().await;
     assert_eq!((page::in_flight(&page), page::total(&page)), (1.0, 0), "it is one request, and not over");
+    let Listener { want, mut stream, _application } = proxied;
     drop(want);
     let mut end = [0; 5];
     stream.read_exact(&mut end).await.unwrap();
     assert_eq!(&end, b"0\r\n\r\n");
-    latencies.sort();
-    println!("{events} events, from made to arrived: half of them within {:?}", latencies[events / 2]);
+    println!(
+        "{events} events, from made to arrived, half of them without and with the sidecar: {:?}",
+        turns.within(50)
+    );
+    let added = turns.stretches(50).map(|(without, with)| with.saturating_sub(without)).min();
+    assert!(added <= Some(Duration::from_millis(1)), "half of the events of each stretch: {added:?} more");
     let page = page::settled(&sidecar, 1).await;
     assert_eq!(page::tally(&page), [((Kind::Stream, 200, String::new()), 1)].into(), "no ordinary request");
 }

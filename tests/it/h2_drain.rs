@@ -44,7 +44,7 @@ async fn press(proxy: SocketAddr, load: Arc<Load>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_over_a_sigterm_under_load() {
-    over_sigterm(8, 4_000, press).await;
+    over_sigterm(8, 20_000, press).await;
 }
 
 #[tokio::test]

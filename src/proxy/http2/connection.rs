@@ -154,7 +154,11 @@ impl<S: RequestSink + 'static> Session<'_, S> {
                         self.leave();
                         continue;
                     }
-                    Stage::Leaving | Stage::CutOff => return Poll::Ready(None),
+                    Stage::Leaving => {
+                        self.end(Reason::NO_ERROR); // it has not said that it knows: the second word tells what was served
+                        continue;
+                    }
+                    Stage::CutOff => return Poll::Ready(None),
                 }
             }
             let head_until = if self.stage == Stage::CutOff { NEVER } else { self.conduct.head_until() };
@@ -180,7 +184,11 @@ impl<S: RequestSink + 'static> Session<'_, S> {
 
     fn cut_off(&mut self, breach: Breach) {
         self.worker.counters.breaches.count(breach);
-        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        self.end(Reason::ENHANCE_YOUR_CALM);
+    }
+
+    fn end(&mut self, reason: Reason) {
+        self.connection.abrupt_shutdown(reason);
         (self.stage, self.until) = (Stage::CutOff, self.worker.timers.after(DRAIN_LINGER));
     }
 }
