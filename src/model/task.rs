@@ -119,12 +119,32 @@ pub struct TaskTotals {
     pub ended: [u64; TaskState::ALL.len()],
     /// Those that run. What runs inside the same task of Celery counts once.
     pub active: u64,
+    /// Tasks of Celery among them.
+    pub active_of_celery: u64,
     /// Those that failed. What failed inside the same task of Celery counts once.
     pub failures: u64,
+    /// Tasks of Celery among them.
+    pub failures_of_celery: u64,
     /// Not taken, as too many were open.
     pub too_many_open: u64,
     /// Taken, but counted without their name, as there were too many names.
     pub too_many_names: u64,
+}
+
+impl TaskTotals {
+    /// Those that run, with so many that Celery's workers work on: what runs inside one of these counts once.
+    #[must_use]
+    pub fn active_with(&self, celery: u64) -> u64 {
+        self.active + celery.saturating_sub(self.active_of_celery)
+    }
+
+    /// Those that failed, with so many that Celery knows of: what failed inside one of these counts once.
+    ///
+    /// Never more than there were; fewer, where a task of Celery succeeds though a part of it failed, and another fails.
+    #[must_use]
+    pub fn failures_with(&self, celery: u64) -> u64 {
+        self.failures + celery.saturating_sub(self.failures_of_celery)
+    }
 }
 
 /// Tasks for people, of one moment.
@@ -172,6 +192,14 @@ mod tests {
         for text in ["", "017f22e279b07cc398c4dc0c0c07398f", "017f22e2-79b0-7cc3-98c4-dc0c0c07398g", &"-".repeat(36)] {
             assert_eq!(TaskId::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn what_runs_or_fails_inside_a_task_of_celery_counts_once_whoever_tells_of_it() {
+        let totals =
+            TaskTotals { active: 5, active_of_celery: 2, failures: 7, failures_of_celery: 4, ..TaskTotals::default() };
+        assert_eq!([0, 2, 3].map(|celery| totals.active_with(celery)), [5, 5, 6]);
+        assert_eq!([0, 4, 9].map(|celery| totals.failures_with(celery)), [7, 7, 12]);
     }
 
     proptest! {

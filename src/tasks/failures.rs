@@ -11,6 +11,7 @@ const REMEMBERED: usize = 4_096;
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     count: u64,
+    of_celery: u64,
     /// The tasks of Celery that are counted, the oldest first.
     order: VecDeque<Clean<'static>>,
     known: HashSet<Clean<'static>>,
@@ -29,6 +30,7 @@ impl Failures {
             {
                 self.known.remove(&oldest);
             }
+            self.of_celery += 1;
         }
         self.count += 1;
     }
@@ -36,6 +38,11 @@ impl Failures {
     /// Since the start.
     pub(super) fn count(&self) -> u64 {
         self.count
+    }
+
+    /// Tasks of Celery among them.
+    pub(super) fn of_celery(&self) -> u64 {
+        self.of_celery
     }
 }
 
@@ -50,7 +57,7 @@ mod tests {
         for id in [Some(&one), None, Some(&one), Some(&other), None, Some(&one)] {
             failures.add(id);
         }
-        assert_eq!(failures.count(), 4);
+        assert_eq!((failures.count(), failures.of_celery()), (4, 2));
     }
 
     #[test]

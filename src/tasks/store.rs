@@ -167,7 +167,9 @@ impl Store {
             begun: self.begun,
             ended: self.ended,
             active: (of_celery.len() + others) as u64,
+            active_of_celery: of_celery.len() as u64,
             failures: self.failures.count(),
+            failures_of_celery: self.failures.of_celery(),
             too_many_open: self.too_many_open,
             too_many_names: self.too_many_names,
         }

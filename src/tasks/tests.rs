@@ -97,11 +97,12 @@ async fn a_monitor_inside_a_task_of_celery_counts_once_as_does_its_failure() {
     let tasks = room();
     let inside = Beginning { task_id: Some("59226a2a-0c5b"), ..named("x") };
     let ids = [inside, inside, named("x")].map(|beginning| tasks.begin(&beginning).expect("it is taken"));
-    assert_eq!(tasks.totals().active, 2);
+    assert_eq!((tasks.totals().active, tasks.totals().active_of_celery), (2, 1));
     for id in ids {
         tasks.end(id, &FAILED).expect("it is open");
     }
-    assert_eq!((tasks.totals().failures, tasks.totals().ended), (2, [0, 3, 0]));
+    let totals = tasks.totals();
+    assert_eq!((totals.failures, totals.failures_of_celery, totals.ended), (2, 1, [0, 3, 0]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,16 @@ def test_a_class_without_a_name_that_could_be_told_is_told_as_other(sidecar: Sid
     with pytest.raises(strange), TaskMonitor("strange", url=sidecar.admin):
         raise strange
     assert ended(told(sidecar)) == {("strange", "failed", "_OTHER"): 1}
+
+
+def test_what_cannot_be_told_of_a_task_is_left_out_and_the_task_is_told(sidecar: Sidecar):
+    before = client.dropped()
+    header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nHost: evil"
+    with TaskMonitor("n" * 200, url=sidecar.admin, traceparent=header) as monitor:
+        monitor.fail("a text instead of a class")
+    page = told(sidecar)
+    assert ended(page) == {("n" * 100, "failed", "_OTHER"): 1}
+    assert (page["recent"][0]["trace_id"], client.dropped() - before) == (None, 0)
 
 
 def test_a_task_belongs_to_the_current_span_or_to_the_one_that_it_is_given(sidecar: Sidecar, collector: FileCollector):
@@ -357,8 +368,9 @@ def test_the_processes_of_the_example_tell_their_tasks_and_celerys_is_told_by_it
         "SIDECAR_URL": f"http://127.0.0.1:{port}",
     }
     application = Application(tmp_path, environment, workers=2)
-    application.environment["PYTHONPATH"] += f":{SOURCES}"
-    worker = CeleryWorker(tmp_path, application.environment)
+    worker = CeleryWorker(tmp_path, environment)
+    for process in (application, worker):
+        process.environment["PYTHONPATH"] += f":{SOURCES}"
     try:
         application.create_tables()
         application.start()
@@ -391,3 +403,10 @@ def send_publication(video: int, environment: dict[str, str]) -> str:
     """
     done = subprocess.run([sys.executable, "-c", script], env=os.environ | environment, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip()
+
+
+def test_the_package_is_of_the_version_of_the_sidecar_and_needs_nothing():
+    project = tomllib.loads((ROOT / "clients/python/pyproject.toml").read_text())["project"]
+    sidecar = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]
+    assert (project["version"], project["license"]) == (sidecar["version"], sidecar["license"])
+    assert (project["requires-python"], project["dependencies"]) == (">=3.9", [])

@@ -1,5 +1,7 @@
 //! Tasks over real sockets: begun, told of, ended; and what is wrong harms nothing but itself.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -9,14 +11,25 @@ use tokio::time::timeout;
 use crate::api_port::{Answer, PATIENCE, Port, healthy};
 use crate::rig::{Sidecar, echo_application};
 
-const TASKS: &str = "/api/v1/monitoring/tasks";
+pub(crate) const TASKS: &str = "/api/v1/monitoring/tasks";
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// A request with this body, that calls itself JSON.
+/// A request with this body, that calls itself JSON, from within a span.
 fn request(method: &str, path: &str, body: &str) -> String {
     let length = body.len();
-    let head = "Host: localhost\r\nContent-Type: application/json\r\nConnection: close";
+    let head = "Host: localhost\r\nContent-Type: Application/JSON; charset=utf-8\r\nConnection: close";
+    let head = format!("{head}\r\ntraceparent: {PARENT}");
     format!("{method} {path} HTTP/1.1\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// Sends it to the admin port of a sidecar; the status and the body of the answer.
+pub(crate) async fn tell(admin: SocketAddr, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let mut stream = TcpStream::connect(admin).await.expect("the port accepts");
+    stream.write_all(request(method, path, &body.to_string()).as_bytes()).await.expect("the port reads");
+    let mut answer = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("in time").expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    (head[9..12].parse().expect("a status"), serde_json::from_str(body).expect("JSON"))
 }
 
 async fn begin(port: &Port, body: &Value) -> Answer {
@@ -35,10 +48,8 @@ fn id(answer: &Answer) -> String {
 #[tokio::test]
 async fn a_task_is_begun_told_of_and_ended_and_ended_again_without_harm() {
     let port = Port::start(healthy()).await;
-    let head = format!("POST {TASKS} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\ntraceparent: {PARENT}");
-    let body = r#"{"name":"video_generation","task_id":"59226a2a-0c5b-4f0e-8d3a-3f1f6f1f6f1f","unknown":[1]}"#;
-    let head = format!("{head}\r\nContent-Type: Application/JSON; charset=utf-8\r\nContent-Length: {}", body.len());
-    let id = id(&port.ask(&format!("{head}\r\n\r\n{body}")).await);
+    let task_id = "59226a2a-0c5b-4f0e-8d3a-3f1f6f1f6f1f";
+    let id = id(&begin(&port, &json!({"name": "video_generation", "task_id": task_id, "unknown": [1]})).await);
     assert_eq!((id.len(), &id[14..15]), (36, "7"), "{id}");
 
     let page = port.get(TASKS).await.json();
@@ -48,7 +59,7 @@ async fn a_task_is_begun_told_of_and_ended_and_ended_again_without_harm() {
     );
     let running = &page["running"][0];
     assert_eq!((&running["id"], &running["name"]), (&json!(id), &json!("video_generation")));
-    assert_eq!(running["task_id"], "59226a2a-0c5b-4f0e-8d3a-3f1f6f1f6f1f");
+    assert_eq!(running["task_id"], task_id);
     assert_eq!(running["trace_id"], PARENT[3..35]);
     assert!(running["age_seconds"].is_f64(), "{running}");
     assert_eq!(port.get("/api/v1/monitoring/metrics").await.json()["active_tasks"], 1);
@@ -198,10 +209,10 @@ async fn the_page_shows_what_runs_and_what_failed_and_escapes_it() {
 }
 
 /// A client that begins and ends so many tasks over one connection; every second one fails.
-async fn works(address: std::net::SocketAddr, name: String, count: u64) {
+async fn works(address: SocketAddr, name: String, count: u64) {
     let mut stream = TcpStream::connect(address).await.expect("the port accepts");
     let mut ask = async |method: &str, path: &str, body: Value| -> Value {
-        let text = request(method, path, &body.to_string()).replace("Connection: close", "Connection: keep-alive");
+        let text = request(method, path, &body.to_string()).replace("close", "keep-alive");
         stream.write_all(text.as_bytes()).await.expect("the port reads");
         let mut answer = String::new();
         while !answer.ends_with('}') {
@@ -245,23 +256,13 @@ async fn each_of_many_tasks_at_once_is_counted_once_and_by_its_name() {
     }
 }
 
-/// Begins a task; the status of the answer.
-async fn begin_at(sidecar: &Sidecar, name: &str) -> u16 {
-    let mut stream = TcpStream::connect(sidecar.admin).await.expect("the port accepts");
-    let body = json!({ "name": name }).to_string();
-    stream.write_all(request("POST", TASKS, &body).as_bytes()).await.expect("the port reads");
-    let mut answer = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("in time").expect("an answer");
-    answer[9..12].parse().expect("a status")
-}
-
 #[tokio::test]
 async fn what_is_too_many_is_refused_or_counted_without_its_name_and_told() {
     let environment = [("SIDECAR_TASKS__MAX_OPEN", "2"), ("SIDECAR_TASKS__MAX_NAMES", "1")];
     let sidecar = Sidecar::start(echo_application().await, &[], &environment).await;
     let mut statuses = Vec::new();
     for name in ["one", "two", "three"] {
-        statuses.push(begin_at(&sidecar, name).await);
+        statuses.push(tell(sidecar.admin, "POST", TASKS, &json!({ "name": name })).await.0);
     }
     assert_eq!(statuses, [201, 201, 503]);
     let metrics = sidecar.metrics().await;
@@ -280,7 +281,7 @@ async fn what_is_too_many_is_refused_or_counted_without_its_name_and_told() {
 async fn a_task_that_nobody_ends_is_lost() {
     let environment = [("SIDECAR_TASKS__MAX_RUNTIME", "1s")];
     let sidecar = Sidecar::start(echo_application().await, &[], &environment).await;
-    assert_eq!(begin_at(&sidecar, "one").await, 201);
+    assert_eq!(tell(sidecar.admin, "POST", TASKS, &json!({"name": "one"})).await.0, 201);
     sidecar.eventually("/metrics", |_, page| page.contains("content_factory_tasks_lost_total{task=\"one\"} 1")).await;
     let page: Value = serde_json::from_str(&sidecar.ask(TASKS).await.1).expect("JSON");
     let recent = &page["recent"][0];

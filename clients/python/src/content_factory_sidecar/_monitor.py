@@ -17,6 +17,9 @@ URL = "http://127.0.0.1:18090"
 # What the sidecar takes.
 LONGEST = 100
 CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+TASK_ID = re.compile(r"[A-Za-z0-9\-_.:/]{1,100}")
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+OTHER = "_OTHER"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -43,7 +46,7 @@ class TaskMonitor:
     def fail(self, error_type: Optional[str] = None) -> None:
         """Makes the task that runs a failed one, though no exception ends it."""
         if self._runs:
-            self._runs[-1].error_type = error_type or "_OTHER"
+            self._runs[-1].error_type = _told(error_type or OTHER)
 
     def __enter__(self) -> TaskMonitor:
         self._begin()
@@ -96,9 +99,12 @@ class TaskMonitor:
         try:
             body: dict[str, Any] = {"name": str(self._name)[:LONGEST]}
             task = _surroundings.celery_task()
-            if task is not None:
-                body["task_id"] = task[:LONGEST]
+            if task is not None and TASK_ID.fullmatch(task):
+                body["task_id"] = task
             traceparent = self._traceparent or _surroundings.traceparent()
+            # often a header as a stranger wrote it
+            if traceparent is not None and not TRACEPARENT.fullmatch(traceparent):
+                traceparent = None
             way = courier(self._url or os.environ.get("SIDECAR_URL") or URL)
             if way.give(Beginning(run, body, traceparent)):
                 run.courier = way
@@ -124,7 +130,12 @@ class TaskMonitor:
 def _class_of(kind: type[BaseException]) -> str:
     """The name of a class, with its module unless it is Python's own."""
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    for candidate in (name, kind.__name__):
-        if len(candidate) <= LONGEST and CLASS.fullmatch(candidate):
-            return candidate
-    return "_OTHER"
+    return _told(name, kind.__name__)
+
+
+def _told(*names: str) -> str:
+    """The first of these that the sidecar takes as the name of a class."""
+    for name in names:
+        if len(name) <= LONGEST and CLASS.fullmatch(name):
+            return name
+    return OTHER
