@@ -192,8 +192,10 @@ pub(super) fn schema() -> Value {
         "trace_id": { "type": ["string", "null"] },
     });
     let list = |about: &str, more: Value| {
-        let properties: Map<String, Value> =
-            [&common, &more].into_iter().filter_map(Value::as_object).cloned().flatten().collect();
+        let mut properties = common.clone();
+        if let (Some(properties), Value::Object(more)) = (properties.as_object_mut(), more) {
+            properties.extend(more);
+        }
         json!({ "type": "array", "description": about, "items": { "type": "object", "properties": properties } })
     };
     let ended = json!({

@@ -18,7 +18,7 @@ impl TaskId {
     pub const fn new(unix_millis: u64, random: u128) -> Self {
         const VERSION: u128 = 0x7 << 76;
         const VARIANT: u128 = 0b10 << 62;
-        const RANDOM: u128 = 0xfff << 64 | (1 << 62) - 1;
+        const RANDOM: u128 = (0xfff << 64) | ((1 << 62) - 1);
         Self((unix_millis as u128) << 80 | VERSION | VARIANT | random & RANDOM)
     }
 
