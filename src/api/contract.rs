@@ -8,6 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::model::application::About;
 use crate::model::health::{CheckReport, HealthStatus, overall};
+use crate::model::task::TaskTotals;
 use crate::model::traffic::Totals;
 use crate::model::usage::{BusinessRows, SystemUsage};
 use crate::redact::Clean;
@@ -25,6 +26,8 @@ pub struct Moment {
     pub rows: BusinessRows,
     /// The traffic since the start.
     pub totals: Totals,
+    /// The application's tasks since the start.
+    pub tasks: TaskTotals,
     /// Now, in seconds since the Unix epoch.
     pub unix_seconds: f64,
     /// Age of the process, by the monotonic clock.
@@ -89,15 +92,12 @@ pub fn dashboard(moment: &Moment) -> Vec<u8> {
         metrics: Metrics::of(moment),
         activity: Activity {
             timestamp: moment.unix_seconds,
-            active_tasks: ACTIVE_TASKS,
+            active_tasks: moment.tasks.active,
             recent_requests: moment.totals.requests.min(RECENT_REQUESTS),
         },
         status: if operational { "operational" } else { "degraded" },
     })
 }
-
-/// No source of tasks is read yet, and the application itself always said 0.
-const ACTIVE_TASKS: u64 = 0;
 
 #[derive(serde::Serialize)]
 struct Bare {
@@ -219,9 +219,10 @@ impl Metrics {
         };
         Self {
             request_count: totals.requests,
-            error_count: totals.errors,
+            // as the application counts: responses and tasks
+            error_count: totals.errors + moment.tasks.failures,
             average_response_time: average,
-            active_tasks: ACTIVE_TASKS,
+            active_tasks: moment.tasks.active,
             uptime_seconds: moment.uptime_seconds,
             // below a second of age the rate would be nonsense
             requests_per_second: totals.requests as f64 / moment.uptime_seconds.max(1.0),
@@ -280,6 +281,7 @@ mod tests {
             about: About::default(),
             rows: BusinessRows::default(),
             totals: Totals::default(),
+            tasks: TaskTotals::default(),
             unix_seconds: 1_640_995_200.5,
             uptime_seconds: 3_600.5,
         }
@@ -330,6 +332,16 @@ mod tests {
             r#""uptime_seconds":3600.5,"requests_per_second":0.3471740036106096}"#
         );
         assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn failed_tasks_are_errors_and_tasks_that_run_are_active() {
+        let mut moment = moment();
+        moment.totals.errors = 3;
+        moment.tasks = TaskTotals { begun: 9, ended: [1, 4, 2], active: 2, failures: 3, ..TaskTotals::default() };
+        let body: Value = serde_json::from_slice(&dashboard(&moment)).unwrap();
+        assert_eq!((&body["metrics"]["error_count"], &body["metrics"]["active_tasks"]), (&6.into(), &2.into()));
+        assert_eq!(body["activity"]["active_tasks"], 2);
     }
 
     #[test]

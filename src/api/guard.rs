@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State as Shared};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use tokio::time::Instant;
@@ -32,6 +32,8 @@ enum Refused {
     ForeignHost,
     /// 401: an address that may not read this.
     Stranger,
+    /// 401: an address that may not write.
+    Remote,
 }
 
 /// The page has no script and loads nothing but its own style; its icon is a `data:` picture.
@@ -58,8 +60,8 @@ impl Guard {
     ///
     /// # Errors
     /// Why it may not be read at all.
-    fn admit(&self, peer: IpAddr, path: &str, headers: &HeaderMap) -> Result<Reach, Refused> {
-        let access = find(path).map_or(Access::Full, |route| route.access);
+    fn admit(&self, peer: IpAddr, (method, path): (&Method, &str), headers: &HeaderMap) -> Result<Reach, Refused> {
+        let access = find(method, path).map_or(Access::Full, |route| route.access);
         if access == Access::Probe {
             return Ok(Reach::Bare);
         }
@@ -71,6 +73,7 @@ impl Guard {
         }
         match (reach, access) {
             (Reach::Bare, Access::Full) => Err(Refused::Stranger),
+            (_, Access::Write) if !peer.to_canonical().is_loopback() => Err(Refused::Remote),
             _ => Ok(reach),
         }
     }
@@ -80,7 +83,8 @@ impl Guard {
 pub(super) async fn guard(Shared(guard): Shared<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     // the server sets the peer on every request; one without it is a stranger
     let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
-    let mut response = match guard.admit(peer, request.uri().path(), request.headers()) {
+    let asked = (request.method(), request.uri().path());
+    let mut response = match guard.admit(peer, asked, request.headers()) {
         Ok(reach) => {
             request.extensions_mut().insert(reach);
             next.run(request).await
@@ -103,6 +107,7 @@ impl Refused {
                 "not allowed from this address",
                 "a loopback peer, or one of the networks in admin.allow",
             ),
+            Self::Remote => error(StatusCode::UNAUTHORIZED, "no writing from this address", "a loopback peer"),
         }
     }
 }
@@ -130,9 +135,13 @@ mod tests {
     }
 
     fn asks(peer: &str, path: &str, host: &'static str) -> Result<Reach, u16> {
+        calls(Method::GET, peer, path, host)
+    }
+
+    fn calls(method: Method, peer: &str, path: &str, host: &'static str) -> Result<Reach, u16> {
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
         let peer = peer.parse().expect("an address");
-        guard().admit(peer, path, &headers).map_err(|refused| refused.answer().status().as_u16())
+        guard().admit(peer, (&method, path), &headers).map_err(|refused| refused.answer().status().as_u16())
     }
 
     #[test]
@@ -155,13 +164,28 @@ mod tests {
     }
 
     #[test]
+    fn only_loopback_writes_and_not_by_a_foreign_name() {
+        for (method, path) in
+            [(Method::POST, "/api/v1/monitoring/tasks"), (Method::PATCH, "/api/v1/monitoring/tasks/1")]
+        {
+            let calls = |peer, host| calls(method.clone(), peer, path, host);
+            assert_eq!(calls("127.0.0.1", "127.0.0.1:18090"), Ok(Reach::Full), "{path}");
+            assert_eq!(calls("127.0.0.1", "evil.example"), Err(403), "{path}");
+            assert_eq!(calls("10.9.9.9", "sidecar"), Err(401), "{path}");
+            assert_eq!(calls("192.0.2.1", "sidecar"), Err(401), "{path}");
+        }
+        assert_eq!(asks("10.9.9.9", "/api/v1/monitoring/tasks", "sidecar"), Ok(Reach::Full));
+    }
+
+    #[test]
     fn a_peer_that_asks_too_often_is_told_when_to_come_back_and_probes_go_on() {
         let guard = guard();
         let peer = "127.0.0.1".parse().expect("an address");
-        let refused = (0..50).filter_map(|_| guard.admit(peer, "/status", &HeaderMap::new()).err()).last();
+        let refused =
+            (0..50).filter_map(|_| guard.admit(peer, (&Method::GET, "/status"), &HeaderMap::new()).err()).last();
         let refused = refused.expect("one of 50 is too many").answer();
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
-        assert!((0..50).all(|_| guard.admit(peer, "/readyz", &HeaderMap::new()).is_ok()));
+        assert!((0..50).all(|_| guard.admit(peer, (&Method::GET, "/readyz"), &HeaderMap::new()).is_ok()));
     }
 }

@@ -22,6 +22,7 @@ mod routes;
 mod scrape;
 mod server;
 mod state;
+mod tasks;
 
 pub use access::Network;
 pub use openapi::openapi;

@@ -2,15 +2,18 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::api::export;
 use crate::api::reply::JSON;
-use crate::api::routes::{Access, Endpoint, ROUTES, Route};
+use crate::api::routes::{Access, Endpoint, ROUTES, Route, Verb};
+use crate::api::{export, tasks};
 
 /// The description of the admin port, OpenAPI 3.1, as JSON.
 #[must_use]
 pub fn openapi() -> String {
-    let paths: Map<String, Value> =
-        ROUTES.iter().map(|route| (route.path.to_owned(), json!({ "get": operation(route) }))).collect();
+    let mut paths: Map<String, Value> = Map::new();
+    for route in ROUTES {
+        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        path[route.verb.label().to_ascii_lowercase()] = operation(route);
+    }
     let document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -20,7 +23,13 @@ pub fn openapi() -> String {
             "license": { "name": env!("CARGO_PKG_LICENSE"), "identifier": env!("CARGO_PKG_LICENSE") },
         },
         "paths": paths,
-        "components": { "schemas": { "Error": error_schema(), "Export": export::schema() } },
+        "components": { "schemas": {
+            "Error": error_schema(),
+            "Export": export::schema(),
+            "Tasks": tasks::schema(),
+            "BeginTask": tasks::begin_schema(),
+            "EndTask": tasks::end_schema(),
+        } },
     });
     serde_json::to_string_pretty(&document).expect("a document of strings and numbers serialises")
 }
@@ -40,17 +49,34 @@ fn operation(route: &Route) -> Value {
             json!({ "name": name, "in": "query", "required": false, "description": about, "schema": { "type": "string" } })
         })
         .collect();
-    if route.path.contains("{item}") {
-        parameters.push(json!({ "name": "item", "in": "path", "required": true, "schema": { "type": "string" } }));
+    if let Some((_, item)) = route.path.split_once('{') {
+        let name = item.trim_end_matches('}');
+        parameters.push(json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
     }
-    let operation_id: String =
-        route.path.split(['/', '.', '{', '}']).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("_");
-    let operation_id = if operation_id.is_empty() { "root".to_owned() } else { operation_id };
-    json!({ "operationId": operation_id, "summary": route.summary, "parameters": parameters, "responses": responses })
+    let (id, summary) = (operation_id(route), route.summary);
+    let mut operation =
+        json!({ "operationId": id, "summary": summary, "parameters": parameters, "responses": responses });
+    let body = match route.endpoint {
+        Endpoint::BeginTask => "BeginTask",
+        Endpoint::EndTask => "EndTask",
+        _ => return operation,
+    };
+    let content = json!({ JSON: { "schema": { "$ref": format!("#/components/schemas/{body}") } } });
+    operation["requestBody"] = json!({ "required": true, "content": content });
+    operation
+}
+
+/// Of what is read, the path alone.
+fn operation_id(route: &Route) -> String {
+    let verb = route.verb.label().to_ascii_lowercase();
+    let verb = Some(verb.as_str()).filter(|_| route.verb != Verb::Get);
+    let parts = route.path.split(['/', '.', '{', '}']).filter(|part| !part.is_empty());
+    let id = verb.into_iter().chain(parts).collect::<Vec<_>>().join("_");
+    if id.is_empty() { "root".to_owned() } else { id }
 }
 
 fn response(meaning: &str, status: u16, route: &Route) -> Value {
-    if status == 404 {
+    if status == 404 || (status >= 400 && route.access == Access::Write) {
         return error_response(meaning);
     }
     let content: Map<String, Value> = route
@@ -59,6 +85,7 @@ fn response(meaning: &str, status: u16, route: &Route) -> Value {
         .map(|media| {
             let schema = match (route.endpoint, *media) {
                 (Endpoint::Export, _) => json!({ "$ref": "#/components/schemas/Export" }),
+                (Endpoint::Tasks, _) => json!({ "$ref": "#/components/schemas/Tasks" }),
                 (_, JSON) => json!({ "type": "object" }),
                 _ => json!({ "type": "string" }),
             };
@@ -82,6 +109,11 @@ fn common_answers(access: Access) -> &'static [(u16, &'static str)] {
             (403, "a foreign Host on loopback"),
             (429, "too many requests; see Retry-After"),
         ],
+        Access::Write => &[
+            (401, "not from loopback"),
+            (403, "a foreign Host on loopback"),
+            (429, "too many requests; see Retry-After"),
+        ],
     }
 }
 
@@ -101,9 +133,10 @@ mod tests {
     fn every_route_is_described_once() {
         let document: Value = serde_json::from_str(&openapi()).unwrap();
         let paths = document["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), ROUTES.len());
+        let operations: usize = paths.values().map(|path| path.as_object().unwrap().len()).sum();
+        assert_eq!(operations, ROUTES.len());
         for route in ROUTES {
-            let operation = &paths[route.path]["get"];
+            let operation = &paths[route.path][route.verb.label().to_ascii_lowercase()];
             assert_eq!(operation["summary"], route.summary);
             for (status, _) in route.answers {
                 assert!(operation["responses"][status.to_string()].is_object(), "{} {status}", route.path);
@@ -115,7 +148,8 @@ mod tests {
     fn operation_ids_differ() {
         let document: Value = serde_json::from_str(&openapi()).unwrap();
         let paths = document["paths"].as_object().unwrap();
-        let mut ids: Vec<&str> = paths.values().map(|path| path["get"]["operationId"].as_str().unwrap()).collect();
+        let operations = paths.values().flat_map(|path| path.as_object().unwrap().values());
+        let mut ids: Vec<&str> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), ROUTES.len());

@@ -8,7 +8,9 @@ use std::time::Duration;
 use crate::api::state::{State, unix_seconds};
 use crate::model::export::ExportState;
 use crate::model::health::{CheckReport, HealthStatus, overall};
+use crate::model::task::{TaskLists, TaskState};
 use crate::model::telemetry::{DropReason, ExportCondition, Signal};
+use crate::model::trace::TraceId;
 use crate::model::traffic::{Failure, RouteTraffic, Totals, Window};
 
 /// The style sheet, served from its own path so that nothing is inline.
@@ -19,6 +21,9 @@ const FAILURES: usize = 15;
 /// How many routes are shown.
 const ROUTES: usize = 12;
 
+/// How many tasks that run are shown, and how many that failed.
+const TASKS: usize = 8;
+
 /// All that the page shows, of one moment.
 pub(super) struct View {
     reports: Vec<CheckReport>,
@@ -26,6 +31,7 @@ pub(super) struct View {
     windows: [Window; 3],
     routes: Vec<RouteTraffic>,
     failures: Vec<Failure>,
+    tasks: TaskLists,
     export: ExportState,
     uptime: Duration,
     now: f64,
@@ -42,6 +48,7 @@ impl View {
             windows: (state.traffic.windows)(),
             routes: (state.traffic.routes)(),
             failures: (state.traffic.failures)(),
+            tasks: state.tasks.lists(),
             export: (state.export)(),
             uptime: state.started.elapsed(),
             now: unix_seconds(),
@@ -77,6 +84,7 @@ fn write_page(page: &mut String, view: &View) -> fmt::Result {
     traffic(page, view)?;
     routes(page, &view.routes)?;
     failures(page, view)?;
+    tasks(page, &view.tasks)?;
     export(page, view)?;
     write!(
         page,
@@ -201,12 +209,43 @@ fn failures(page: &mut String, view: &View) -> fmt::Result {
                 if failure.status == 0 { "none".into() } else { failure.status.to_string() },
                 failure.error_type.as_str().to_owned(),
                 seconds(Some(failure.duration.as_secs_f64())),
-                failure.trace_id.map_or("–".into(), |id| id.to_string()),
+                trace(failure.trace_id),
             ],
         )?;
     }
     page.push_str("</tbody></table>\n</section>\n");
     Ok(())
+}
+
+/// Nothing, where the application tells of no task.
+fn tasks(page: &mut String, lists: &TaskLists) -> fmt::Result {
+    let totals = &lists.totals;
+    if totals.begun == 0 {
+        return Ok(());
+    }
+    let [succeeded, failed, lost] = totals.ended;
+    write!(
+        page,
+        "<section aria-labelledby=\"tasks\">\n<h2 id=\"tasks\">Tasks</h2>\n<p>{} running; {succeeded} succeeded, \
+         {failed} failed, {lost} lost since the start.</p>\n",
+        totals.active
+    )?;
+    table_head(page, "The longest running, then the last that failed", &["Task", "State", "Time", "Trace"])?;
+    for task in lists.open.iter().take(TASKS) {
+        let cells = ["running".into(), format!("for {}", span(task.age.as_secs_f64())), trace(task.trace_id)];
+        row(page, task.name.as_str(), &cells)?;
+    }
+    for task in lists.recent.iter().filter(|task| task.state != TaskState::Succeeded).take(TASKS) {
+        let class = task.error_type.as_ref().map_or(String::new(), |class| format!(": {class}"));
+        let cells = [format!("{}{class}", task.state.label()), ago(task.age.as_secs_f64()), trace(task.trace_id)];
+        row(page, task.name.as_str(), &cells)?;
+    }
+    page.push_str("</tbody></table>\n</section>\n");
+    Ok(())
+}
+
+fn trace(id: Option<TraceId>) -> String {
+    id.map_or("–".into(), |id| id.to_string())
 }
 
 fn export(page: &mut String, view: &View) -> fmt::Result {
@@ -405,6 +444,7 @@ mod tests {
             windows: [window(1), window(5), window(15)],
             routes: Vec::new(),
             failures: Vec::new(),
+            tasks: TaskLists::default(),
             export: ExportState::default(),
             uptime: Duration::from_secs(90),
             now: 0.0,

@@ -1,5 +1,7 @@
 //! The table of routes: what each path is, who may read it, and how it is described. Answers nothing itself.
 
+use axum::http::Method;
+
 use crate::api::reply::{CSS, HTML, JSON, TEXT};
 use crate::model::exposition::Format;
 
@@ -22,6 +24,35 @@ pub(super) enum Endpoint {
     Dashboard,
     DashboardStyle,
     Export,
+    Tasks,
+    BeginTask,
+    EndTask,
+}
+
+/// What is done with a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// GET, and HEAD.
+    Get,
+    /// POST.
+    Post,
+    /// PATCH.
+    Patch,
+}
+
+impl Verb {
+    /// The method as HTTP writes it.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Patch => "PATCH",
+        }
+    }
+
+    fn is_of(self, method: &Method) -> bool {
+        method.as_str() == self.label() || (self == Self::Get && *method == Method::HEAD)
+    }
 }
 
 /// Who may ask.
@@ -33,11 +64,14 @@ pub(super) enum Access {
     Word,
     /// Loopback and the allowed networks.
     Full,
+    /// Loopback: what is written, the application itself must have said.
+    Write,
 }
 
 /// One row: the router and `/openapi.json` are made from it.
 #[derive(Debug)]
 pub(super) struct Route {
+    pub(super) verb: Verb,
     pub(super) path: &'static str,
     pub(super) endpoint: Endpoint,
     pub(super) access: Access,
@@ -58,9 +92,11 @@ const PROBE_QUERY: &[(&str, &str)] =
 const PROBE_ANSWERS: &[(u16, &str)] = &[(200, "passes"), (503, "fails")];
 const ITEM_ANSWERS: &[(u16, &str)] = &[(200, "passes"), (503, "fails"), (404, "no such item")];
 const OK: &[(u16, &str)] = &[(200, "the last values known")];
+const WRONG_BODY: (u16, &str) = (400, "a body that cannot be read; the answer says what was expected");
+const NO_JSON: (u16, &str) = (415, "a body that does not call itself JSON");
 
 const fn route(path: &'static str, endpoint: Endpoint, access: Access, summary: &'static str) -> Route {
-    Route { path, endpoint, access, summary, query: &[], answers: OK, media: &[JSON] }
+    Route { verb: Verb::Get, path, endpoint, access, summary, query: &[], answers: OK, media: &[JSON] }
 }
 
 const fn probe(path: &'static str, endpoint: Endpoint, summary: &'static str) -> Route {
@@ -114,6 +150,27 @@ pub(super) static ROUTES: &[Route] = &[
         Access::Full,
         "What became of telemetry: our own account by signal and, with telemetry.receipts.url, what each vendor accepted",
     ),
+    route(
+        "/api/v1/monitoring/tasks",
+        Endpoint::Tasks,
+        Access::Full,
+        "Tasks of the application: counts, those that run, and those that ended last",
+    ),
+    Route {
+        verb: Verb::Post,
+        answers: &[(201, "begun"), WRONG_BODY, NO_JSON, (503, "as many are open as there may be")],
+        ..route(
+            "/api/v1/monitoring/tasks",
+            Endpoint::BeginTask,
+            Access::Write,
+            "Begins a task; the header traceparent names the span that it belongs to",
+        )
+    },
+    Route {
+        verb: Verb::Patch,
+        answers: &[(200, "ended, now or before"), WRONG_BODY, NO_JSON, (404, "no such task")],
+        ..route("/api/v1/monitoring/tasks/{id}", Endpoint::EndTask, Access::Write, "Ends a task")
+    },
     probe("/livez", Endpoint::Livez, "Whether the sidecar's loops turn"),
     probe_item("/livez/{item}", Endpoint::LivezItem, "One item of /livez"),
     probe("/readyz", Endpoint::Readyz, "Whether the sidecar takes traffic"),
@@ -136,10 +193,15 @@ pub(super) static ROUTES: &[Route] = &[
     },
 ];
 
-/// The row of a path, if there is one.
-pub(super) fn find(path: &str) -> Option<&'static Route> {
-    ROUTES.iter().find(|route| match route.path.strip_suffix("{item}") {
-        Some(prefix) => path.strip_prefix(prefix).is_some_and(|item| !item.is_empty() && !item.contains('/')),
+/// The row of a path and a method; of a method that the path does not know, the path's first.
+pub(super) fn find(method: &Method, path: &str) -> Option<&'static Route> {
+    at(path).find(|route| route.verb.is_of(method)).or_else(|| at(path).next())
+}
+
+/// The rows of a path.
+pub(super) fn at(path: &str) -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().filter(move |route| match route.path.split_once('{') {
+        Some((prefix, _)) => path.strip_prefix(prefix).is_some_and(|item| !item.is_empty() && !item.contains('/')),
         None => route.path == path,
     })
 }
@@ -149,13 +211,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_path_has_one_row_and_is_found() {
-        for (index, route) in ROUTES.iter().enumerate() {
-            let path = route.path.replace("{item}", "listener");
-            assert!(std::ptr::eq(find(&path).unwrap(), &ROUTES[index]), "{path}");
+    fn each_method_of_a_path_has_one_row_and_is_found() {
+        for route in ROUTES {
+            let path = route.path.replace("{item}", "listener").replace("{id}", "1");
+            let method = Method::from_bytes(route.verb.label().as_bytes()).unwrap();
+            assert!(std::ptr::eq(find(&method, &path).unwrap(), route), "{method} {path}");
         }
         for path in ["/readyz/", "/readyz/a/b", "/nothing", "", "//health", "/health/"] {
-            assert!(find(path).is_none(), "{path}");
+            assert!(find(&Method::GET, path).is_none(), "{path}");
         }
+        let head = find(&Method::HEAD, "/api/v1/monitoring/tasks").unwrap();
+        assert_eq!(head.endpoint, Endpoint::Tasks);
+        assert_eq!(find(&Method::POST, "/livez").unwrap().endpoint, Endpoint::Livez);
     }
 }

@@ -18,6 +18,7 @@ use crate::model::health::CheckReport;
 use crate::model::sample::{Sample, SampleSource};
 use crate::model::traffic::{Failure, RouteTraffic, Totals, Window};
 use crate::model::usage::{BusinessRows, SystemUsage};
+use crate::tasks::Tasks;
 use crate::traffic::reader::Reader;
 
 /// Everything that is shown. Each part is read when asked for, and none of them blocks.
@@ -33,6 +34,8 @@ pub struct State {
     pub rows: watch::Receiver<BusinessRows>,
     /// What the proxy measured.
     pub traffic: Traffic,
+    /// The tasks that the application tells of.
+    pub tasks: Tasks,
     /// The samples of all rooms, for `/metrics`.
     pub samples: Vec<SampleSource>,
     /// How the export fares.
@@ -75,6 +78,7 @@ impl State {
             about: self.about.borrow().clone(),
             rows: *self.rows.borrow(),
             totals: (self.traffic.totals)(),
+            tasks: self.tasks.totals(),
             unix_seconds: unix_seconds(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
         }

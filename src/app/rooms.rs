@@ -22,8 +22,10 @@ use crate::model::application::About;
 use crate::model::catalogue::REDACTIONS;
 use crate::model::route::RouteTable;
 use crate::model::sample::{Sample, SampleSource};
+use crate::model::task::TaskSpan;
 use crate::proxy::{self, Deps, TracePolicy};
 use crate::redact::{Outlet, Redactor};
+use crate::tasks::Tasks;
 use crate::telemetry::intake::{self, Door, Policy};
 use crate::telemetry::issues::{FailureSource, Issues};
 use crate::telemetry::receipts::ReceiptsReader;
@@ -31,7 +33,7 @@ use crate::telemetry::resource::Resource;
 use crate::telemetry::{SpanWriter, Telemetry, Upstream};
 use crate::traffic::routes::Templates;
 use crate::traffic::shard::Shard;
-use crate::{database, system, telemetry, traffic};
+use crate::{database, system, tasks, telemetry, traffic};
 
 /// Why a room could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -191,11 +193,13 @@ impl Ground {
         let (checks, reports) = checks::build(&self.config.checks, targets, self.redactor.clone());
         let (system, usage) = system::build(&self.config.system, self.config.data_dir.clone());
         let (database, rows) = database::build(self.config.database.clone(), self.redactor.clone());
+        let tasks = self.tasks(&telemetry);
         let mut samples: Vec<SampleSource> = vec![
             source(&readers.traffic, traffic::reader::Reader::samples),
             source(&readers.telemetry, telemetry::Reader::samples),
             system::samples(&self.config.system, usage.clone()),
             checks::samples(reports.clone(), self.redactor.clone()),
+            source(&tasks, Tasks::samples),
             self.redactions(),
             rooms.restarts(),
         ];
@@ -216,7 +220,8 @@ impl Ground {
         }
         let windows = |reader: Arc<_>, drain| traffic::reader::run(Clone::clone(&*reader), drain);
         rooms.add("windows", again(control, readers.traffic.clone(), windows));
-        let shown = Shown { reports, about, usage, rows, samples: samples.clone(), control_pulse: checks.pulse() };
+        let shown =
+            Shown { reports, about, usage, rows, tasks, samples: samples.clone(), control_pulse: checks.pulse() };
         let served = (ports.admin, self.state(shown, path, readers));
         let serve = |served: Arc<(api::Bound, api::State)>, drain| async move {
             served.0.serve(served.1.clone(), drain).await;
@@ -228,6 +233,13 @@ impl Ground {
         let claim = Claim::new(self.config.data_dir.clone());
         rooms.add("telemetry", again(control, (telemetry, samples, claim), deliver));
         rooms
+    }
+
+    /// What the application tells of its tasks; those in a trace become spans.
+    fn tasks(&self, telemetry: &Telemetry) -> Tasks {
+        let spans = telemetry.task_spans();
+        let sink = Arc::new(move |span: TaskSpan| spans.push(&span));
+        tasks::open(&self.config.tasks, self.redactor.clone(), Some(sink))
     }
 
     /// Opens the way in for the application's own telemetry; gives what it counts.
@@ -290,6 +302,7 @@ impl Ground {
             about: shown.about,
             rows: shown.rows,
             traffic: api::Traffic::from(readers.traffic.clone()),
+            tasks: shown.tasks,
             samples: shown.samples,
             export: Arc::new(move || export.state()),
             latches: vec![listening],
@@ -319,6 +332,7 @@ struct Shown {
     about: watch::Receiver<About>,
     usage: system::Reader,
     rows: database::Reader,
+    tasks: Tasks,
     samples: Vec<SampleSource>,
     control_pulse: Pulse,
 }

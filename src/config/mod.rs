@@ -14,7 +14,7 @@ use crate::problem::Problem;
 use crate::redact::{Secret, environment_secrets};
 use crate::settings::{Key, Section, Settings, Tree};
 use crate::telemetry::issues::config::IssuesConfig;
-use crate::{api, checks, database, proxy, system, telemetry, traffic};
+use crate::{api, checks, database, proxy, system, tasks, telemetry, traffic};
 
 /// The configuration as used: one value for each room.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Config {
     pub system: system::config::Config,
     /// Business rows.
     pub database: database::config::Config,
+    /// What the application tells of its tasks.
+    pub tasks: tasks::config::Config,
     /// The admin port.
     pub admin: api::config::Config,
     /// How the application is named at the vendors.
@@ -97,6 +99,7 @@ fn rooms(root: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Conf
     let database = database::config::Config::read(root);
     let checks = checks::config::Config::read(root, &|name| environment.contains_key(name));
     let system = system::config::Config::read(root);
+    let tasks = tasks::config::Config::read(&mut root.section("tasks"));
     let sentry = IssuesConfig::read(&mut root.section("sentry")).filter(|_| telemetry.enabled);
     telemetry.destinations[Signal::Envelopes as usize] = sentry.as_ref().and_then(IssuesConfig::destination);
     let service = telemetry::resource::ServiceConfig::read(&mut root.section("service"));
@@ -110,6 +113,7 @@ fn rooms(root: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Conf
         checks,
         system,
         database,
+        tasks,
         admin,
         service,
         log,

@@ -35,6 +35,9 @@ const FOREIGN: &[(&str, &str)] =
 /// Variables that Kubernetes sets for a Service named `sidecar`; they are no settings. Those of `service.*` have two underscores.
 const SERVICE_LINKS: &[&str] = &["SIDECAR_SERVICE_", "SIDECAR_PORT"];
 
+/// By which the application finds the sidecar's admin port (`clients/python`): both may have the same environment.
+const OF_CLIENTS: &str = "SIDECAR_URL";
+
 impl Sources {
     /// Reads all of them into a configuration.
     ///
@@ -134,7 +137,8 @@ struct OwnVariable<'a> {
 
 /// `SIDECAR_PROXY__POOL_IDLE` is `proxy.pool_idle`.
 fn own(name: &str) -> Option<OwnVariable<'_>> {
-    if SERVICE_LINKS.iter().any(|prefix| name.starts_with(prefix)) && !name.starts_with("SIDECAR_SERVICE__") {
+    let is_link = SERVICE_LINKS.iter().any(|prefix| name.starts_with(prefix)) && !name.starts_with("SIDECAR_SERVICE__");
+    if is_link || name == OF_CLIENTS {
         return None;
     }
     let rest = name.strip_prefix("SIDECAR_").filter(|rest| !rest.is_empty())?;

@@ -12,6 +12,7 @@ pub mod health;
 pub mod request;
 pub mod route;
 pub mod sample;
+pub mod task;
 pub mod telemetry;
 pub mod trace;
 pub mod traffic;

@@ -28,6 +28,7 @@ mod span;
 mod span_writer;
 mod spool;
 mod tail;
+mod task_span;
 pub mod tls;
 mod wire;
 
@@ -66,6 +67,7 @@ pub use crate::telemetry::reader::Reader;
 pub use crate::telemetry::sender::DestinationError;
 pub use crate::telemetry::span::Upstream;
 pub use crate::telemetry::span_writer::SpanWriter;
+pub use crate::telemetry::task_span::TaskSpans;
 
 /// Workers tick about every 100 ms, so after this time no span is left in their chunks.
 const LAST_CHUNKS: Duration = Duration::from_millis(400);
@@ -165,6 +167,12 @@ impl Telemetry {
     #[must_use]
     pub fn intake(&self) -> Intake {
         Intake::new(enabled(&self.config, &self.queues))
+    }
+
+    /// The way out for tasks of the application; cheap to clone.
+    #[must_use]
+    pub fn task_spans(&self) -> TaskSpans {
+        TaskSpans::new(self.intake(), self.resource.clone(), self.scope.clone())
     }
 
     /// What reads the collector's word of the vendors, when it is asked.

@@ -140,7 +140,9 @@ async fn the_description_is_served_and_every_path_in_it_answers() {
     port.latch.open();
     let document = port.get("/openapi.json").await;
     assert_eq!(document.body, openapi());
-    for path in document.json()["paths"].as_object().expect("paths").keys() {
+    let document = document.json();
+    let paths = document["paths"].as_object().expect("paths");
+    for (path, _) in paths.iter().filter(|(_, operations)| operations["get"].is_object()) {
         let item = if path.starts_with("/livez") { "proxy" } else { "listener" };
         let answer = port.get(&path.replace("{item}", item)).await;
         assert!([200, 308].contains(&answer.status), "{path}: {}", answer.status);

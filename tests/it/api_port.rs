@@ -15,6 +15,7 @@ use content_factory_sidecar::model::traffic::{Failure, RouteTraffic, Totals, Win
 use content_factory_sidecar::model::usage::{BusinessRows, SystemUsage};
 use content_factory_sidecar::redact::{Clean, Redactor};
 use content_factory_sidecar::settings::{Place, Settings, Tree};
+use content_factory_sidecar::tasks;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -128,6 +129,12 @@ fn about() -> About {
     }
 }
 
+/// As large as by default.
+fn tasks_config() -> tasks::config::Config {
+    let mut settings = Settings::new(Tree::default(), |path: &str| Err(format!("no file {path}")));
+    tasks::config::Config::read(&mut settings.section("tasks"))
+}
+
 /// The configuration that this document makes.
 pub(crate) fn config(document: Value) -> Config {
     let mut tree = Tree::default();
@@ -176,6 +183,7 @@ impl Port {
             about: watch::channel(about).1,
             rows: watch::channel(rows).1,
             traffic: traffic(),
+            tasks: tasks::open(&tasks_config(), Arc::new(Redactor::new([])), None),
             export: Arc::new(ExportState::default),
             latches: vec![latch.clone()],
             pulses: vec![Pulse::new("proxy"), Pulse::new("checks")],

@@ -51,6 +51,12 @@ async fn a_standard_variable_with_a_wrong_value_is_a_named_mistake() {
 }
 
 #[tokio::test]
+async fn the_variable_by_which_the_application_finds_the_sidecar_is_no_setting_of_its_own() {
+    let output = output(&["check-config"], &[("SIDECAR_URL", "http://127.0.0.1:18090")]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[tokio::test]
 async fn a_file_that_is_missing_or_no_yaml_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("broken.yaml");

@@ -51,6 +51,7 @@ mod sentry_issues;
 mod sentry_project;
 mod start;
 mod supervisor;
+mod tasks;
 mod telemetry_answers;
 mod telemetry_certificates;
 mod telemetry_connections;

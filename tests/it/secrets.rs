@@ -7,6 +7,7 @@ use std::path::Path;
 use axum::Router;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use percent_encoding::percent_decode;
+use serde_json::json;
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -16,6 +17,7 @@ use crate::proxy_world::Client;
 use crate::raw_receiver::RawReceiver;
 use crate::rig::{PATIENCE, Sidecar, output};
 use crate::sentry_project::Project;
+use crate::tasks::{TASKS, tell};
 use crate::telemetry_receiver::{eventually, free_listener};
 
 /// Part of every secret.
@@ -100,6 +102,21 @@ async fn ask_for_everything(sidecar: &Sidecar) {
         client.send(&request).await.expect("the proxy reads");
         client.closed_by_fin().await;
     }
+}
+
+/// What the application says of its tasks.
+async fn tell_of_tasks(sidecar: &Sidecar) {
+    for name in ["harmlesstask of canary-github", "token=canary-task", "http://u:canary-task@h/"] {
+        let (_, begun) = tell(sidecar.admin, "POST", TASKS, &json!({"name": name, "task_id": "canary-github"})).await;
+        let path = format!("{TASKS}/{}", begun["id"].as_str().expect("an id"));
+        let text = json!({"state": "failed", "error_type": "ValueError('canary-text')"});
+        let (refused, answer) = tell(sidecar.admin, "PATCH", &path, &text).await;
+        assert_eq!(refused, 400);
+        assert_silent("an answer about a task", answer.to_string().as_bytes());
+        let class = json!({"state": "failed", "error_type": "ValueError"});
+        assert_eq!(tell(sidecar.admin, "PATCH", &path, &class).await.0, 200);
+    }
+    assert_tells(TASKS, sidecar.ask(TASKS).await.1.as_bytes(), "harmlesstask");
 }
 
 /// Panics when there is a secret in this, as it is or percent-encoded up to twice.
@@ -217,6 +234,7 @@ async fn no_secret_comes_out_of_any_outlet_whatever_is_asked_for() {
             assert!(Instant::now() < deadline, "the routes are never known");
             ask_for_everything(&sidecar).await; // a route is told once it is known and asked for
         }
+        tell_of_tasks(&sidecar).await;
         look_at_every_page(&sidecar).await;
         eventually("events at Sentry", PATIENCE, || !project.events().is_empty()).await;
         end(sidecar).await;

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the application's own servers are."""
+    """Where the servers are that the application speaks to."""
 
     database_url: str
     redis_url: str
+    # Empty unless somebody is to be told of tasks.
+    sidecar_url: str
 
     @staticmethod
     def from_environment() -> "Settings":
@@ -17,6 +19,7 @@ class Settings:
         return Settings(
             database_url=os.environ.get("DATABASE_URL", "sqlite:///content-factory.db"),
             redis_url=os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
+            sidecar_url=os.environ.get("SIDECAR_URL", ""),
         )
 
 

@@ -1,6 +1,7 @@
 """What is done later, by Celery workers: rendering and publishing."""
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 from celery import Celery
 from typing_extensions import TypedDict
@@ -47,9 +48,18 @@ class Publication(TypedDict):
     status: str
 
 
+def monitored(name: str) -> AbstractContextManager[object]:
+    """A task that the sidecar is told of, where SIDECAR_URL says so; its client is needed only then."""
+    if not settings.sidecar_url:
+        return nullcontext()
+    from content_factory_sidecar import TaskMonitor
+
+    return TaskMonitor(name, url=settings.sidecar_url)
+
+
 def publish(video_id: int) -> list[Publication]:
     """Publishes on every platform and keeps the results; every seventh video is refused by the last platform."""
-    with new_session.begin() as session:
+    with monitored("publish_video"), new_session.begin() as session:
         results = [
             Publication(
                 platform=platform,

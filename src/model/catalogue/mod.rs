@@ -1,9 +1,10 @@
 //! The one table of all metrics: OTLP names, `/metrics` and `docs/metrics.md` are made from it.
 //!
-//! A new metric is one constant, here or in `machine`, and its place in `ALL`.
+//! A new metric is one constant, here, in `machine` or in `tasks`, and its place in `ALL`.
 
 pub mod machine;
 mod metric;
+pub mod tasks;
 
 use std::time::Duration;
 
@@ -476,6 +477,10 @@ pub static ALL: &[&Metric] = &[
     &EXPORT_CHECKS,
     &CHECK_STATUS,
     &CHECK_DURATION,
+    &tasks::TASKS_ACTIVE,
+    &tasks::TASKS_DURATION,
+    &tasks::TASKS_LOST,
+    &tasks::TASKS_REFUSED,
     &REDACTIONS,
     &ROOM_RESTARTS,
 ];
@@ -490,8 +495,8 @@ mod tests {
     fn the_table_is_complete_and_names_nothing_twice() {
         let names: BTreeSet<&str> = ALL.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), ALL.len());
-        let constants =
-            [include_str!("mod.rs"), include_str!("machine.rs")].map(|text| text.matches("\npub static ").count());
+        let files = [include_str!("mod.rs"), include_str!("machine.rs"), include_str!("tasks.rs")];
+        let constants = files.map(|text| text.matches("\npub static ").count());
         let constants = constants.iter().sum::<usize>() - 1; // `ALL` itself
         assert_eq!(ALL.len(), constants, "a metric that is not in ALL is never shown");
     }
