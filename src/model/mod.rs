@@ -4,6 +4,7 @@
 
 pub mod application;
 pub mod attributes;
+pub mod base64;
 pub mod catalogue;
 pub mod dsn;
 pub mod export;
