@@ -20,5 +20,6 @@ pub mod semconv;
 pub mod serve;
 pub mod settings;
 pub mod system;
+pub mod tasks;
 pub mod telemetry;
 pub mod traffic;

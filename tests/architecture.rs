@@ -19,7 +19,7 @@ const FLOORS: &[&[&str]] = &[
     &["fetch", "lifecycle", "problem", "redact", "semconv", "serve"],
     &["settings"],
     &["model"],
-    &["checks", "database", "proxy", "system", "telemetry", "traffic"],
+    &["checks", "database", "proxy", "system", "tasks", "telemetry", "traffic"],
     &["api"],
     &["config"],
     &["app"],

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::model::application::About;
+use crate::model::celery::CeleryCounts;
 use crate::model::health::{CheckReport, HealthStatus, overall};
 use crate::model::traffic::Totals;
 use crate::model::usage::{BusinessRows, SystemUsage};
@@ -25,6 +26,8 @@ pub struct Moment {
     pub rows: BusinessRows,
     /// The traffic since the start.
     pub totals: Totals,
+    /// The tasks of Celery.
+    pub celery: CeleryCounts,
     /// Now, in seconds since the Unix epoch.
     pub unix_seconds: f64,
     /// Age of the process, by the monotonic clock.
@@ -89,15 +92,12 @@ pub fn dashboard(moment: &Moment) -> Vec<u8> {
         metrics: Metrics::of(moment),
         activity: Activity {
             timestamp: moment.unix_seconds,
-            active_tasks: ACTIVE_TASKS,
+            active_tasks: moment.celery.active,
             recent_requests: moment.totals.requests.min(RECENT_REQUESTS),
         },
         status: if operational { "operational" } else { "degraded" },
     })
 }
-
-/// No source of tasks is read yet, and the application itself always said 0.
-const ACTIVE_TASKS: u64 = 0;
 
 #[derive(serde::Serialize)]
 struct Bare {
@@ -219,9 +219,10 @@ impl Metrics {
         };
         Self {
             request_count: totals.requests,
-            error_count: totals.errors,
+            // as the application counts: its responses and its tasks
+            error_count: totals.errors + moment.celery.errors,
             average_response_time: average,
-            active_tasks: ACTIVE_TASKS,
+            active_tasks: moment.celery.active,
             uptime_seconds: moment.uptime_seconds,
             // below a second of age the rate would be nonsense
             requests_per_second: totals.requests as f64 / moment.uptime_seconds.max(1.0),
@@ -280,6 +281,7 @@ mod tests {
             about: About::default(),
             rows: BusinessRows::default(),
             totals: Totals::default(),
+            celery: CeleryCounts::default(),
             unix_seconds: 1_640_995_200.5,
             uptime_seconds: 3_600.5,
         }
@@ -330,6 +332,15 @@ mod tests {
             r#""uptime_seconds":3600.5,"requests_per_second":0.3471740036106096}"#
         );
         assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn failed_tasks_of_celery_are_errors_and_its_running_ones_active() {
+        let mut moment = moment();
+        (moment.totals.errors, moment.celery) = (3, CeleryCounts { active: 2, errors: 4 });
+        let body: Value = serde_json::from_slice(&dashboard(&moment)).unwrap();
+        assert_eq!((&body["metrics"]["error_count"], &body["metrics"]["active_tasks"]), (&7.into(), &2.into()));
+        assert_eq!(body["activity"]["active_tasks"], 2);
     }
 
     #[test]

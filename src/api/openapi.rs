@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::api::export;
+use crate::api::queues;
 use crate::api::reply::JSON;
 use crate::api::routes::{Access, Endpoint, ROUTES, Route};
 
@@ -20,7 +21,7 @@ pub fn openapi() -> String {
             "license": { "name": env!("CARGO_PKG_LICENSE"), "identifier": env!("CARGO_PKG_LICENSE") },
         },
         "paths": paths,
-        "components": { "schemas": { "Error": error_schema(), "Export": export::schema() } },
+        "components": { "schemas": { "Error": error_schema(), "Export": export::schema(), "Queues": queues::schema() } },
     });
     serde_json::to_string_pretty(&document).expect("a document of strings and numbers serialises")
 }
@@ -59,6 +60,7 @@ fn response(meaning: &str, status: u16, route: &Route) -> Value {
         .map(|media| {
             let schema = match (route.endpoint, *media) {
                 (Endpoint::Export, _) => json!({ "$ref": "#/components/schemas/Export" }),
+                (Endpoint::Queues, _) => json!({ "$ref": "#/components/schemas/Queues" }),
                 (_, JSON) => json!({ "type": "object" }),
                 _ => json!({ "type": "string" }),
             };

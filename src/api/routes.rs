@@ -22,6 +22,7 @@ pub(super) enum Endpoint {
     Dashboard,
     DashboardStyle,
     Export,
+    Queues,
 }
 
 /// Who may ask.
@@ -113,6 +114,12 @@ pub(super) static ROUTES: &[Route] = &[
         Endpoint::Export,
         Access::Full,
         "What became of telemetry: our own account by signal and, with telemetry.receipts.url, what each vendor accepted",
+    ),
+    route(
+        "/api/v1/monitoring/queues",
+        Endpoint::Queues,
+        Access::Full,
+        "Celery's queues, workers and tasks, as its Redis tells of them",
     ),
     probe("/livez", Endpoint::Livez, "Whether the sidecar's loops turn"),
     probe_item("/livez/{item}", Endpoint::LivezItem, "One item of /livez"),

@@ -18,6 +18,7 @@ use crate::model::health::CheckReport;
 use crate::model::sample::{Sample, SampleSource};
 use crate::model::traffic::{Failure, RouteTraffic, Totals, Window};
 use crate::model::usage::{BusinessRows, SystemUsage};
+use crate::tasks::celery::reader::Reader as CeleryReader;
 use crate::traffic::reader::Reader;
 
 /// Everything that is shown. Each part is read when asked for, and none of them blocks.
@@ -31,6 +32,8 @@ pub struct State {
     pub about: watch::Receiver<About>,
     /// The last count of the business tables.
     pub rows: watch::Receiver<BusinessRows>,
+    /// What Celery's workers do.
+    pub celery: CeleryReader,
     /// What the proxy measured.
     pub traffic: Traffic,
     /// The samples of all rooms, for `/metrics`.
@@ -75,6 +78,7 @@ impl State {
             about: self.about.borrow().clone(),
             rows: *self.rows.borrow(),
             totals: (self.traffic.totals)(),
+            celery: self.celery.counts(),
             unix_seconds: unix_seconds(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
         }

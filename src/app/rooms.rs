@@ -31,7 +31,7 @@ use crate::telemetry::resource::Resource;
 use crate::telemetry::{SpanWriter, Telemetry, Upstream};
 use crate::traffic::routes::Templates;
 use crate::traffic::shard::Shard;
-use crate::{database, system, telemetry, traffic};
+use crate::{database, system, tasks, telemetry, traffic};
 
 /// Why a room could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -191,11 +191,13 @@ impl Ground {
         let (checks, reports) = checks::build(&self.config.checks, targets, self.redactor.clone());
         let (system, usage) = system::build(&self.config.system, self.config.data_dir.clone());
         let (database, rows) = database::build(self.config.database.clone(), self.redactor.clone());
+        let celery = self.watch_celery(&mut rooms);
         let mut samples: Vec<SampleSource> = vec![
             source(&readers.traffic, traffic::reader::Reader::samples),
             source(&readers.telemetry, telemetry::Reader::samples),
             system::samples(&self.config.system, usage.clone()),
             checks::samples(reports.clone(), self.redactor.clone()),
+            source(&celery, tasks::celery::reader::Reader::samples),
             self.redactions(),
             rooms.restarts(),
         ];
@@ -216,7 +218,8 @@ impl Ground {
         }
         let windows = |reader: Arc<_>, drain| traffic::reader::run(Clone::clone(&*reader), drain);
         rooms.add("windows", again(control, readers.traffic.clone(), windows));
-        let shown = Shown { reports, about, usage, rows, samples: samples.clone(), control_pulse: checks.pulse() };
+        let shown =
+            Shown { reports, about, usage, rows, celery, samples: samples.clone(), control_pulse: checks.pulse() };
         let served = (ports.admin, self.state(shown, path, readers));
         let serve = |served: Arc<(api::Bound, api::State)>, drain| async move {
             served.0.serve(served.1.clone(), drain).await;
@@ -248,6 +251,15 @@ impl Ground {
             |room: Arc<(Arc<Issues>, Mutex<FailureSource>)>, drain| async move { room.0.run(&room.1, drain).await };
         rooms.add("issues", again(&self.control, (issues, Mutex::new(source)), tell));
         Arc::new(move |out| counted.samples(out))
+    }
+
+    /// Starts what watches Celery, where there is a Redis; gives what it knows.
+    fn watch_celery(&self, rooms: &mut Supervisor) -> tasks::celery::reader::Reader {
+        let (room, reader) = tasks::celery::build(&self.config.celery, self.redactor.clone());
+        if let Some(room) = room {
+            rooms.add("celery", again(&self.control, room, |room, drain| async move { room.run(drain).await }));
+        }
+        reader
     }
 
     /// Starts what sees the application come and asks it of itself; gives its lives and its words.
@@ -288,6 +300,7 @@ impl Ground {
             system: shown.usage,
             about: shown.about,
             rows: shown.rows,
+            celery: shown.celery,
             traffic: api::Traffic::from(readers.traffic.clone()),
             samples: shown.samples,
             export: Arc::new(move || export.state()),
@@ -318,6 +331,7 @@ struct Shown {
     about: watch::Receiver<About>,
     usage: system::Reader,
     rows: database::Reader,
+    celery: tasks::celery::reader::Reader,
     samples: Vec<SampleSource>,
     control_pulse: Pulse,
 }

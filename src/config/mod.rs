@@ -14,7 +14,7 @@ use crate::problem::Problem;
 use crate::redact::{Secret, environment_secrets};
 use crate::settings::{Key, Section, Settings, Tree};
 use crate::telemetry::issues::config::IssuesConfig;
-use crate::{api, checks, database, proxy, system, telemetry, traffic};
+use crate::{api, checks, database, proxy, system, tasks, telemetry, traffic};
 
 /// The configuration as used: one value for each room.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub sentry: Option<IssuesConfig>,
     /// Health checks.
     pub checks: checks::config::Config,
+    /// The tasks of Celery.
+    pub celery: tasks::celery::config::Config,
     /// The node's numbers.
     pub system: system::config::Config,
     /// Business rows.
@@ -96,6 +98,7 @@ fn rooms(root: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Conf
     let mut telemetry = telemetry::config::Config::read(&mut root.section("telemetry"));
     let database = database::config::Config::read(root);
     let checks = checks::config::Config::read(root, &|name| environment.contains_key(name));
+    let celery = tasks::celery::config::Config::read(root, checks.redis.as_ref());
     let system = system::config::Config::read(root);
     let sentry = IssuesConfig::read(&mut root.section("sentry")).filter(|_| telemetry.enabled);
     telemetry.destinations[Signal::Envelopes as usize] = sentry.as_ref().and_then(IssuesConfig::destination);
@@ -108,6 +111,7 @@ fn rooms(root: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Conf
         telemetry,
         sentry,
         checks,
+        celery,
         system,
         database,
         admin,

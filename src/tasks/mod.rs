@@ -1,0 +1,3 @@
+//! Tasks: what runs behind the application, by itself and by its Celery workers.
+
+pub mod celery;
