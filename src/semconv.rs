@@ -21,6 +21,12 @@ pub const HTTP_REQUEST_RESEND_COUNT: &str = "http.request.resend_count";
 pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
 /// `http.route`
 pub const HTTP_ROUTE: &str = "http.route";
+/// `messaging.destination.name`
+pub const MESSAGING_DESTINATION_NAME: &str = "messaging.destination.name";
+/// `messaging.operation.name`
+pub const MESSAGING_OPERATION_NAME: &str = "messaging.operation.name";
+/// `messaging.system`
+pub const MESSAGING_SYSTEM: &str = "messaging.system";
 /// `network.io.direction`
 pub const NETWORK_IO_DIRECTION: &str = "network.io.direction";
 /// `network.peer.address`

@@ -10,7 +10,7 @@ use crate::api::probes::{self, Ask, Item, Probe};
 use crate::api::reply::{CSS, HTML, JSON, TEXT, error, redirect, respond};
 use crate::api::routes::Endpoint;
 use crate::api::state::{State, unix_seconds};
-use crate::api::{contract, export, openapi, page, scrape, tasks};
+use crate::api::{contract, export, openapi, page, queues, scrape, tasks};
 use crate::model::exposition::Format;
 use crate::model::health::{HealthStatus, overall};
 
@@ -58,6 +58,7 @@ pub(super) async fn answer(endpoint: Endpoint, state: &State, asked: Asked) -> R
         Endpoint::Export => {
             respond(JSON, export::json(&(state.export)(), (state.traffic.totals)().requests, unix_seconds()))
         }
+        Endpoint::Queues => respond(JSON, queues::json(&state.celery.state(), unix_seconds())),
         Endpoint::DashboardStyle => respond(CSS, page::STYLE),
         Endpoint::Tasks => respond(JSON, tasks::json(&state.tasks.lists(), unix_seconds())),
         Endpoint::BeginTask => tasks::begin(&state.tasks, asked.request).await,

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::model::application::About;
+use crate::model::celery::CeleryCounts;
 use crate::model::health::{CheckReport, HealthStatus, overall};
 use crate::model::task::TaskTotals;
 use crate::model::traffic::Totals;
@@ -28,6 +29,8 @@ pub struct Moment {
     pub totals: Totals,
     /// The application's tasks since the start.
     pub tasks: TaskTotals,
+    /// The tasks of Celery.
+    pub celery: CeleryCounts,
     /// Now, in seconds since the Unix epoch.
     pub unix_seconds: f64,
     /// Age of the process, by the monotonic clock.
@@ -92,7 +95,7 @@ pub fn dashboard(moment: &Moment) -> Vec<u8> {
         metrics: Metrics::of(moment),
         activity: Activity {
             timestamp: moment.unix_seconds,
-            active_tasks: moment.tasks.active,
+            active_tasks: moment.tasks.active_with(moment.celery.active),
             recent_requests: moment.totals.requests.min(RECENT_REQUESTS),
         },
         status: if operational { "operational" } else { "degraded" },
@@ -220,9 +223,9 @@ impl Metrics {
         Self {
             request_count: totals.requests,
             // as the application counts: responses and tasks
-            error_count: totals.errors + moment.tasks.failures,
+            error_count: totals.errors + moment.tasks.failures_with(moment.celery.errors),
             average_response_time: average,
-            active_tasks: moment.tasks.active,
+            active_tasks: moment.tasks.active_with(moment.celery.active),
             uptime_seconds: moment.uptime_seconds,
             // below a second of age the rate would be nonsense
             requests_per_second: totals.requests as f64 / moment.uptime_seconds.max(1.0),
@@ -282,6 +285,7 @@ mod tests {
             rows: BusinessRows::default(),
             totals: Totals::default(),
             tasks: TaskTotals::default(),
+            celery: CeleryCounts::default(),
             unix_seconds: 1_640_995_200.5,
             uptime_seconds: 3_600.5,
         }
@@ -341,6 +345,15 @@ mod tests {
         moment.tasks = TaskTotals { begun: 9, ended: [1, 4, 2], active: 2, failures: 3, ..TaskTotals::default() };
         let body: Value = serde_json::from_slice(&dashboard(&moment)).unwrap();
         assert_eq!((&body["metrics"]["error_count"], &body["metrics"]["active_tasks"]), (&6.into(), &2.into()));
+        assert_eq!(body["activity"]["active_tasks"], 2);
+    }
+
+    #[test]
+    fn failed_tasks_of_celery_are_errors_and_its_running_ones_active() {
+        let mut moment = moment();
+        (moment.totals.errors, moment.celery) = (3, CeleryCounts { active: 2, errors: 4 });
+        let body: Value = serde_json::from_slice(&dashboard(&moment)).unwrap();
+        assert_eq!((&body["metrics"]["error_count"], &body["metrics"]["active_tasks"]), (&7.into(), &2.into()));
         assert_eq!(body["activity"]["active_tasks"], 2);
     }
 

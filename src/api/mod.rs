@@ -7,15 +7,18 @@
 mod access;
 mod answers;
 mod bill;
+mod celery_page;
 pub mod config;
 pub mod contract;
 mod export;
 mod guard;
+mod html;
 mod limit;
 mod openapi;
 mod page;
 mod places;
 mod probes;
+mod queues;
 mod reply;
 mod router;
 mod routes;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::reply::JSON;
 use crate::api::routes::{Access, Endpoint, ROUTES, Route, Verb};
-use crate::api::{export, tasks};
+use crate::api::{export, queues, tasks};
 
 /// The description of the admin port, OpenAPI 3.1, as JSON.
 #[must_use]
@@ -26,6 +26,7 @@ pub fn openapi() -> String {
         "components": { "schemas": {
             "Error": error_schema(),
             "Export": export::schema(),
+            "Queues": queues::schema(),
             "Tasks": tasks::schema(),
             "BeginTask": tasks::begin_schema(),
             "EndTask": tasks::end_schema(),
@@ -86,6 +87,7 @@ fn response(meaning: &str, status: u16, route: &Route) -> Value {
             let schema = match (route.endpoint, *media) {
                 (Endpoint::Export, _) => json!({ "$ref": "#/components/schemas/Export" }),
                 (Endpoint::Tasks, _) => json!({ "$ref": "#/components/schemas/Tasks" }),
+                (Endpoint::Queues, _) => json!({ "$ref": "#/components/schemas/Queues" }),
                 (_, JSON) => json!({ "type": "object" }),
                 _ => json!({ "type": "string" }),
             };

@@ -2,10 +2,13 @@
 //!
 //! Every text from outside is escaped, whoever cleaned it before: names of routes and checks are hostile input.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Write};
 use std::time::Duration;
 
+use crate::api::celery_page;
+use crate::api::html::{Escaped, ago, row, seconds, span, table_head};
 use crate::api::state::{State, unix_seconds};
+use crate::model::celery::CeleryState;
 use crate::model::export::ExportState;
 use crate::model::health::{CheckReport, HealthStatus, overall};
 use crate::model::task::{TaskLists, TaskState};
@@ -32,6 +35,7 @@ pub(super) struct View {
     routes: Vec<RouteTraffic>,
     failures: Vec<Failure>,
     tasks: TaskLists,
+    celery: CeleryState,
     export: ExportState,
     uptime: Duration,
     now: f64,
@@ -49,6 +53,7 @@ impl View {
             routes: (state.traffic.routes)(),
             failures: (state.traffic.failures)(),
             tasks: state.tasks.lists(),
+            celery: state.celery.state(),
             export: (state.export)(),
             uptime: state.started.elapsed(),
             now: unix_seconds(),
@@ -85,6 +90,7 @@ fn write_page(page: &mut String, view: &View) -> fmt::Result {
     routes(page, &view.routes)?;
     failures(page, view)?;
     tasks(page, &view.tasks)?;
+    celery_page::section(page, &view.celery)?;
     export(page, view)?;
     write!(
         page,
@@ -325,54 +331,12 @@ fn dropped(counts: &[u64; DropReason::ALL.len()]) -> String {
     if reasons.is_empty() { "0".into() } else { format!("{total} ({})", reasons.join(", ")) }
 }
 
-fn table_head(page: &mut String, caption: &str, columns: &[&str]) -> fmt::Result {
-    write!(page, "<table><caption>{caption}</caption><thead><tr>")?;
-    for column in columns {
-        write!(page, "<th scope=\"col\">{column}</th>")?;
-    }
-    page.push_str("</tr></thead><tbody>\n");
-    Ok(())
-}
-
-fn row(page: &mut String, name: &str, cells: &[String]) -> fmt::Result {
-    write!(page, "<tr><th scope=\"row\">{}</th>", Escaped(name))?;
-    for cell in cells {
-        write!(page, "<td>{}</td>", Escaped(cell))?;
-    }
-    page.push_str("</tr>\n");
-    Ok(())
-}
-
 fn rate(window: &Window) -> String {
     format!("{:.1}", window.requests as f64 / window.length.as_secs_f64().max(1.0))
 }
 
 fn share(window: &Window) -> String {
     format!("{:.1} %", 100.0 * window.errors as f64 / window.requests.max(1) as f64)
-}
-
-/// `12 ms`, `1.50 s`; a dash for none.
-fn seconds(seconds: Option<f64>) -> String {
-    match seconds {
-        None => "–".into(),
-        Some(seconds) if seconds < 0.01 => format!("{:.1} ms", seconds * 1e3),
-        Some(seconds) if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
-        Some(seconds) => format!("{seconds:.2} s"),
-    }
-}
-
-/// `40 s`, `5 min`, `3 h`, `2 d`.
-fn span(seconds: f64) -> String {
-    match seconds.max(0.0) {
-        s if s < 60.0 => format!("{s:.0} s"),
-        s if s < 3_600.0 => format!("{:.0} min", s / 60.0),
-        s if s < 86_400.0 => format!("{:.0} h", s / 3_600.0),
-        s => format!("{:.0} d", s / 86_400.0),
-    }
-}
-
-fn ago(seconds: f64) -> String {
-    format!("{} ago", span(seconds))
 }
 
 fn capital(word: &str) -> String {
@@ -404,25 +368,6 @@ fn icon(status: HealthStatus) -> String {
     )
 }
 
-/// A text as it stands in HTML.
-struct Escaped<'a>(&'a str);
-
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars() {
-            match character {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                other => f.write_char(other)?,
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -445,6 +390,7 @@ mod tests {
             routes: Vec::new(),
             failures: Vec::new(),
             tasks: TaskLists::default(),
+            celery: CeleryState::off(),
             export: ExportState::default(),
             uptime: Duration::from_secs(90),
             now: 0.0,

@@ -24,6 +24,7 @@ pub(super) enum Endpoint {
     Dashboard,
     DashboardStyle,
     Export,
+    Queues,
     Tasks,
     BeginTask,
     EndTask,
@@ -149,6 +150,12 @@ pub(super) static ROUTES: &[Route] = &[
         Endpoint::Export,
         Access::Full,
         "What became of telemetry: our own account by signal and, with telemetry.receipts.url, what each vendor accepted",
+    ),
+    route(
+        "/api/v1/monitoring/queues",
+        Endpoint::Queues,
+        Access::Full,
+        "Celery's queues, workers and tasks, as its Redis tells of them",
     ),
     route(
         "/api/v1/monitoring/tasks",

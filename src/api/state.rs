@@ -19,6 +19,7 @@ use crate::model::sample::{Sample, SampleSource};
 use crate::model::traffic::{Failure, RouteTraffic, Totals, Window};
 use crate::model::usage::{BusinessRows, SystemUsage};
 use crate::tasks::Tasks;
+use crate::tasks::celery::reader::Reader as CeleryReader;
 use crate::traffic::reader::Reader;
 
 /// Everything that is shown. Each part is read when asked for, and none of them blocks.
@@ -32,6 +33,8 @@ pub struct State {
     pub about: watch::Receiver<About>,
     /// The last count of the business tables.
     pub rows: watch::Receiver<BusinessRows>,
+    /// What Celery's workers do.
+    pub celery: CeleryReader,
     /// What the proxy measured.
     pub traffic: Traffic,
     /// The tasks that the application tells of.
@@ -79,6 +82,7 @@ impl State {
             rows: *self.rows.borrow(),
             totals: (self.traffic.totals)(),
             tasks: self.tasks.totals(),
+            celery: self.celery.counts(),
             unix_seconds: unix_seconds(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
         }

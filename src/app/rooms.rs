@@ -194,12 +194,14 @@ impl Ground {
         let (system, usage) = system::build(&self.config.system, self.config.data_dir.clone());
         let (database, rows) = database::build(self.config.database.clone(), self.redactor.clone());
         let tasks = self.tasks(&telemetry);
+        let celery = self.watch_celery(&mut rooms);
         let mut samples: Vec<SampleSource> = vec![
             source(&readers.traffic, traffic::reader::Reader::samples),
             source(&readers.telemetry, telemetry::Reader::samples),
             system::samples(&self.config.system, usage.clone()),
             checks::samples(reports.clone(), self.redactor.clone()),
             source(&tasks, Tasks::samples),
+            source(&celery, tasks::celery::reader::Reader::samples),
             self.redactions(),
             rooms.restarts(),
         ];
@@ -221,7 +223,7 @@ impl Ground {
         let windows = |reader: Arc<_>, drain| traffic::reader::run(Clone::clone(&*reader), drain);
         rooms.add("windows", again(control, readers.traffic.clone(), windows));
         let shown =
-            Shown { reports, about, usage, rows, tasks, samples: samples.clone(), control_pulse: checks.pulse() };
+            Shown { reports, about, usage, rows, celery, tasks, samples: samples.clone(), control_pulse: checks.pulse() };
         let served = (ports.admin, self.state(shown, path, readers));
         let serve = |served: Arc<(api::Bound, api::State)>, drain| async move {
             served.0.serve(served.1.clone(), drain).await;
@@ -263,6 +265,15 @@ impl Ground {
         Arc::new(move |out| counted.samples(out))
     }
 
+    /// Starts what watches Celery, where there is a Redis; gives what it knows.
+    fn watch_celery(&self, rooms: &mut Supervisor) -> tasks::celery::reader::Reader {
+        let (room, reader) = tasks::celery::build(&self.config.celery, self.redactor.clone());
+        if let Some(room) = room {
+            rooms.add("celery", again(&self.control, room, |room, drain| async move { room.run(drain).await }));
+        }
+        reader
+    }
+
     /// Starts what sees the application come and asks it of itself; gives its lives and its words.
     fn acquaint(
         &self,
@@ -301,6 +312,7 @@ impl Ground {
             system: shown.usage,
             about: shown.about,
             rows: shown.rows,
+            celery: shown.celery,
             traffic: api::Traffic::from(readers.traffic.clone()),
             tasks: shown.tasks,
             samples: shown.samples,
@@ -333,6 +345,7 @@ struct Shown {
     usage: system::Reader,
     rows: database::Reader,
     tasks: Tasks,
+    celery: tasks::celery::reader::Reader,
     samples: Vec<SampleSource>,
     control_pulse: Pulse,
 }

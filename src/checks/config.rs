@@ -16,7 +16,7 @@ use crate::settings::Section;
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The Redis behind the application.
-    pub(super) redis: Option<Secret<Client>>,
+    pub redis: Option<Secret<Client>>,
     /// An API that the application needs.
     pub(super) external_api: Option<Secret<Url>>,
     /// The keys of the AI services; empty when nobody said that there should be any.

@@ -29,6 +29,8 @@ pub struct Config {
     pub sentry: Option<IssuesConfig>,
     /// Health checks.
     pub checks: checks::config::Config,
+    /// The tasks of Celery.
+    pub celery: tasks::celery::config::Config,
     /// The node's numbers.
     pub system: system::config::Config,
     /// Business rows.
@@ -98,6 +100,7 @@ fn rooms(root: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Conf
     let mut telemetry = telemetry::config::Config::read(&mut root.section("telemetry"));
     let database = database::config::Config::read(root);
     let checks = checks::config::Config::read(root, &|name| environment.contains_key(name));
+    let celery = tasks::celery::config::Config::read(root, checks.redis.as_ref());
     let system = system::config::Config::read(root);
     let tasks = tasks::config::Config::read(&mut root.section("tasks"));
     let sentry = IssuesConfig::read(&mut root.section("sentry")).filter(|_| telemetry.enabled);
@@ -111,6 +114,7 @@ fn rooms(root: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Conf
         telemetry,
         sentry,
         checks,
+        celery,
         system,
         database,
         tasks,

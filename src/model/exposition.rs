@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::model::attributes::{OF_LOGS, OF_SPANS};
 use crate::model::catalogue::{ALL, Metric, MetricKind, Scope};
+use crate::model::celery_exporter::{ALIASES, renamed};
 use crate::model::sample::{Exemplar, Histogram, LabelValue, Sample, SampleValue};
 use crate::settings::show_duration;
 
@@ -75,7 +76,9 @@ impl Pieces {
     /// The page of these samples.
     #[must_use]
     pub fn new(mut samples: Vec<Sample>, format: Format) -> Self {
-        let place = |sample: &Sample| ALL.iter().position(|metric| std::ptr::eq(*metric, sample.metric));
+        samples.extend(samples.iter().filter_map(renamed).collect::<Vec<_>>());
+        let metrics = || ALL.iter().copied().chain(ALIASES.iter().map(|alias| &alias.theirs));
+        let place = |sample: &Sample| metrics().position(|metric| std::ptr::eq(metric, sample.metric));
         samples.retain(|sample| place(sample).is_some());
         samples.sort_by_cached_key(place);
         Self { format, samples: samples.into_iter(), family: None, seen: HashSet::new(), ended: false }
@@ -155,6 +158,15 @@ pub fn metrics_markdown() -> String {
          with its trace and its SERVER span (`traffic.exemplars`). OTLP tells them in both forms of histograms, and of the pages the one of OpenMetrics;\n\
          a difference has those of its interval.\n",
     );
+    out.push_str(
+        "\n## Celery under the names of celery-exporter\n\n\
+         On the pages for Prometheus the same values stand a second time, so that dashboards and alerts made for it go on working.\n\n\
+         | here | there |\n|---|---|\n",
+    );
+    for alias in ALIASES {
+        let (ours, theirs) = (prometheus_name(alias.ours), prometheus_name(&alias.theirs));
+        let _ = writeln!(out, "| `{ours}` | `{theirs}` |");
+    }
     for (title, table) in [("of spans", OF_SPANS), ("of our log records", OF_LOGS)] {
         let _ = write!(out, "\n## Attributes {title} that are our own\n\n| name | meaning |\n|---|---|\n");
         for attribute in table {
@@ -332,6 +344,7 @@ fn escape(text: &str, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::catalogue::celery::{TASK, TASKS_SENT};
     use crate::model::catalogue::machine::SYSTEM_CPU_UTILIZATION;
     use crate::model::catalogue::{
         HTTP_SERVER_ACTIVE_REQUESTS, HTTP_SERVER_REQUEST_DURATION, TELEMETRY_DROPPED, TELEMETRY_QUEUE_BYTES,
@@ -429,6 +442,18 @@ mod tests {
             (&SYSTEM_CPU_UTILIZATION, "system_cpu_utilization_ratio"),
         ] {
             assert_eq!(prometheus_name(metric), name);
+        }
+    }
+
+    #[test]
+    fn celery_stands_under_both_names_as_the_exporter_writes_them() {
+        let sample = Sample::count(&TASKS_SENT, 3).with_literal(TASK, "render");
+        let page: String = Pieces::new(vec![sample], Format::Prometheus).collect();
+        assert!(page.contains("\ncontent_factory_celery_tasks_sent_total{task=\"render\"} 3\n"), "{page}");
+        assert!(page.contains("\ncelery_task_sent_total{name=\"render\"} 3\n"), "{page}");
+        let names: Vec<String> = ALIASES.iter().map(|alias| prometheus_name(&alias.theirs)).collect();
+        for name in ["celery_task_runtime", "celery_task_queue_wait_time", "celery_worker_up", "celery_queue_length"] {
+            assert!(names.iter().any(|known| known == name), "{name}: {names:?}");
         }
     }
 

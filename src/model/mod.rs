@@ -4,7 +4,10 @@
 
 pub mod application;
 pub mod attributes;
+pub mod base64;
 pub mod catalogue;
+pub mod celery;
+pub mod celery_exporter;
 pub mod dsn;
 pub mod export;
 pub mod exposition;

@@ -1,9 +1,10 @@
-//! Tasks of the application, as it tells of them itself: what TaskMonitor begins and ends.
+//! Tasks of the application, as it tells of them itself: what TaskMonitor begins and ends. Those of Celery are in `celery`.
 //!
 //! One owner of all state behind a lock that is held for moments; nothing here does I/O, and no task of ours runs:
 //! what is overdue is found by whoever looks next. Names, ids and classes come from outside: they are checked, cleaned
 //! and bounded, and the text of an exception is nothing that could be told.
 
+pub mod celery;
 pub mod config;
 mod failures;
 mod series;

@@ -16,6 +16,7 @@ use content_factory_sidecar::model::usage::{BusinessRows, SystemUsage};
 use content_factory_sidecar::redact::{Clean, Redactor};
 use content_factory_sidecar::settings::{Place, Settings, Tree};
 use content_factory_sidecar::tasks;
+use content_factory_sidecar::tasks::celery::reader::Reader as CeleryReader;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -182,6 +183,7 @@ impl Port {
             system: watch::channel(system()).1,
             about: watch::channel(about).1,
             rows: watch::channel(rows).1,
+            celery: CeleryReader::off(),
             traffic: traffic(),
             tasks: tasks::open(&tasks_config(), Arc::new(Redactor::new([])), None),
             export: Arc::new(ExportState::default),

@@ -5,6 +5,7 @@ mod api_bodies;
 mod api_port;
 mod api_rules;
 mod api_whole;
+mod celery_redis;
 mod check_export;
 mod checks_rows;
 mod checks_services;

@@ -1,7 +1,8 @@
 //! The one table of all metrics: OTLP names, `/metrics` and `docs/metrics.md` are made from it.
 //!
-//! A new metric is one constant, here, in `machine` or in `tasks`, and its place in `ALL`.
+//! A new metric is one constant, here, in `machine`, in `celery` or in `tasks`, and its place in `ALL`.
 
+pub mod celery;
 pub mod machine;
 mod metric;
 pub mod tasks;
@@ -481,6 +482,32 @@ pub static ALL: &[&Metric] = &[
     &tasks::TASKS_DURATION,
     &tasks::TASKS_LOST,
     &tasks::TASKS_REFUSED,
+    &celery::TASKS_SENT,
+    &celery::TASKS_RECEIVED,
+    &celery::TASKS_STARTED,
+    &celery::TASKS_SUCCEEDED,
+    &celery::TASKS_RESULT_ERROR,
+    &celery::TASKS_FAILED,
+    &celery::TASKS_RETRIED,
+    &celery::TASKS_REVOKED,
+    &celery::TASKS_REJECTED,
+    &celery::TASKS_LOST,
+    &celery::TASKS_FOUND_AGAIN,
+    &celery::TASKS_UNSEEN,
+    &celery::TASK_DURATION,
+    &celery::PROCESS_DURATION,
+    &celery::TASK_WAIT,
+    &celery::WORKER_ACTIVE,
+    &celery::WORKER_ALIVE,
+    &celery::QUEUE_MESSAGES,
+    &celery::QUEUE_CONSUMERS,
+    &celery::QUEUE_HEAD_AGE,
+    &celery::QUEUE_UNSERVED,
+    &celery::UNACKED_MESSAGES,
+    &celery::UNACKED_OLDEST_AGE,
+    &celery::MESSAGES_REFUSED,
+    &celery::EVENTS_MISSED,
+    &celery::GAPS,
     &REDACTIONS,
     &ROOM_RESTARTS,
 ];
@@ -495,7 +522,7 @@ mod tests {
     fn the_table_is_complete_and_names_nothing_twice() {
         let names: BTreeSet<&str> = ALL.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), ALL.len());
-        let files = [include_str!("mod.rs"), include_str!("machine.rs"), include_str!("tasks.rs")];
+        let files = [include_str!("mod.rs"), include_str!("machine.rs"), include_str!("celery.rs"), include_str!("tasks.rs")];
         let constants = files.map(|text| text.matches("\npub static ").count());
         let constants = constants.iter().sum::<usize>() - 1; // `ALL` itself
         assert_eq!(ALL.len(), constants, "a metric that is not in ALL is never shown");

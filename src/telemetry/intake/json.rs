@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::model::base64;
 use crate::model::telemetry::Signal;
 use crate::telemetry::intake::schema::{self, Field, Kind, Message, Times};
 use crate::telemetry::wire;
@@ -193,7 +194,7 @@ impl<'de> Visitor<'de> for Slot<'_> {
         let bytes = match self.field.kind {
             Kind::Text(_) => None,
             Kind::Id(_) => Some(hexadecimal(text).ok_or_else(|| E::custom("not hexadecimal"))?),
-            Kind::Bytes => Some(base64(text).ok_or_else(|| E::custom("not base64"))?),
+            Kind::Bytes => Some(base64::decode(text).ok_or_else(|| E::custom("not base64"))?),
             Kind::Message(_) => return Err(E::custom("a text")),
             _ => return self.number(Number::of(text).ok_or_else(|| E::custom("not a number"))?),
         };
@@ -273,29 +274,6 @@ fn hexadecimal(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let pairs = text.as_bytes().chunks(2);
     pairs.map(|pair| Some((digit(pair[0])? << 4 | digit(*pair.get(1)?)?) as u8)).collect()
-}
-
-/// With or without padding, in either alphabet.
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut held) = (0_u32, 0);
-    for byte in text.trim_end_matches('=').bytes() {
-        let digit = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(digit);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            out.push((bits >> held) as u8);
-        }
-    }
-    Some(out)
 }
 
 #[cfg(test)]

@@ -1,0 +1,179 @@
+//! A connection to the application's Redis: opened by its URL, asked in pipelines, with a limit on every wait.
+//!
+//! Does not connect again by itself; who uses it knows what a lost connection means.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, ConnectionAddr, ConnectionInfo, Pipeline, cmd};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::tasks::celery::resp::{self, Reply};
+
+/// Address, TLS and password together.
+const OPEN_LIMIT: Duration = Duration::from_secs(3);
+/// One pipeline; its answers are short.
+const ASK_LIMIT: Duration = Duration::from_secs(1);
+
+/// What a connection runs over.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// The half that is read.
+pub(super) type Incoming = BufReader<ReadHalf<Box<dyn Stream>>>;
+/// The half that is written.
+pub(super) type Outgoing = WriteHalf<Box<dyn Stream>>;
+
+/// An open connection.
+pub(super) struct Link {
+    incoming: Incoming,
+    outgoing: Outgoing,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    /// The connection could not be opened, or broke.
+    #[error("the connection failed")]
+    Io(#[from] io::Error),
+    /// An answer did not come in time.
+    #[error("no answer in time")]
+    Late,
+    /// TLS, for the reason that is the source.
+    #[error("no TLS with the server")]
+    Tls(#[source] io::Error),
+    /// The server refused, with this word.
+    #[error("the server refused: {0}")]
+    Refused(String),
+}
+
+impl LinkError {
+    /// The class that is shown: a word of ours, never the server's text.
+    pub(super) fn class(&self) -> &'static str {
+        match self {
+            Self::Late => "timeout",
+            Self::Tls(_) => "tls",
+            Self::Refused(word) => match word.as_str() {
+                "NOAUTH" | "WRONGPASS" => "auth",
+                "NOPERM" => "not_allowed",
+                "LOADING" => "loading",
+                _ => "refused_by_server",
+            },
+            Self::Io(error) => match error.kind() {
+                io::ErrorKind::ConnectionRefused => "refused",
+                io::ErrorKind::TimedOut => "timeout",
+                io::ErrorKind::InvalidData => "protocol",
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "closed",
+                _ => "unreachable",
+            },
+        }
+    }
+}
+
+impl Link {
+    /// Connects, and says who we are.
+    ///
+    /// # Errors
+    /// When the server is not there, not in time, or does not know us.
+    pub(super) async fn open(to: &ConnectionInfo) -> Result<Self, LinkError> {
+        timeout(OPEN_LIMIT, Self::greeted(to)).await.map_err(|_| LinkError::Late)?
+    }
+
+    async fn greeted(to: &ConnectionInfo) -> Result<Self, LinkError> {
+        let (incoming, outgoing) = split(connect(to.addr()).await?);
+        let mut link = Self { incoming: BufReader::with_capacity(16 << 10, incoming), outgoing };
+        let settings = to.redis_settings();
+        if let Some(password) = settings.password() {
+            let mut auth = cmd("AUTH");
+            if let Some(user) = settings.username() {
+                auth.arg(user);
+            }
+            link.order(auth.arg(password)).await?;
+        }
+        if settings.db() != 0 {
+            link.order(cmd("SELECT").arg(settings.db())).await?;
+        }
+        Ok(link)
+    }
+
+    /// Sends one command whose answer holds nothing that is needed.
+    ///
+    /// # Errors
+    /// The server's refusal is one.
+    pub(super) async fn order(&mut self, command: &Cmd) -> Result<(), LinkError> {
+        match self.ask_within(&command.get_packed_command(), 1, ASK_LIMIT).await?.pop() {
+            Some(Reply::Error(word)) => Err(LinkError::Refused(word)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends these commands at once; gives an answer for each, refusals among them.
+    ///
+    /// # Errors
+    /// The connection is of no use any more.
+    pub(super) async fn ask(&mut self, commands: &Pipeline) -> Result<Vec<Reply>, LinkError> {
+        self.ask_within(&commands.get_packed_pipeline(), commands.len(), ASK_LIMIT).await
+    }
+
+    /// Sends one command that the server answers when it likes, but within `limit`.
+    ///
+    /// # Errors
+    /// As `ask`.
+    pub(super) async fn await_answer(&mut self, command: &Cmd, limit: Duration) -> Result<Reply, LinkError> {
+        let mut replies = self.ask_within(&command.get_packed_command(), 1, limit).await?;
+        Ok(replies.pop().unwrap_or(Reply::Nothing))
+    }
+
+    async fn ask_within(&mut self, bytes: &[u8], answers: usize, limit: Duration) -> Result<Vec<Reply>, LinkError> {
+        let answered = async {
+            self.outgoing.write_all(bytes).await?;
+            self.outgoing.flush().await?;
+            let mut replies = Vec::with_capacity(answers);
+            for _ in 0..answers {
+                replies.push(resp::read(&mut self.incoming).await?);
+            }
+            Ok(replies)
+        };
+        timeout(limit, answered).await.map_err(|_| LinkError::Late)?
+    }
+
+    /// The two halves, for who listens.
+    pub(super) fn into_halves(self) -> (Incoming, Outgoing) {
+        (self.incoming, self.outgoing)
+    }
+}
+
+async fn connect(to: &ConnectionAddr) -> Result<Box<dyn Stream>, LinkError> {
+    match to {
+        ConnectionAddr::Tcp(host, port) => Ok(Box::new(tcp(host, *port).await?)),
+        ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+        ConnectionAddr::TcpTls { host, port, .. } => {
+            let name = ServerName::try_from(host.clone()).map_err(|error| LinkError::Tls(io::Error::other(error)))?;
+            let stream = tcp(host, *port).await?;
+            let stream = TlsConnector::from(trusting().map_err(LinkError::Tls)?).connect(name, stream).await;
+            Ok(Box::new(stream.map_err(LinkError::Tls)?))
+        }
+        _ => Err(LinkError::Io(io::ErrorKind::Unsupported.into())),
+    }
+}
+
+async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Trusts whom the check of Redis trusts.
+fn trusting() -> io::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().map_err(io::Error::other)?;
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+}

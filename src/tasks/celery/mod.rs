@@ -1,0 +1,85 @@
+//! Celery, watched through its Redis, with no change to the application.
+//!
+//! One connection listens to what workers, senders and the result backend publish; another one reads the queues, tells
+//! workers to send events and asks them what they consume. Both are opened again when they break. What was heard is
+//! counted in one account, which readers see from memory. Redis is never waited for by anybody else.
+//!
+//! Deliberately absent: arguments, results and the texts of exceptions; anything that takes a message from a queue.
+
+mod board;
+pub mod config;
+mod control;
+mod desk;
+mod event;
+mod ledger;
+mod link;
+mod listen;
+mod moment;
+mod names;
+pub mod reader;
+mod resp;
+mod state;
+mod task;
+mod totals;
+mod wire;
+mod workers;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::ConnectionInfo;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::lifecycle::Drain;
+use crate::redact::{Redactor, Secret};
+use config::Config;
+use desk::Desk;
+use listen::Listener;
+use reader::Reader;
+use state::Shared;
+
+/// Runs are judged and counts settled this often.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Watches Celery; owns the account.
+pub struct Celery {
+    server: Secret<ConnectionInfo>,
+    listener: Listener,
+    desk: Desk,
+    shared: Shared,
+}
+
+/// Makes the room; `None` where there is nothing to watch.
+#[must_use]
+pub fn build(config: &Config, redactor: Arc<Redactor>) -> (Option<Celery>, Reader) {
+    let Some(server) = config.server.clone() else { return (None, Reader::off()) };
+    let database = server.expose().redis_settings().db();
+    let shared = Shared::new(config, &redactor);
+    let reader = Reader::new(shared.clone(), config.period, redactor);
+    let listener = Listener::new(config, database, shared.clone());
+    let desk = Desk::new(config.clone(), database, shared.clone());
+    (Some(Celery { server, listener, desk, shared }), reader)
+}
+
+impl Celery {
+    /// Watches until the process drains. May be called again after a panic.
+    pub async fn run(&self, drain: Drain) {
+        let server = self.server.expose();
+        tokio::join!(
+            self.listener.run(server, drain.clone()),
+            self.desk.run(server, drain.clone()),
+            self.pass_time(drain)
+        );
+    }
+
+    async fn pass_time(&self, mut drain: Drain) {
+        let mut turns = interval(TICK);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = turns.tick() => self.shared.lock().tick(Instant::now()),
+                _ = drain.begun() => return,
+            }
+        }
+    }
+}

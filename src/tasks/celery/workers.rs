@@ -1,0 +1,371 @@
+//! The workers, by their heartbeats. Pure: time is an argument.
+//!
+//! A worker that is started again under its name is another life: what the old one ran is not run by the new one.
+//! Owns nothing of tasks; tells how long a life has been silent.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::tasks::celery::event::{Sign, WorkerEvent};
+
+/// Workers that are told apart; more are not taken in, and counted.
+const MOST_WORKERS: usize = 1_000;
+/// A worker that has been silent for so many periods of its heartbeat is not alive.
+const SILENT_PERIODS: u32 = 2;
+/// A worker that is gone is shown for so long.
+const SHOWN_FOR: Duration = Duration::from_secs(600);
+/// Until its first heartbeat a worker is taken to have Celery's own period.
+const USUAL_PERIOD: Duration = Duration::from_secs(2);
+/// A worker is asked to send events with each of its first heartbeats, because it may not listen yet.
+const QUICK_ASKS: u32 = 10;
+/// Later it is asked this seldom, in case somebody has switched events off.
+const SLOW_ASK: Duration = Duration::from_secs(60);
+
+/// The life of a worker, from its start to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Life(u64);
+
+/// A worker.
+#[derive(Clone, Debug)]
+pub(super) struct Worker {
+    pub(super) host: Arc<str>,
+    pub(super) pid: u64,
+    pub(super) version: String,
+    pub(super) active: u64,
+    pub(super) processed: u64,
+    /// When anything was heard of it.
+    pub(super) heard: Instant,
+    /// Since when it has had nothing to do: none active, none more processed.
+    pub(super) idle_since: Option<Instant>,
+    /// Whether an event of a task was heard from this life.
+    pub(super) sends_events: bool,
+    /// Tasks that it started, by its own count, and that nobody told us of.
+    pub(super) missed: u64,
+    life: Life,
+    born: Instant,
+    period: Duration,
+    is_offline: bool,
+    beats: u64,
+    /// `processed` before anything was heard of this life.
+    base: u64,
+    started: u64,
+    /// Whether it is to be asked for events, when it was, and how often.
+    is_asked: bool,
+    asked: Option<(Instant, u32)>,
+    /// A process of this name that has told of tasks, and sent no heartbeat yet.
+    next: Option<Next>,
+}
+
+/// A life before its first heartbeat.
+#[derive(Clone, Copy, Debug)]
+struct Next {
+    pid: u64,
+    life: Life,
+    since: Instant,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    by_host: HashMap<Arc<str>, Worker>,
+    lives: u64,
+    /// Tasks missed by lives that are over.
+    missed_before: u64,
+    /// Signs of workers for which there was no room.
+    pub(super) not_taken: u64,
+}
+
+impl Workers {
+    /// A worker told of itself.
+    pub(super) fn told(&mut self, event: &WorkerEvent, now: Instant) {
+        let known = self.by_host.get(&*event.host);
+        // a worker that only connects anew is the same, and goes on with what it runs
+        let is_new_life = known.is_some_and(|worker| worker.pid != event.pid || event.processed < worker.processed);
+        let announced = known.and_then(|worker| worker.next).filter(|next| next.pid == event.pid);
+        if is_new_life {
+            self.forget(&Arc::from(&*event.host));
+        }
+        let Some(worker) = self.met(&event.host, event.pid, now) else { return };
+        if let Some(next) = announced.filter(|_| is_new_life) {
+            worker.life = next.life;
+        }
+        worker.period = event.period;
+        worker.version.clone_from(&event.version);
+        worker.is_offline = event.sign == Sign::Offline;
+        if event.sign == Sign::Online {
+            worker.ask_again();
+        }
+        if worker.beats == 0 {
+            worker.base = event.processed.saturating_sub(worker.started);
+        }
+        // one heartbeat late: what it has just started may still wait in its buffer of events
+        let told_of = worker.processed.saturating_sub(worker.base).saturating_sub(worker.started);
+        if told_of > worker.missed {
+            // somebody may have switched its events off
+            (worker.missed, worker.is_asked) = (told_of, true);
+        }
+        let has_moved = worker.processed != event.processed && worker.beats > 0;
+        (worker.active, worker.processed) = (event.active, event.processed);
+        worker.beats += 1;
+        match (event.active, has_moved) {
+            (0, false) => drop(worker.idle_since.get_or_insert(now)),
+            (0, true) => worker.idle_since = Some(now),
+            _ => worker.idle_since = None,
+        }
+    }
+
+    /// A worker told of a task; gives its life, which may be one that has not sent a heartbeat yet.
+    pub(super) fn told_of_task(&mut self, host: &str, pid: u64, now: Instant) -> Option<(Arc<str>, Life)> {
+        let unborn = Life(self.lives + 1);
+        let worker = self.met(host, pid, now)?;
+        (worker.sends_events, worker.is_asked) = (true, false);
+        let host = Arc::clone(&worker.host);
+        if worker.pid == pid {
+            return Some((host, worker.life));
+        }
+        let next = worker.next.filter(|next| next.pid == pid).unwrap_or(Next { pid, life: unborn, since: now });
+        worker.next = Some(next);
+        self.lives = self.lives.max(next.life.0);
+        Some((host, next.life))
+    }
+
+    /// A worker told that it started a task.
+    pub(super) fn started(&mut self, host: &str) {
+        if let Some(worker) = self.by_host.get_mut(host) {
+            worker.started += 1;
+        }
+    }
+
+    fn met(&mut self, host: &str, pid: u64, now: Instant) -> Option<&mut Worker> {
+        if !self.by_host.contains_key(host) {
+            if self.by_host.len() >= MOST_WORKERS {
+                self.not_taken += 1;
+                return None;
+            }
+            self.lives += 1;
+            let host: Arc<str> = Arc::from(host);
+            self.by_host.insert(Arc::clone(&host), Worker::new(host, pid, Life(self.lives), now));
+        }
+        let worker = self.by_host.get_mut(host)?;
+        if worker.pid == pid {
+            worker.heard = now;
+        }
+        Some(worker)
+    }
+
+    fn forget(&mut self, host: &Arc<str>) {
+        if let Some(worker) = self.by_host.remove(host).filter(|worker| worker.sends_events) {
+            self.missed_before += worker.missed;
+        }
+    }
+
+    /// For how long the life that runs a task has been silent, beyond what is usual; zero while it lives.
+    ///
+    /// `listening` is since when we hear: what nobody could hear is no silence. A worker that never sent a heartbeat
+    /// may live without any, so its silence says nothing.
+    pub(super) fn silence(&self, host: &str, life: Life, listening: Instant, now: Instant) -> Duration {
+        let Some(worker) = self.by_host.get(host) else { return now - listening };
+        if let Some(next) = worker.next.filter(|next| next.life == life) {
+            return now.saturating_duration_since(next.since.max(listening));
+        }
+        if worker.life != life {
+            return now.saturating_duration_since(worker.born.max(listening));
+        }
+        if worker.beats == 0 {
+            return Duration::ZERO;
+        }
+        let silent = now.saturating_duration_since(worker.heard.max(listening));
+        silent.saturating_sub(worker.period * SILENT_PERIODS)
+    }
+
+    /// Since when this life has had nothing to do.
+    pub(super) fn idle_since(&self, host: &str, life: Life) -> Option<Instant> {
+        self.by_host.get(host).filter(|worker| worker.life == life).and_then(|worker| worker.idle_since)
+    }
+
+    /// What workers send may have changed while we did not hear.
+    pub(super) fn ask_again(&mut self) {
+        self.by_host.values_mut().for_each(Worker::ask_again);
+    }
+
+    /// The workers that should be asked for events now, because none of a task was heard since; they count as asked.
+    pub(super) fn to_ask(&mut self, now: Instant) -> Vec<Arc<str>> {
+        let mut asked = Vec::new();
+        for worker in self.by_host.values_mut().filter(|worker| worker.is_asked && !worker.is_offline) {
+            let (last, times) = worker.asked.unwrap_or((worker.born, 0));
+            let wait = if times < QUICK_ASKS { worker.period } else { SLOW_ASK };
+            let is_alive = now.saturating_duration_since(worker.heard) <= worker.period * SILENT_PERIODS;
+            if is_alive && (times == 0 || now.saturating_duration_since(last) >= wait) {
+                worker.asked = Some((now, times + 1));
+                asked.push(Arc::clone(&worker.host));
+            }
+        }
+        asked
+    }
+
+    /// Every worker, and whether it lives.
+    pub(super) fn all(&self, listening: Option<Instant>, now: Instant) -> impl Iterator<Item = (&Worker, bool)> {
+        self.by_host.values().map(move |worker| (worker, worker.is_alive(listening, now)))
+    }
+
+    /// Tasks started that nobody told us of, in all lives that send events.
+    pub(super) fn missed(&self) -> u64 {
+        let senders = self.by_host.values().filter(|worker| worker.sends_events);
+        self.missed_before + senders.map(|worker| worker.missed).sum::<u64>()
+    }
+
+    /// Forgets those that have been gone for long.
+    pub(super) fn tidy(&mut self, now: Instant) {
+        let gone = |worker: &&Worker| now.saturating_duration_since(worker.heard) > SHOWN_FOR;
+        let gone: Vec<Arc<str>> = self.by_host.values().filter(gone).map(|worker| Arc::clone(&worker.host)).collect();
+        gone.iter().for_each(|host| self.forget(host));
+    }
+}
+
+impl Worker {
+    fn new(host: Arc<str>, pid: u64, life: Life, now: Instant) -> Self {
+        Self {
+            host,
+            pid,
+            version: String::new(),
+            active: 0,
+            processed: 0,
+            heard: now,
+            idle_since: None,
+            sends_events: false,
+            missed: 0,
+            life,
+            born: now,
+            period: USUAL_PERIOD,
+            is_offline: false,
+            beats: 0,
+            base: 0,
+            started: 0,
+            is_asked: true,
+            asked: None,
+            next: None,
+        }
+    }
+
+    fn ask_again(&mut self) {
+        (self.is_asked, self.asked) = (true, None);
+    }
+
+    fn is_alive(&self, listening: Option<Instant>, now: Instant) -> bool {
+        let heard = listening.map_or(self.heard, |listening| self.heard.max(listening));
+        !self.is_offline && now.saturating_duration_since(heard) <= self.period * SILENT_PERIODS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEAT: Duration = Duration::from_secs(2);
+
+    fn beat(pid: u64, active: u64, processed: u64) -> WorkerEvent {
+        let (host, version) = ("w@h".into(), "5.7.0".into());
+        WorkerEvent { host, pid, sign: Sign::Heartbeat, period: BEAT, active, processed, version }
+    }
+
+    fn alive(workers: &Workers, now: Instant) -> Vec<bool> {
+        workers.all(Some(now - BEAT * 10), now).map(|(_, alive)| alive).collect()
+    }
+
+    #[tokio::test]
+    async fn a_worker_lives_as_long_as_its_heartbeats_come() {
+        let (mut workers, now) = (Workers::default(), Instant::now() + BEAT * 100);
+        workers.told(&beat(1, 2, 7), now);
+        assert_eq!(alive(&workers, now + BEAT * 2), [true]);
+        assert_eq!(alive(&workers, now + BEAT * 2 + Duration::from_millis(1)), [false]);
+        workers.told(&WorkerEvent { sign: Sign::Offline, ..beat(1, 0, 7) }, now + BEAT);
+        assert_eq!(alive(&workers, now + BEAT), [false]);
+        workers.tidy(now + SHOWN_FOR + BEAT * 2);
+        assert_eq!(alive(&workers, now), [false; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_new_process_under_an_old_name_is_another_life() {
+        let (mut workers, now) = (Workers::default(), Instant::now());
+        workers.told(&beat(1, 1, 7), now);
+        let (host, old) = workers.told_of_task("w@h", 1, now).unwrap();
+        assert_eq!(workers.silence(&host, old, now, now + BEAT), Duration::ZERO);
+        workers.told(&beat(2, 0, 0), now + BEAT);
+        assert_eq!(workers.silence(&host, old, now, now + BEAT * 3), BEAT * 2);
+        // the next one may tell of a task before its first heartbeat
+        let (_, unborn) = workers.told_of_task("w@h", 3, now + BEAT * 3).unwrap();
+        assert_eq!(workers.told_of_task("w@h", 3, now + BEAT * 3).unwrap().1, unborn);
+        assert_eq!(workers.silence(&host, unborn, now, now + BEAT * 4), BEAT);
+        workers.told(&beat(3, 1, 1), now + BEAT * 4);
+        assert_eq!(workers.told_of_task("w@h", 3, now + BEAT * 4).unwrap().1, unborn);
+        workers.told(&beat(2, 0, 0), now + BEAT * 5);
+        // one that only connects anew is the same
+        let (_, same) = workers.told_of_task("w@h", 2, now).unwrap();
+        workers.told(&WorkerEvent { sign: Sign::Online, ..beat(2, 0, 0) }, now + BEAT);
+        assert_eq!(workers.told_of_task("w@h", 2, now).unwrap().1, same);
+        // a container's process has the same number each time; its count begins anew
+        let (_, second) = workers.told_of_task("w@h", 2, now).unwrap();
+        workers.told(&beat(2, 0, 9), now + BEAT);
+        workers.told(&beat(2, 0, 1), now + BEAT * 2);
+        assert_ne!(workers.told_of_task("w@h", 2, now).unwrap().1, second);
+    }
+
+    #[tokio::test]
+    async fn silence_is_what_we_could_have_heard() {
+        let (mut workers, now) = (Workers::default(), Instant::now());
+        let (host, life) = workers.told_of_task("w@h", 1, now).unwrap();
+        assert_eq!(workers.silence(&host, life, now, now + BEAT * 50), Duration::ZERO, "it never sent a heartbeat");
+        workers.told(&beat(1, 1, 1), now);
+        assert_eq!(workers.silence(&host, life, now, now + BEAT * 5), BEAT * 3);
+        let back = now + BEAT * 4;
+        assert_eq!(workers.silence(&host, life, back, now + BEAT * 5), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn tasks_that_nobody_told_us_of_are_missed_one_heartbeat_later_and_only_once() {
+        let (mut workers, now) = (Workers::default(), Instant::now());
+        workers.told(&beat(1, 0, 100), now);
+        workers.told_of_task("w@h", 1, now);
+        for _ in 0..3 {
+            workers.started("w@h");
+        }
+        workers.told(&beat(1, 0, 105), now);
+        assert_eq!(workers.missed(), 0, "two may still be on their way");
+        workers.told(&beat(1, 0, 105), now);
+        assert_eq!(workers.missed(), 2);
+        workers.told(&beat(1, 0, 105), now);
+        assert_eq!(workers.missed(), 2);
+        workers.told(&beat(2, 0, 0), now);
+        assert_eq!(workers.missed(), 2, "a life that is over keeps its count");
+    }
+
+    #[tokio::test]
+    async fn a_worker_is_asked_with_its_heartbeats_until_an_event_of_a_task_comes() {
+        let (mut workers, mut now) = (Workers::default(), Instant::now());
+        let mut asks = 0;
+        for _ in 0..60 {
+            workers.told(&beat(1, 0, 0), now);
+            asks += workers.to_ask(now).len();
+            now += BEAT;
+        }
+        assert!((11..=12).contains(&asks), "ten quickly, then once a minute: {asks}");
+        workers.told_of_task("w@h", 1, now);
+        workers.told(&beat(1, 0, 0), now + SLOW_ASK);
+        assert!(workers.to_ask(now + SLOW_ASK).is_empty());
+        // after it has connected anew it sends none, whatever it sent before
+        workers.told(&WorkerEvent { sign: Sign::Online, ..beat(1, 0, 0) }, now + SLOW_ASK);
+        assert_eq!(workers.to_ask(now + SLOW_ASK).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn there_is_room_for_so_many_and_the_rest_is_counted() {
+        let (mut workers, now) = (Workers::default(), Instant::now());
+        for number in 0..MOST_WORKERS + 5 {
+            workers.told(&WorkerEvent { host: number.to_string(), ..beat(1, 0, 0) }, now);
+        }
+        assert_eq!((workers.all(None, now).count(), workers.not_taken), (MOST_WORKERS, 5));
+    }
+}
