@@ -110,7 +110,7 @@ impl Desk {
     async fn turn(&self, visit: &mut Visit, now: Instant) -> Result<(), LinkError> {
         let is_due = |last: Option<Instant>, period| last.is_none_or(|last| now.duration_since(last) >= period);
         if visit.may_tell {
-            let hosts = self.shared.lock().ledger.workers.to_ask(now);
+            let hosts = self.shared.lock().ledger.workers.due_for_asking(now);
             if !hosts.is_empty() {
                 let hosts: Vec<&str> = hosts.iter().map(|host| &**host).collect();
                 self.tell(visit, &hosts).await?;

@@ -192,7 +192,7 @@ impl Workers {
     }
 
     /// The workers that should be asked for events now, because none of a task was heard since; they count as asked.
-    pub(super) fn to_ask(&mut self, now: Instant) -> Vec<Arc<str>> {
+    pub(super) fn due_for_asking(&mut self, now: Instant) -> Vec<Arc<str>> {
         let mut asked = Vec::new();
         for worker in self.by_host.values_mut().filter(|worker| worker.is_asked && !worker.is_offline) {
             let (last, times) = worker.asked.unwrap_or((worker.born, 0));
@@ -348,16 +348,16 @@ mod tests {
         let mut asks = 0;
         for _ in 0..60 {
             workers.told(&beat(1, 0, 0), now);
-            asks += workers.to_ask(now).len();
+            asks += workers.due_for_asking(now).len();
             now += BEAT;
         }
         assert!((11..=12).contains(&asks), "ten quickly, then once a minute: {asks}");
         workers.told_of_task("w@h", 1, now);
         workers.told(&beat(1, 0, 0), now + SLOW_ASK);
-        assert!(workers.to_ask(now + SLOW_ASK).is_empty());
+        assert!(workers.due_for_asking(now + SLOW_ASK).is_empty());
         // after it has connected anew it sends none, whatever it sent before
         workers.told(&WorkerEvent { sign: Sign::Online, ..beat(1, 0, 0) }, now + SLOW_ASK);
-        assert_eq!(workers.to_ask(now + SLOW_ASK).len(), 1);
+        assert_eq!(workers.due_for_asking(now + SLOW_ASK).len(), 1);
     }
 
     #[tokio::test]

@@ -1,11 +1,15 @@
 //! Workers that are killed, and times in which we hear nothing: each task of which anything was heard has one end.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
+use tokio::time::Instant;
 
-use super::*;
-use crate::tasks::celery::event::{Sign, TaskIds, Verdict, WorkerEvent};
+use crate::redact::Redactor;
+use crate::tasks::celery::event::{Event, Sign, Step, TaskEvent, TaskIds, Verdict, WorkerEvent};
+use crate::tasks::celery::ledger::Ledger;
 
 const TURN: Duration = Duration::from_millis(500);
 const LOST_AFTER: Duration = Duration::from_secs(30);
@@ -85,8 +89,27 @@ impl World {
         self.ledger.take(Event::Worker(event), self.now);
     }
 
-    /// Half a second of all workers; each begins a task when it has none, and ends it some turns later.
-    fn pass(&mut self, begins: bool) {
+    /// Half a second in which workers that have no task begin one.
+    fn work(&mut self) {
+        for worker in 0..self.workers.len() {
+            if self.workers[worker].running.is_none() {
+                self.begin(worker);
+            }
+        }
+        self.pass();
+    }
+
+    fn begin(&mut self, worker: usize) {
+        self.begun += 1;
+        let task = format!("task-{}", self.begun);
+        self.workers[worker].processed += 1;
+        self.tell(&task, worker, Step::Received { name: "t".into(), retries: 0, due: None });
+        self.tell(&task, worker, Step::Started);
+        self.workers[worker].running = Some((task, (self.begun % 5) as u8));
+    }
+
+    /// Half a second of all workers; each ends its task when it is time.
+    fn pass(&mut self) {
         self.now += TURN;
         self.turn += 1;
         for worker in 0..self.workers.len() {
@@ -97,14 +120,6 @@ impl World {
                     self.tell(&task, worker, if is_good { good } else { Step::Failed(None) });
                 }
                 Some((task, left)) => self.workers[worker].running = Some((task, left - 1)),
-                None if begins => {
-                    self.begun += 1;
-                    let task = format!("task-{}", self.begun);
-                    self.workers[worker].processed += 1;
-                    self.tell(&task, worker, Step::Received { name: "t".into(), retries: 0, due: None });
-                    self.tell(&task, worker, Step::Started);
-                    self.workers[worker].running = Some((task, (self.begun % 5) as u8));
-                }
                 None => {}
             }
             if self.turn.is_multiple_of(4) {
@@ -116,15 +131,15 @@ impl World {
 
     fn happen(&mut self, what: Happens) {
         match what {
-            Happens::Nothing => self.pass(true),
+            Happens::Nothing => self.work(),
             Happens::Kill(worker) => {
                 let pid = self.workers[worker].pid + 1;
                 self.workers[worker] = Worker { pid, ..Worker::default() };
-                self.pass(true);
+                self.work();
             }
             Happens::Gap(turns) => {
                 self.listening = None;
-                (0..turns).for_each(|_| self.pass(true));
+                (0..turns).for_each(|_| self.work());
                 self.listening = Some(self.now);
                 self.ledger.workers.ask_again();
             }
@@ -140,7 +155,7 @@ proptest! {
         let mut world = World::new();
         day.into_iter().for_each(|what| world.happen(what));
         // until the last silence is over
-        (0..100).for_each(|_| world.pass(false));
+        (0..100).for_each(|_| world.pass());
         let ends: u64 = world.ledger.totals.pairs().map(|(_, counts)| counts.outcomes.iter().sum::<u64>()).sum();
         prop_assert_eq!(ends - world.ledger.totals.found_again, world.heard.len() as u64);
         prop_assert_eq!(world.ledger.running.len(), 0);
