@@ -116,10 +116,11 @@ async fn paths_methods_and_hosts_that_never_come_twice_become_no_series() {
     assert!(grown <= 16 << 10, "{grown} KiB more");
 }
 
-/// Row 12 with exports in the midst of it: what an export of all series holds for a moment is above that, and bounded too.
+/// Row 12 with exports in the midst of it: what an export of all series holds for a moment is within the same bound; a debug build
+/// holds more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_export_of_all_series_in_an_attack_holds_a_bounded_part_more_for_a_moment() {
     let _machine = among_others().await;
     let grown = grown_by_an_attack("1s").await;
-    assert!(grown <= 24 << 10, "{grown} KiB more");
+    assert!(grown <= scaled(24, 16) << 10, "{grown} KiB more");
 }

@@ -2,6 +2,7 @@
 //! error that its client was told.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use fastrand::Rng;
@@ -222,7 +223,13 @@ impl Callers {
                 } else {
                     drop(answer);
                 }
-                timeout(PATIENCE, self.application.cancelled.acquire()).await.expect("told").expect("open").forget();
+                let told = timeout(PATIENCE, self.application.cancelled.acquire()).await;
+                let Ok(told) = told else {
+                    let connections = self.application.connections.load(Ordering::SeqCst);
+                    let page = self.sidecar.metrics().await;
+                    panic!("{kind:?}: the application, with {connections} connections so far, is not told: {page}");
+                };
+                told.expect("open").forget();
             }
             Call::ResetByTheApplication => {
                 self.counts(200, "upstream_broken");
@@ -264,4 +271,30 @@ async fn what_callers_of_grpc_tally_is_what_the_metrics_say() {
     let wanted = callers.tally.lock().expect("no client panics here").clone();
     let page = page::settled(&callers.sidecar, wanted.values().sum()).await;
     assert_eq!(page::tally(&page), wanted, "left: the metrics, right: the callers' own tally");
+}
+
+/// Row 11 for gRPC: what is asked renews an application's credit, so one that breaks off call after call is not taken for one
+/// that floods, which would cost all others their connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_that_breaks_off_call_after_call_keeps_its_connection() {
+    let _machine = among_others().await;
+    let calls = scaled(1_000, 10_000);
+    let application = grpc_world::Application::start().await;
+    let sidecar = Sidecar::start(application.address, &[], &[]).await;
+    let client = connect(sidecar.proxy).await.unwrap();
+    let open = begun(&client, call("/open")).await.unwrap();
+    application.held.acquire().await.expect("open").forget();
+    for _ in 0..calls {
+        match ask(&client, call("/reset/2")).await {
+            Ok(answer) => assert_eq!(answer.headers["grpc-status"], "14"),
+            Err(error) => assert!(error.is_reset(), "{error}"),
+        }
+    }
+    drop(open);
+    let told = timeout(PATIENCE, application.cancelled.acquire()).await;
+    told.expect("the call beside them was still there").expect("open").forget();
+    let page = page::settled(&sidecar, calls + 1).await;
+    let broken = |reason: &str| (Kind::Ordinary, 200, reason.to_owned());
+    assert_eq!(page::tally(&page), [(broken("upstream_broken"), calls), (broken("client_gone"), 1)].into());
+    assert_eq!(page::sum(&page, "content_factory_proxy_upstream_connections_total", ""), 1.0);
 }

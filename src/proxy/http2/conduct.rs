@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use crate::proxy::http2::frames::{Frame, Frames, Kind};
+use crate::proxy::http2::frames::{Frame, Frames, Kind, PREFACE};
 use crate::proxy::timers::{NEVER, Tick};
 
 /// Codes of RFC 9113, section 7.
@@ -73,7 +73,9 @@ impl Conduct {
 
     /// An application, whose answers begin no streams. A head that does not come to its end has the deadline of the answer.
     pub(crate) fn of_application(now: Tick) -> Self {
-        Self { highest: Cell::new(u32::MAX), ..Self::new(0, (now, NEVER)) }
+        // here the preface is ours: what we ask stands behind it, and renews the credit
+        let outgoing = RefCell::new(Frames::behind(PREFACE.len()));
+        Self { outgoing, highest: Cell::new(u32::MAX), ..Self::new(0, (now, NEVER)) }
     }
 
     /// Takes note of bytes that came, and gives the work that they mean. A head that begins among them has until then.
@@ -211,6 +213,19 @@ mod tests {
         conduct.received(&[], (1_000, 1_100));
         conduct.received(&flood.repeat(250), (1_000, 1_100));
         assert!(conduct.is_flooding(), "no more than 1,000 are saved");
+    }
+
+    #[test]
+    fn requests_behind_our_preface_renew_the_credit_of_an_application() {
+        let conduct = Conduct::of_application(0);
+        conduct.sent(&[PREFACE, &SETTINGS].concat(), |_, _| {});
+        for _ in 0..1_000 {
+            conduct.sent(&frame(1, 5, b"request"), |_, _| {});
+            conduct.received(&frame(3, 0, &[0, 0, 0, 2]), TIME);
+        }
+        assert!(!conduct.is_flooding(), "a reset for each request");
+        conduct.received(&frame(3, 0, &[0, 0, 0, 2]).repeat(400), TIME);
+        assert!(conduct.is_flooding(), "and many for none");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::proxy::connection::{DRAIN_LINGER, Next};
 use crate::proxy::counters::Breach;
 use crate::proxy::forwarded::Peer;
 use crate::proxy::http2::conduct::Conduct;
-use crate::proxy::http2::preface::PREFACE;
+use crate::proxy::http2::frames::PREFACE;
 use crate::proxy::http2::socket::Socket;
 use crate::proxy::http2::stream::Stream;
 use crate::proxy::http2::translate;

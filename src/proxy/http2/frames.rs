@@ -3,6 +3,9 @@
 //! Judges nothing and keeps no payload but the few bytes that hold an error code. Whoever reads frames in earnest is the
 //! `h2` crate; here they are only counted, on their way to it and from it.
 
+/// With it a client begins, before its first frame (RFC 9113, section 3.4).
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// The bytes before a payload.
 const HEAD_BYTES: usize = 9;
 

@@ -5,9 +5,7 @@ use std::task::Poll;
 
 use crate::model::request::{Refusal, RequestSink};
 use crate::proxy::client::ClientSide;
-
-/// The whole of it.
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use crate::proxy::http2::frames::PREFACE;
 
 /// Whether the connection begins with the preface, waiting for as much of it as is missing. Consumes nothing.
 ///
