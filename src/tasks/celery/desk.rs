@@ -72,7 +72,7 @@ impl Desk {
                 _ = drain.begun() => return,
             };
             let Err(error) = ended;
-            tracing::debug!(problem = error.class(), "the queues of Celery cannot be read");
+            tracing::debug!(class = error.class(), "the queues of Celery cannot be read");
             self.shared.lock().asking.failed(error.class(), Instant::now());
             wait = if opened.elapsed() > LONGEST_WAIT { FIRST_WAIT } else { wait };
             tokio::select! {

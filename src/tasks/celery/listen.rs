@@ -78,7 +78,7 @@ impl Listener {
             if lasted.is_some_and(|lasted| lasted > LONGEST_WAIT) {
                 wait = FIRST_WAIT;
             }
-            tracing::debug!(problem, "Celery is not heard");
+            tracing::debug!(class = problem, "Celery is not heard");
             self.shared.lock().deaf(problem, Instant::now());
             tokio::select! {
                 () = sleep(wait) => {}

@@ -126,7 +126,7 @@ impl State {
     pub(super) fn may_not(&mut self, what: &'static str) {
         if !self.not_allowed.contains(&what) {
             self.not_allowed.push(what);
-            tracing::info!(what, "the Redis of Celery does not allow it; docs/celery.md names the rights");
+            tracing::info!(reason = what, "the Redis of Celery does not allow it; docs/celery.md names the rights");
         }
     }
 }
