@@ -9,6 +9,8 @@ pub const CLIENT_ADDRESS: &str = "client.address";
 pub const CONTENT_FACTORY_CLIENT_HASH: &str = "content_factory.client.hash";
 /// `cpu.mode`
 pub const CPU_MODE: &str = "cpu.mode";
+/// `db.namespace`
+pub const DB_NAMESPACE: &str = "db.namespace";
 /// `error.type`
 pub const ERROR_TYPE: &str = "error.type";
 /// `http.request.method`

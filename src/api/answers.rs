@@ -3,6 +3,7 @@
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
+use tokio::time::Instant;
 
 use crate::api::access::Reach;
 use crate::api::config::Readiness;
@@ -10,7 +11,7 @@ use crate::api::probes::{self, Ask, Item, Probe};
 use crate::api::reply::{CSS, HTML, JSON, TEXT, error, redirect, respond};
 use crate::api::routes::Endpoint;
 use crate::api::state::{State, unix_seconds};
-use crate::api::{contract, export, openapi, page, queues, scrape, tasks};
+use crate::api::{contract, database, export, openapi, page, queues, scrape, tasks};
 use crate::model::exposition::Format;
 use crate::model::health::{HealthStatus, overall};
 
@@ -58,6 +59,7 @@ pub(super) async fn answer(endpoint: Endpoint, state: &State, asked: Asked) -> R
         Endpoint::Export => {
             respond(JSON, export::json(&(state.export)(), (state.traffic.totals)().requests, unix_seconds()))
         }
+        Endpoint::Database => respond(JSON, database::json(&state.database.borrow(), unix_seconds(), Instant::now())),
         Endpoint::Queues => respond(JSON, queues::json(&state.celery.state(), unix_seconds())),
         Endpoint::DashboardStyle => respond(CSS, page::STYLE),
         Endpoint::Tasks => respond(JSON, tasks::json(&state.tasks.lists(), unix_seconds())),

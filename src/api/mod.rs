@@ -10,6 +10,8 @@ mod bill;
 mod celery_page;
 pub mod config;
 pub mod contract;
+mod database;
+mod database_page;
 mod export;
 mod guard;
 mod html;

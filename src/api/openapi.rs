@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::reply::JSON;
 use crate::api::routes::{Access, Endpoint, ROUTES, Route, Verb};
-use crate::api::{export, queues, tasks};
+use crate::api::{database, export, queues, tasks};
 
 /// The description of the admin port, OpenAPI 3.1, as JSON.
 #[must_use]
@@ -24,6 +24,7 @@ pub fn openapi() -> String {
         },
         "paths": paths,
         "components": { "schemas": {
+            "Database": database::schema(),
             "Error": error_schema(),
             "Export": export::schema(),
             "Queues": queues::schema(),
@@ -85,6 +86,7 @@ fn response(meaning: &str, status: u16, route: &Route) -> Value {
         .iter()
         .map(|media| {
             let schema = match (route.endpoint, *media) {
+                (Endpoint::Database, _) => json!({ "$ref": "#/components/schemas/Database" }),
                 (Endpoint::Export, _) => json!({ "$ref": "#/components/schemas/Export" }),
                 (Endpoint::Tasks, _) => json!({ "$ref": "#/components/schemas/Tasks" }),
                 (Endpoint::Queues, _) => json!({ "$ref": "#/components/schemas/Queues" }),

@@ -5,10 +5,13 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use crate::api::celery_page;
+use tokio::time::Instant;
+
 use crate::api::html::{Escaped, ago, row, seconds, span, table_head};
 use crate::api::state::{State, unix_seconds};
+use crate::api::{celery_page, database_page};
 use crate::model::celery::CeleryState;
+use crate::model::database::DatabaseState;
 use crate::model::export::ExportState;
 use crate::model::health::{CheckReport, HealthStatus, overall};
 use crate::model::task::{TaskLists, TaskState};
@@ -37,6 +40,7 @@ pub(super) struct View {
     tasks: TaskLists,
     celery: CeleryState,
     export: ExportState,
+    database: DatabaseState,
     uptime: Duration,
     now: f64,
     proxy: String,
@@ -55,6 +59,7 @@ impl View {
             tasks: state.tasks.lists(),
             celery: state.celery.state(),
             export: (state.export)(),
+            database: state.database.borrow().clone(),
             uptime: state.started.elapsed(),
             now: unix_seconds(),
             proxy: state.proxy.map_or("off".into(), |address| address.to_string()),
@@ -91,6 +96,7 @@ fn write_page(page: &mut String, view: &View) -> fmt::Result {
     failures(page, view)?;
     tasks(page, &view.tasks)?;
     celery_page::section(page, &view.celery)?;
+    database_page::section(page, &view.database, Instant::now())?;
     export(page, view)?;
     write!(
         page,
@@ -371,6 +377,7 @@ fn icon(status: HealthStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::database::{DatabaseKind, Periods};
     use crate::model::health::Criticality;
     use crate::redact::Clean;
 
@@ -392,6 +399,7 @@ mod tests {
             tasks: TaskLists::default(),
             celery: CeleryState::off(),
             export: ExportState::default(),
+            database: DatabaseState::new(DatabaseKind::None, &Periods::default()),
             uptime: Duration::from_secs(90),
             now: 0.0,
             proxy: "127.0.0.1:18000".into(),

@@ -24,6 +24,7 @@ pub(super) enum Endpoint {
     Dashboard,
     DashboardStyle,
     Export,
+    Database,
     Queues,
     Tasks,
     BeginTask,
@@ -150,6 +151,12 @@ pub(super) static ROUTES: &[Route] = &[
         Endpoint::Export,
         Access::Full,
         "What became of telemetry: our own account by signal and, with telemetry.receipts.url, what each vendor accepted",
+    ),
+    route(
+        "/api/v1/monitoring/database",
+        Endpoint::Database,
+        Access::Full,
+        "What the application's database told last, each part with its age",
     ),
     route(
         "/api/v1/monitoring/queues",

@@ -13,11 +13,12 @@ use tokio::time::Instant;
 use crate::api::contract::Moment;
 use crate::lifecycle::{Drain, Latch, Pulse};
 use crate::model::application::About;
+use crate::model::database::DatabaseState;
 use crate::model::export::ExportState;
 use crate::model::health::CheckReport;
 use crate::model::sample::{Sample, SampleSource};
 use crate::model::traffic::{Failure, RouteTraffic, Totals, Window};
-use crate::model::usage::{BusinessRows, SystemUsage};
+use crate::model::usage::SystemUsage;
 use crate::tasks::Tasks;
 use crate::tasks::celery::reader::Reader as CeleryReader;
 use crate::traffic::reader::Reader;
@@ -31,8 +32,8 @@ pub struct State {
     pub system: watch::Receiver<SystemUsage>,
     /// What the application says of itself.
     pub about: watch::Receiver<About>,
-    /// The last count of the business tables.
-    pub rows: watch::Receiver<BusinessRows>,
+    /// What the application's database told last.
+    pub database: watch::Receiver<DatabaseState>,
     /// What Celery's workers do.
     pub celery: CeleryReader,
     /// What the proxy measured.
@@ -79,7 +80,7 @@ impl State {
             reports: self.reports(),
             system: self.system.borrow().clone(),
             about: self.about.borrow().clone(),
-            rows: *self.rows.borrow(),
+            rows: self.database.borrow().business_rows(),
             totals: (self.traffic.totals)(),
             tasks: self.tasks.totals(),
             celery: self.celery.counts(),

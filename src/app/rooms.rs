@@ -192,13 +192,14 @@ impl Ground {
         let targets = self.targets(&path, readers, refused);
         let (checks, reports) = checks::build(&self.config.checks, targets, self.redactor.clone());
         let (system, usage) = system::build(&self.config.system, self.config.data_dir.clone());
-        let (database, rows) = database::build(self.config.database.clone(), self.redactor.clone());
+        let (database, seen) = database::build(self.config.database.clone(), self.redactor.clone());
         let tasks = self.tasks(&telemetry);
         let celery = self.watch_celery(&mut rooms);
         let mut samples: Vec<SampleSource> = vec![
             source(&readers.traffic, traffic::reader::Reader::samples),
             source(&readers.telemetry, telemetry::Reader::samples),
             system::samples(&self.config.system, usage.clone()),
+            database::samples(seen.clone()),
             checks::samples(reports.clone(), self.redactor.clone()),
             source(&tasks, Tasks::samples),
             source(&celery, tasks::celery::reader::Reader::samples),
@@ -222,8 +223,16 @@ impl Ground {
         }
         let windows = |reader: Arc<_>, drain| traffic::reader::run(Clone::clone(&*reader), drain);
         rooms.add("windows", again(control, readers.traffic.clone(), windows));
-        let shown =
-            Shown { reports, about, usage, rows, celery, tasks, samples: samples.clone(), control_pulse: checks.pulse() };
+        let shown = Shown {
+            reports,
+            about,
+            usage,
+            database: seen,
+            celery,
+            tasks,
+            samples: samples.clone(),
+            control_pulse: checks.pulse(),
+        };
         let served = (ports.admin, self.state(shown, path, readers));
         let serve = |served: Arc<(api::Bound, api::State)>, drain| async move {
             served.0.serve(served.1.clone(), drain).await;
@@ -311,7 +320,7 @@ impl Ground {
             checks: shown.reports,
             system: shown.usage,
             about: shown.about,
-            rows: shown.rows,
+            database: shown.database,
             celery: shown.celery,
             traffic: api::Traffic::from(readers.traffic.clone()),
             tasks: shown.tasks,
@@ -343,7 +352,7 @@ struct Shown {
     reports: checks::Reader,
     about: watch::Receiver<About>,
     usage: system::Reader,
-    rows: database::Reader,
+    database: database::Reader,
     tasks: Tasks,
     celery: tasks::celery::reader::Reader,
     samples: Vec<SampleSource>,

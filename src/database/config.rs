@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::model::database::Periods;
 use crate::model::dsn::DatabaseAddress;
 use crate::settings::Section;
 
@@ -10,12 +11,45 @@ use crate::settings::Section;
 pub struct Config {
     /// The application's database; the check of it uses the same.
     pub address: Option<DatabaseAddress>,
-    /// Time between two counts.
-    pub period: Duration,
+    /// Time between two turns of each part.
+    pub periods: Periods,
+    /// Whether `pg_stat_statements` is read.
+    pub statements: bool,
+    /// What is asked of the business tables.
+    pub questions: Questions,
 }
 
+/// What is asked of the business tables; an empty text asks nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Questions {
+    /// One column: moments, of which the newest counts.
+    pub newest_product: String,
+    /// The same.
+    pub newest_video: String,
+    /// Two columns: a status, and a number of rows.
+    pub publishes: String,
+    /// The statuses of what went well.
+    pub published: Vec<String>,
+    /// The statuses of what did not.
+    pub failed: Vec<String>,
+}
+
+/// By the primary key: `created_at` has no index, and a table of millions is not to be read for one row.
+const NEWEST_PRODUCT: &str = "SELECT created_at FROM products ORDER BY id DESC LIMIT 1";
+const NEWEST_VIDEO: &str = "SELECT created_at FROM (SELECT status, created_at FROM videos ORDER BY id DESC LIMIT 200) newest WHERE status = 'completed'";
+const PUBLISHES: &str =
+    "SELECT status, count(*) FROM (SELECT status FROM social_media_posts ORDER BY id DESC LIMIT 500) newest GROUP BY 1";
+const PUBLISHED: &[&str] = &["published", "posted", "success", "completed"];
+const FAILED: &[&str] = &["failed", "error"];
+
 /// A count reads a whole index; the numbers move slowly.
-const PERIOD: Duration = Duration::from_secs(60);
+const ROWS: Duration = Duration::from_secs(60);
+/// Four small statements; a lock that holds everybody up is seen before people call.
+const ACTIVITY: Duration = Duration::from_secs(10);
+/// Counters tell as much in longer steps.
+const STATISTICS: Duration = Duration::from_secs(60);
+/// The server looks at every file of the database.
+const STORAGE: Duration = Duration::from_secs(600);
 const SHORTEST: Duration = Duration::from_secs(1);
 
 impl Config {
@@ -35,12 +69,96 @@ impl Config {
                 None
             }
         });
-        let period = section.duration("period", PERIOD, "Time between two counts of the business tables.");
-        if period < SHORTEST {
-            section.problem("period", crate::settings::show_duration(period), "at least 1s");
-        }
-        Self { address, period: period.max(SHORTEST) }
+        let periods = Periods {
+            rows: period(&mut section, "period", ROWS, "Time between two counts of the business tables."),
+            activity: period(
+                &mut section,
+                "activity_period",
+                ACTIVITY,
+                "Time between two looks at sessions, transactions and locks.",
+            ),
+            statistics: period(
+                &mut section,
+                "statistics_period",
+                STATISTICS,
+                "Time between two looks at the server's counters, at replication and at dead rows.",
+            ),
+            storage: period(
+                &mut section,
+                "storage_period",
+                STORAGE,
+                "Time between two looks at the size of the database, for which the server looks at each of its files.",
+            ),
+        };
+        let statements = section.flag(
+            "statements",
+            true,
+            "Whether the slowest statements are read from pg_stat_statements, for the endpoint alone.",
+        );
+        let questions = Questions::read(&mut section.section("business"));
+        Self { address, periods, statements, questions }
     }
+}
+
+impl Questions {
+    fn read(section: &mut Section<'_>) -> Self {
+        let newest = "SQL whose one column is moments, the newest of which counts; empty: not asked. By the primary key, because created_at has no index.";
+        let publishes =
+            "SQL whose two columns are a status and a number of rows; empty: not asked. Of the newest rows only.";
+        let (published, failed) = ("Statuses of a publish that went well.", "Statuses of one that did not.");
+        Self {
+            newest_product: question(section, "newest_product", NEWEST_PRODUCT, newest),
+            newest_video: question(section, "newest_video", NEWEST_VIDEO, newest),
+            publishes: question(section, "publishes", PUBLISHES, publishes),
+            published: section.list("published", PUBLISHED, published),
+            failed: section.list("failed", FAILED, failed),
+        }
+    }
+
+    /// All of them: the newest product, the newest finished video, publishes.
+    #[must_use]
+    pub fn all(&self) -> [&str; 3] {
+        [&self.newest_product, &self.newest_video, &self.publishes]
+    }
+
+    /// Whether one of them, by its place in `all`, is as we made it.
+    #[must_use]
+    pub fn is_default(&self, index: usize) -> bool {
+        self.all()[index] == [NEWEST_PRODUCT, NEWEST_VIDEO, PUBLISHES][index]
+    }
+}
+
+impl Default for Questions {
+    fn default() -> Self {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        Self {
+            newest_product: NEWEST_PRODUCT.into(),
+            newest_video: NEWEST_VIDEO.into(),
+            publishes: PUBLISHES.into(),
+            published: words(PUBLISHED),
+            failed: words(FAILED),
+        }
+    }
+}
+
+/// One statement that reads: it becomes a part of ours, inside a transaction that cannot write.
+fn question(section: &mut Section<'_>, name: &'static str, default: &str, about: &'static str) -> String {
+    let text = section.text(name, default, about);
+    let text = text.trim();
+    let first = text.split_whitespace().next().unwrap_or_default();
+    let reads = ["select", "with"].iter().any(|word| first.eq_ignore_ascii_case(word));
+    if !text.is_empty() && (!reads || text.contains(';')) {
+        section.problem(name, text, "one statement that begins with SELECT or WITH, without a semicolon");
+    }
+    text.to_owned()
+}
+
+fn period(section: &mut Section<'_>, name: &'static str, default: Duration, about: &'static str) -> Duration {
+    let period = section.duration(name, default, about);
+    if period < SHORTEST {
+        section.problem(name, crate::settings::show_duration(period), "at least 1s");
+    }
+    period.max(SHORTEST)
 }
 
 #[cfg(test)]
@@ -50,6 +168,28 @@ mod tests {
     use super::*;
     use crate::redact::{Outlet, Redactor};
     use crate::settings::{Place, Settings, Tree};
+
+    fn problems(business: serde_json::Value) -> Vec<String> {
+        let mut tree = Tree::default();
+        tree.merge(json!({"database": {"business": business}}), &Place("sidecar.yaml".into()));
+        let mut settings = Settings::new(tree, |_: &str| Err("no file".into()));
+        let _ = Config::read(&mut settings.section(""));
+        settings.finish().1.into_iter().map(|problem| problem.path).collect()
+    }
+
+    #[test]
+    fn a_question_is_one_statement_that_reads() {
+        for (text, is_taken) in [
+            ("SELECT made FROM goods", true),
+            ("  with a as (select 1) select 1 from a", true),
+            ("", true),
+            ("DELETE FROM products", false),
+            ("SELECT 1; DELETE FROM products", false),
+        ] {
+            let expected: &[&str] = if is_taken { &[] } else { &["database.business.newest_product"] };
+            assert_eq!(problems(json!({"newest_product": text})), expected, "{text}");
+        }
+    }
 
     #[test]
     fn the_password_of_the_database_alone_is_known_to_the_redactor() {

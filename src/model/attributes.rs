@@ -52,6 +52,7 @@ pub static OF_LOGS: &[Attribute] = &[
     attribute("maximum", "The highest limit that the system allows."),
     attribute("mistake", "What is wrong with a file, and what was expected."),
     attribute("name", "A host's name that was looked up."),
+    attribute("part", "Which of the database's numbers."),
     attribute("path", "A file or folder."),
     attribute("pause_ms", "How long nothing is tried, in milliseconds."),
     attribute("reason", "Why it happened."),

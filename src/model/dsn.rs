@@ -98,8 +98,8 @@ fn postgres(rest: &str) -> Result<DatabaseAddress, DsnError> {
         url.query_pairs_mut().extend_pairs(known);
     }
     let options: PgConnectOptions = url.as_str().parse().map_err(|_| DsnError::BadPart)?;
-    // no prepared statements: a pooler may give each transaction another connection
-    let options = options.application_name(APPLICATION_NAME).statement_cache_capacity(0);
+    // no prepared statements: a pooler may give each transaction another connection; nor an option that it does not know
+    let options = options.application_name(APPLICATION_NAME).statement_cache_capacity(0).extra_float_digits(None);
     Ok(DatabaseAddress::Postgres(Box::new(options)))
 }
 

@@ -133,8 +133,8 @@ pub fn metrics_markdown() -> String {
         "# Metrics\n\n\
          Printed from the catalogue by `content-factory-sidecar docs metrics`; do not edit.\n\n\
          *Scope* tells of whom a value is true: each pod exports its own, and what is true of the cluster is exported by\n\
-         one replica. *Age* is the age up to which a value is shown, or three times `system.period`, if that\n\
-         is longer; values without one are read when they are asked for.\n\n\
+         one replica. *Age* is the age up to which a value is shown, or three times the period of what reads\n\
+         it, if that is longer; values without one are read when they are asked for.\n\n\
          | OTLP | Prometheus | kind | unit | labels | scope | age | meaning |\n\
          |---|---|---|---|---|---|---|---|\n",
     );

@@ -8,6 +8,8 @@ pub mod base64;
 pub mod catalogue;
 pub mod celery;
 pub mod celery_exporter;
+pub mod container;
+pub mod database;
 pub mod dsn;
 pub mod export;
 pub mod exposition;

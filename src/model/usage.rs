@@ -8,6 +8,7 @@ use crate::model::catalogue::machine::{
     SYSTEM_MEMORY_LIMIT, SYSTEM_MEMORY_LINUX_AVAILABLE, SYSTEM_MEMORY_USAGE, SYSTEM_MEMORY_UTILIZATION,
     SYSTEM_NETWORK_IO,
 };
+use crate::model::container::{ContainerUsage, Inodes, Pressure, ProgramUsage};
 use crate::model::sample::Sample;
 use crate::semconv;
 
@@ -32,6 +33,14 @@ pub struct SystemUsage {
     pub process: ProcessUsage,
     /// Bytes received and sent by all interfaces but loopback, since boot.
     pub network_bytes: (u64, u64),
+    /// The container, by its cgroup.
+    pub container: ContainerUsage,
+    /// What was waited for at the node, and in the container.
+    pub pressure: [Vec<Pressure>; 2],
+    /// Files on the file system of the data folder.
+    pub inodes: Inodes,
+    /// The application's processes, where they can be seen.
+    pub programs: Vec<ProgramUsage>,
 }
 
 /// One process.
@@ -85,6 +94,12 @@ impl SystemUsage {
             out.push(sample.with_literal(semconv::NETWORK_IO_DIRECTION, direction));
         }
         self.process.samples(out);
+        self.container.samples(out);
+        self.inodes.samples(out);
+        self.programs.iter().for_each(|program| program.samples(out));
+        for (place, pressures) in ["node", "container"].into_iter().zip(&self.pressure) {
+            pressures.iter().for_each(|pressure| pressure.samples(place, out));
+        }
     }
 }
 

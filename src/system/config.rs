@@ -1,5 +1,6 @@
 //! The settings of the sampler.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::settings::Section;
@@ -9,6 +10,8 @@ use crate::settings::Section;
 pub struct Config {
     /// Time between two samples.
     pub period: Duration,
+    /// The folder of the cgroup that is read; `None` for our own.
+    pub cgroup: Option<PathBuf>,
 }
 
 /// Often enough for an alert, and a fraction of a millisecond of work each time.
@@ -24,6 +27,8 @@ impl Config {
         if period < SHORTEST {
             section.problem("period", crate::settings::show_duration(period), "at least 200ms");
         }
-        Self { period: period.max(SHORTEST) }
+        let about = "The folder of the cgroup whose limits and use are told, of version 2, or of 1 with a folder for each controller; without, that of the sidecar itself.";
+        let cgroup = section.optional_text("cgroup", about).map(PathBuf::from);
+        Self { period: period.max(SHORTEST), cgroup }
     }
 }

@@ -1,10 +1,13 @@
-//! CPU, memory, disk and network of the node, and our own process.
+//! CPU, memory, disk, network and pressure of the node, the container's limits and use, and our own process.
 //!
 //! Sampled on the blocking pool every few seconds, because it reads files; everybody else reads the last sample.
-//! Looks at no other process.
+//! Of other processes it looks at those that run the application.
 
+mod cgroup;
 pub mod config;
+mod pressure;
 mod process;
+mod programs;
 mod sampler;
 
 use std::path::PathBuf;
@@ -39,7 +42,7 @@ const SECOND_SAMPLE: Duration = Duration::from_millis(250);
 #[must_use]
 pub fn build(config: &Config, folder: PathBuf) -> (System, Reader) {
     let (last, reader) = watch::channel(SystemUsage::default());
-    let sampler = Arc::new(Mutex::new(Sampler::new(folder)));
+    let sampler = Arc::new(Mutex::new(Sampler::new(folder, config.cgroup.as_deref())));
     (System { period: config.period, sampler, last }, reader)
 }
 
@@ -91,7 +94,7 @@ mod tests {
 
     /// How many samples there are of a look, so long after it.
     async fn shown_after(seconds: u64, period: Duration) -> usize {
-        let config = Config { period };
+        let config = Config { period, cgroup: None };
         let (room, reader) = build(&config, "/".into());
         let samples = samples(&config, reader);
         let count = || {

@@ -19,7 +19,8 @@ pub(super) fn usage() -> ProcessUsage {
     parse(&stat, &status, since_boot(&up), open_files.saturating_sub(1))
 }
 
-fn parse(stat: &str, status: &str, since_boot: Duration, open_files: u64) -> ProcessUsage {
+/// The numbers of a process, by the texts of its `stat` and `status`; its age is of the time since boot.
+pub(super) fn parse(stat: &str, status: &str, since_boot: Duration, open_files: u64) -> ProcessUsage {
     // fields from the third on: the second one, the name in brackets, may hold spaces
     let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
     let number = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
@@ -32,6 +33,12 @@ fn parse(stat: &str, status: &str, since_boot: Duration, open_files: u64) -> Pro
         open_files,
         uptime_seconds: (since_boot.as_secs_f64() - seconds(22)).max(0.0),
     }
+}
+
+/// When a process started, by its `stat`: with its number that tells it from any other one.
+pub(super) fn started_ticks(stat: &str) -> u64 {
+    let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    fields.nth(22 - 3).and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 /// The value of a line such as `VmRSS:     9000 kB`, in bytes.

@@ -1,13 +1,18 @@
 //! One look at the node. Blocks: reads files.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::statvfs;
 use sysinfo::{CpuRefreshKind, DiskRefreshKind, Disks, MemoryRefreshKind, Networks, RefreshKind, System};
 
 use tokio::time::Instant;
 
+use crate::model::container::Inodes;
 use crate::model::usage::SystemUsage;
-use crate::system::process;
+use crate::system::cgroup::Places;
+use crate::system::programs::Programs;
+use crate::system::{pressure, process};
 
 /// Remembers the counters of the last look; every part is refreshed alone, so that nothing is read for nobody.
 pub(super) struct Sampler {
@@ -15,12 +20,15 @@ pub(super) struct Sampler {
     disks: Disks,
     networks: Networks,
     folder: PathBuf,
+    /// Ours, or the one that the settings name; looked for once, because a process stays in its cgroup.
+    cgroup: Places,
+    programs: Programs,
     platform: String,
 }
 
 impl Sampler {
-    /// A sampler that has not looked yet.
-    pub(super) fn new(folder: PathBuf) -> Self {
+    /// A sampler that has not looked yet: at the file system of this folder, and at this cgroup instead of ours.
+    pub(super) fn new(folder: PathBuf, cgroup: Option<&Path>) -> Self {
         let nothing = RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing().with_usage());
         let kernel = System::kernel_version().unwrap_or_default();
         Self {
@@ -28,6 +36,8 @@ impl Sampler {
             disks: Disks::new().expect("this system is one that sysinfo knows"),
             networks: Networks::new().expect("this system is one that sysinfo knows"),
             folder,
+            cgroup: cgroup.map_or_else(own_cgroup, Places::of_folder),
+            programs: Programs::default(),
             platform: [name(std::env::consts::OS), &kernel, &System::cpu_arch()].join("-"),
         }
     }
@@ -49,6 +59,13 @@ impl Sampler {
             platform: self.platform.clone(),
             process: process::usage(),
             network_bytes: self.network(),
+            container: self.cgroup.usage(),
+            pressure: [
+                pressure::read(Path::new("/proc/pressure"), ""),
+                self.cgroup.unified.as_deref().map(|folder| pressure::read(folder, ".pressure")).unwrap_or_default(),
+            ],
+            inodes: inodes(&self.folder),
+            programs: self.programs.look(Path::new("/proc")),
         }
     }
 
@@ -66,6 +83,17 @@ impl Sampler {
             (received + network.total_received(), sent + network.total_transmitted())
         })
     }
+}
+
+fn own_cgroup() -> Places {
+    let of = |name: &str| fs::read_to_string(Path::new("/proc/self").join(name)).unwrap_or_default();
+    Places::of_process(&of("cgroup"), &of("mountinfo"))
+}
+
+/// Of the nearest folder above that is there: ours is made when it is first needed.
+fn inodes(folder: &Path) -> Inodes {
+    let found = folder.ancestors().chain([Path::new(".")]).find_map(|folder| statvfs(folder).ok());
+    found.map_or(Inodes::default(), |found| Inodes { total: found.f_files, free: found.f_ffree })
 }
 
 /// The system as `uname` names it, which is how the application's `platform` begins too.
@@ -88,7 +116,7 @@ mod tests {
     #[test]
     fn the_node_is_seen_as_it_is() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut sampler = Sampler::new(folder.path().into());
+        let mut sampler = Sampler::new(folder.path().into(), None);
         let usage = sampler.look();
         assert!(usage.memory_total_bytes > usage.memory_available_bytes, "{usage:?}");
         assert!(usage.memory_available_bytes > 0, "{usage:?}");
@@ -96,5 +124,22 @@ mod tests {
         assert!(usage.platform.starts_with(name(std::env::consts::OS)), "{usage:?}");
         assert!(usage.platform.ends_with(std::env::consts::ARCH), "{usage:?}");
         assert!((0.0..=1.0).contains(&usage.cpu_ratio));
+    }
+
+    #[test]
+    fn the_cgroup_of_the_settings_is_read_instead_of_ours() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("memory.current"), "123456\n").expect("a file");
+        fs::write(folder.path().join("io.pressure"), "some avg10=0.00 total=3000000\n").expect("a file");
+        let usage = Sampler::new("/".into(), Some(folder.path())).look();
+        assert_eq!(usage.container.memory_bytes, Some(123_456));
+        assert_eq!(usage.pressure[1].iter().map(|found| found.some_seconds).collect::<Vec<_>>(), [3.0]);
+    }
+
+    #[test]
+    fn a_data_folder_that_is_not_there_yet_is_on_the_file_system_above_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (there, later) = (inodes(folder.path()), inodes(&folder.path().join("not/yet")));
+        assert_eq!(there.total, later.total);
     }
 }

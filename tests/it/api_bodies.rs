@@ -16,7 +16,7 @@ use crate::api_port::{Port, healthy, report};
 /// Replaces the values that a clock makes: numbers behind these keys, ages on the page.
 fn masked(body: &str) -> String {
     let mut out = body.to_owned();
-    for key in ["timestamp", "uptime_seconds", "requests_per_second"] {
+    for key in ["timestamp", "uptime_seconds", "requests_per_second", "age_seconds"] {
         let pattern = format!("\"{key}\":");
         let mut from = 0;
         while let Some(start) = out[from..].find(&pattern).map(|at| from + at + pattern.len()) {
@@ -69,6 +69,14 @@ async fn the_four_endpoints_answer_to_the_byte() {
         assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"), "{path}");
         assert_golden(golden, &masked(&answer.body));
     }
+}
+
+#[tokio::test]
+async fn the_database_is_told_to_the_byte() {
+    let port = Port::start(healthy()).await;
+    let answer = port.get("/api/v1/monitoring/database").await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+    assert_golden("api_database.json", &masked(&answer.body));
 }
 
 #[tokio::test]

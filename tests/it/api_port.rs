@@ -12,7 +12,7 @@ use content_factory_sidecar::model::application::About;
 use content_factory_sidecar::model::export::ExportState;
 use content_factory_sidecar::model::health::{CheckReport, Criticality, HealthStatus};
 use content_factory_sidecar::model::traffic::{Failure, RouteTraffic, Totals, Window};
-use content_factory_sidecar::model::usage::{BusinessRows, SystemUsage};
+use content_factory_sidecar::model::usage::SystemUsage;
 use content_factory_sidecar::redact::{Clean, Redactor};
 use content_factory_sidecar::settings::{Place, Settings, Tree};
 use content_factory_sidecar::tasks;
@@ -23,6 +23,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+
+use crate::database_values::database;
 
 /// Longer than any answer takes, even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -176,13 +178,12 @@ impl Port {
         let (conductor, draining) = drain();
         let (end, ending) = drain();
         let latch = Latch::new("listener");
-        let rows = BusinessRows { products: Some(42), videos: Some(18), social_media_posts: Some(56) };
         let state = State {
             samples: vec![samples(reports.clone(), Arc::new(Redactor::new([])))],
             checks: reports,
             system: watch::channel(system()).1,
             about: watch::channel(about).1,
-            rows: watch::channel(rows).1,
+            database: watch::channel(database()).1,
             celery: CeleryReader::off(),
             traffic: traffic(),
             tasks: tasks::open(&tasks_config(), Arc::new(Redactor::new([])), None),

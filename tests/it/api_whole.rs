@@ -113,6 +113,9 @@ async fn no_request_to_any_endpoint_opens_a_connection() {
         ("SIDECAR_DATABASE__PERIOD".to_owned(), "1h".to_owned()),
         // it tries again and again to be heard
         ("SIDECAR_CELERY__ENABLED".to_owned(), "false".to_owned()),
+        ("SIDECAR_DATABASE__ACTIVITY_PERIOD".to_owned(), "1h".to_owned()),
+        ("SIDECAR_DATABASE__STATISTICS_PERIOD".to_owned(), "1h".to_owned()),
+        ("SIDECAR_DATABASE__STORAGE_PERIOD".to_owned(), "1h".to_owned()),
         ("SIDECAR_TRAFFIC__ROUTES__REFRESH".to_owned(), "1h".to_owned()),
         ("SIDECAR_TELEMETRY__ENABLED".to_owned(), "false".to_owned()),
     ];

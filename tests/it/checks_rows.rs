@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use content_factory_sidecar::database::config::Questions;
 use content_factory_sidecar::lifecycle::drain;
 use content_factory_sidecar::model::dsn::DatabaseAddress;
 use content_factory_sidecar::model::usage::BusinessRows;
@@ -13,12 +14,14 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tokio::time::timeout;
 
 use crate::checks_services::black_hole;
+use crate::database_room::QUICK;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn database_room(url: &str) -> (database::Database, database::Reader) {
     let address = Some(DatabaseAddress::parse(url).expect("an address of a database"));
-    let config = database::config::Config { address, period: Duration::from_millis(50) };
+    let config =
+        database::config::Config { questions: Questions::default(), statements: true, address, periods: QUICK };
     database::build(config, Arc::new(Redactor::new([])))
 }
 
@@ -36,9 +39,9 @@ async fn rows_are_counted_anew_and_a_missing_table_is_unknown() {
     let counting = room.run(drain);
     let watching = async {
         let first = BusinessRows { products: Some(2), videos: Some(0), social_media_posts: None };
-        reader.wait_for(|rows| *rows == first).await.expect("the room lives");
+        reader.wait_for(|state| state.business_rows() == first).await.expect("the room lives");
         sqlx::raw_sql("INSERT INTO videos VALUES (1)").execute(&mut application).await.expect("we hold no lock");
-        reader.wait_for(|rows| rows.videos == Some(1)).await.expect("the room lives");
+        reader.wait_for(|state| state.business_rows().videos == Some(1)).await.expect("the room lives");
         conductor.drain_within(PATIENCE);
     };
     timeout(PATIENCE, async { tokio::join!(counting, watching) }).await.expect("counted, and ended with the drain");
@@ -49,8 +52,8 @@ async fn a_database_that_never_answers_leaves_the_rows_unknown() {
     let (room, mut reader) = database_room(&format!("postgresql://u:p@{}/x", black_hole()));
     let (conductor, drain) = drain();
     let watching = async {
-        reader.changed().await.expect("the room lives");
-        assert_eq!(*reader.borrow(), BusinessRows::default());
+        reader.wait_for(|state| state.rows.trouble().is_some()).await.expect("the room lives");
+        assert_eq!(reader.borrow().business_rows(), BusinessRows::default());
         conductor.drain_within(PATIENCE);
     };
     timeout(PATIENCE, async { tokio::join!(room.run(drain), watching) }).await.expect("gave up in time");
@@ -58,7 +61,7 @@ async fn a_database_that_never_answers_leaves_the_rows_unknown() {
 
 #[tokio::test]
 async fn the_machine_is_sampled_in_the_background() {
-    let config = system::config::Config { period: Duration::from_millis(200) };
+    let config = system::config::Config { period: Duration::from_millis(200), cgroup: None };
     let (room, mut reader) = system::build(&config, std::env::temp_dir());
     let (conductor, drain) = drain();
     let watching = async {
@@ -73,5 +76,14 @@ async fn the_machine_is_sampled_in_the_background() {
     timeout(PATIENCE, async { tokio::join!(room.run(drain), watching) }).await.expect("sampled in time");
     let mut samples = Vec::new();
     system::samples(&config, reader)(&mut samples);
-    assert!(samples.iter().any(|sample| sample.metric.name == "process.cpu.time"));
+    let names: Vec<&str> = samples.iter().map(|sample| sample.metric.name).collect();
+    assert!(names.contains(&"process.cpu.time"), "{names:?}");
+    // what this machine's kernel tells is told
+    for (file, name) in [
+        ("/proc/pressure/memory", "content_factory.pressure.time"),
+        ("/sys/fs/cgroup/memory.current", "container.memory.usage"),
+        ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "container.memory.usage"),
+    ] {
+        assert!(!std::path::Path::new(file).exists() || names.contains(&name), "{file}: {names:?}");
+    }
 }

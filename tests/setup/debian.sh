@@ -8,6 +8,7 @@ set -euo pipefail
 # what must be there, and the package that brings it
 readonly NEEDED="
 initdb         postgresql-15
+pgbouncer      pgbouncer
 redis-server   redis-server
 valgrind       valgrind
 strace         strace
@@ -25,11 +26,11 @@ kill           procps
 python3-venv   python3-venv
 "
 
-# Debian keeps PostgreSQL's servers, nginx and HAProxy out of a user's PATH, and a venv needs modules, not a command.
+# Debian keeps PostgreSQL's servers, PgBouncer, nginx and HAProxy out of a user's PATH, and a venv needs modules, not a command.
 has() {
     case "$1" in
     initdb) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null ;;
-    nginx | haproxy) command -v "$1" >/dev/null || test -x "/usr/sbin/$1" ;;
+    nginx | haproxy | pgbouncer) command -v "$1" >/dev/null || test -x "/usr/sbin/$1" ;;
     python3-venv) python3 -c 'import venv, ensurepip' 2>/dev/null ;;
     *) type -P "$1" >/dev/null ;; # a file: the shell has a `kill` of its own, programs need one to run
     esac

@@ -81,7 +81,7 @@ def test_a_user_who_may_not_install_is_given_the_command(machine: Machine):
 # Makes every program that the packages of its arguments bring.
 INSTALLS = """
 if [ "$1" = install ]; then
-    for program in redis-server valgrind strace faketime nginx haproxy wrk h2load cc curl git openssl kill initdb; do
+    for program in redis-server valgrind strace faketime nginx haproxy wrk h2load cc curl git openssl kill initdb pgbouncer; do
         printf '#!/bin/sh\\n' >"{bin}/$program"
         chmod +x "{bin}/$program"
     done

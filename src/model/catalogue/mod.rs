@@ -1,8 +1,10 @@
 //! The one table of all metrics: OTLP names, `/metrics` and `docs/metrics.md` are made from it.
 //!
-//! A new metric is one constant, here, in `machine`, in `celery` or in `tasks`, and its place in `ALL`.
+//! A new metric is one constant, here or in the files beside it, and its place in `ALL`.
 
 pub mod celery;
+pub mod container;
+pub mod database;
 pub mod machine;
 mod metric;
 pub mod tasks;
@@ -475,6 +477,49 @@ pub static ALL: &[&Metric] = &[
     &machine::SYSTEM_MEMORY_UTILIZATION,
     &machine::SYSTEM_FILESYSTEM_USAGE,
     &machine::SYSTEM_NETWORK_IO,
+    &container::CONTAINER_CPU_TIME,
+    &container::CONTAINER_CPU_LIMIT,
+    &container::CONTAINER_CPU_PERIODS,
+    &container::CONTAINER_CPU_THROTTLED,
+    &container::CONTAINER_MEMORY_USAGE,
+    &container::CONTAINER_MEMORY_WORKING_SET,
+    &container::CONTAINER_MEMORY_LIMIT,
+    &container::CONTAINER_OOM_KILLS,
+    &container::PRESSURE_TIME,
+    &container::SYSTEM_INODES,
+    &container::APPLICATION_PROCESSES,
+    &container::APPLICATION_MEMORY,
+    &container::APPLICATION_CPU_TIME,
+    &database::POSTGRESQL_BACKENDS,
+    &database::POSTGRESQL_CONNECTION_MAX,
+    &database::POSTGRESQL_COMMITS,
+    &database::POSTGRESQL_ROLLBACKS,
+    &database::POSTGRESQL_DEADLOCKS,
+    &database::POSTGRESQL_BLKS_HIT,
+    &database::POSTGRESQL_BLKS_READ,
+    &database::POSTGRESQL_TEMP_FILES,
+    &database::POSTGRESQL_TEMP_IO,
+    &database::POSTGRESQL_DB_SIZE,
+    &database::DATABASE_FILE_SIZE,
+    &database::POSTGRESQL_ROWS,
+    &database::POSTGRESQL_WAL_DELAY,
+    &database::POSTGRESQL_REPLICATION_DATA_DELAY,
+    &database::DATABASE_CONNECTIONS,
+    &database::DATABASE_TRANSACTION_AGE,
+    &database::DATABASE_BLOCKED,
+    &database::DATABASE_BLOCKED_AGE,
+    &database::DATABASE_CACHE_HIT_RATIO,
+    &database::DATABASE_WRAPAROUND_AGE,
+    &database::DATABASE_SLOT_RETAINED,
+    &database::DATABASE_REPLAY_LAG,
+    &database::DATABASE_RESETS,
+    &database::DATABASE_VISIBILITY,
+    &database::DATABASE_READING_AGE,
+    &database::DATABASE_READING_FAILURES,
+    &database::BUSINESS_ROWS,
+    &database::BUSINESS_NEWEST_AGE,
+    &database::BUSINESS_PUBLISHES,
+    &database::BUSINESS_PUBLISH_SUCCESS,
     &EXPORT_CHECKS,
     &CHECK_STATUS,
     &CHECK_DURATION,
@@ -522,7 +567,14 @@ mod tests {
     fn the_table_is_complete_and_names_nothing_twice() {
         let names: BTreeSet<&str> = ALL.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), ALL.len());
-        let files = [include_str!("mod.rs"), include_str!("machine.rs"), include_str!("celery.rs"), include_str!("tasks.rs")];
+        let files = [
+            include_str!("mod.rs"),
+            include_str!("machine.rs"),
+            include_str!("celery.rs"),
+            include_str!("container.rs"),
+            include_str!("database.rs"),
+            include_str!("tasks.rs"),
+        ];
         let constants = files.map(|text| text.matches("\npub static ").count());
         let constants = constants.iter().sum::<usize>() - 1; // `ALL` itself
         assert_eq!(ALL.len(), constants, "a metric that is not in ALL is never shown");

@@ -1,0 +1,154 @@
+//! One connection to PostgreSQL, kept between questions; each question is a transaction of its own.
+//!
+//! A question is one message of the simple protocol: it begins a transaction that only reads, sets limits for it alone,
+//! asks, and commits. So a pooler that gives each transaction another connection makes no difference, there are no
+//! prepared statements for it to mix up, and nothing of ours is ever open between two messages. Where the server takes
+//! options at the start, the same limits stand behind that too. A future that is dropped takes its connection with it.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Either, PgConnection};
+use tokio::time::timeout;
+
+use crate::database::fault::Fault;
+use crate::model::database::reading::Trouble;
+
+/// A connection when it is needed.
+pub(super) struct Session {
+    options: PgConnectOptions,
+    startup: Startup,
+    open: Option<PgConnection>,
+}
+
+/// What the other end takes when a connection begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Startup {
+    /// A server: options too.
+    WithOptions,
+    /// A pooler, which refuses them.
+    Plain,
+}
+
+/// A login takes milliseconds; the checks tell when it does not.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// Above the server's own limit, which leaves the connection whole.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+
+/// The limits, as a server takes them when a connection begins.
+const OPTIONS: [(&str, &str); 4] = [
+    ("statement_timeout", "2s"),
+    ("lock_timeout", "500ms"),
+    ("idle_in_transaction_session_timeout", "5s"),
+    ("default_transaction_read_only", "on"),
+];
+/// The same for one transaction, as a pooler hands it on.
+const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '2s'; SET LOCAL lock_timeout = '500ms'; \
+                     SET LOCAL idle_in_transaction_session_timeout = '5s'; ";
+/// Not ROLLBACK: that would be counted among those of the application.
+const END: &str = "; COMMIT";
+
+/// `protocol_violation`: what PgBouncer says of options that it does not know.
+const UNKNOWN_OPTIONS: &str = "08P01";
+
+impl Session {
+    /// No connection yet.
+    pub(super) fn new(options: &PgConnectOptions) -> Self {
+        let options = options.clone().disable_statement_logging();
+        Self { options, startup: Startup::WithOptions, open: None }
+    }
+
+    /// Asks one question; at most so many rows.
+    ///
+    /// # Errors
+    /// When there is no connection, no answer in time, a refusal, or more rows than that. All but a refusal end the connection.
+    pub(super) async fn rows(&mut self, question: &str, most: usize) -> Result<Vec<PgRow>, Fault> {
+        if let Some(kept) = self.open.take() {
+            let answer = self.ask_over(kept, question, most).await;
+            // a server that was restarted has ended the kept connection; that alone is no failure of today
+            let is_gone = matches!(&answer, Err(fault) if fault.trouble != Trouble::Timeout && fault.trouble != Trouble::TooLarge);
+            if self.open.is_some() || !is_gone {
+                return answer;
+            }
+        }
+        let fresh = self.connect().await?;
+        self.ask_over(fresh, question, most).await
+    }
+
+    /// Keeps the connection if it is still whole.
+    async fn ask_over(
+        &mut self,
+        mut connection: PgConnection,
+        question: &str,
+        most: usize,
+    ) -> Result<Vec<PgRow>, Fault> {
+        let answer = timeout(ANSWER_LIMIT, ask(&mut connection, question, most)).await;
+        let answer = answer.unwrap_or(Err(Fault::plain(Trouble::Timeout)));
+        let is_whole = match &answer {
+            Ok(_) => true,
+            // the transaction failed, and must not stay open: it would hold back the application's vacuum
+            Err(fault) if fault.is_answer => {
+                let rollback = sqlx::raw_sql("ROLLBACK").execute(&mut connection);
+                matches!(timeout(ANSWER_LIMIT, rollback).await, Ok(Ok(_)))
+            }
+            Err(_) => false,
+        };
+        if is_whole {
+            self.open = Some(connection);
+        }
+        answer
+    }
+
+    /// The same where a refusal is an answer too: that of a server on which there is no such thing, or not for us.
+    ///
+    /// # Errors
+    /// When there is no connection, or no answer in time.
+    pub(super) async fn rows_if_any(&mut self, question: &str, most: usize) -> Result<Option<Vec<PgRow>>, Fault> {
+        match self.rows(question, most).await {
+            Ok(rows) => Ok(Some(rows)),
+            Err(fault) if fault.is_answer => {
+                tracing::debug!(code = fault.code.as_deref(), class = fault.trouble.word(), "a part cannot be read");
+                Ok(None)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn connect(&mut self) -> Result<PgConnection, Fault> {
+        let first = self.connect_by(self.startup).await;
+        match first {
+            Err(fault) if self.startup == Startup::WithOptions && fault.code.as_deref() == Some(UNKNOWN_OPTIONS) => {
+                let connection = self.connect_by(Startup::Plain).await?;
+                self.startup = Startup::Plain;
+                Ok(connection)
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn connect_by(&self, startup: Startup) -> Result<PgConnection, Fault> {
+        let options = match startup {
+            Startup::WithOptions => self.options.clone().options(OPTIONS),
+            Startup::Plain => self.options.clone(),
+        };
+        match timeout(CONNECT_LIMIT, PgConnection::connect_with(&options)).await {
+            Ok(connected) => connected.map_err(Fault::from),
+            Err(_) => Err(Fault::plain(Trouble::Timeout)),
+        }
+    }
+}
+
+async fn ask(connection: &mut PgConnection, question: &str, most: usize) -> Result<Vec<PgRow>, Fault> {
+    let whole = [BEGIN, question, END].concat();
+    let mut answers = sqlx::raw_sql(AssertSqlSafe(whole)).fetch_many(connection);
+    let mut rows = Vec::new();
+    while let Some(answer) = std::future::poll_fn(|context| answers.as_mut().poll_next(context)).await {
+        if let Either::Right(row) = answer? {
+            if rows.len() >= most {
+                return Err(Fault::plain(Trouble::TooLarge));
+            }
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,134 @@
+//! A reading: the last good value, its age, and why a newer one could not be had.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What was read from elsewhere, in turns. A failure keeps the last value, which grows old.
+#[derive(Clone, Debug)]
+pub struct Reading<T> {
+    /// The last good value, and when it was read.
+    value: Option<(Instant, T)>,
+    /// Why the last turn gave none.
+    trouble: Option<Trouble>,
+    /// Turns that gave none, since the start.
+    pub failures: u64,
+    /// Time between two turns.
+    pub period: Duration,
+}
+
+/// Why something could not be read: a class that may be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// No answer in time, ours or the server's own.
+    Timeout,
+    /// Nobody listens, or whoever does turns everybody away.
+    Refused,
+    /// The name has no address, or no network leads there.
+    Unreachable,
+    /// The certificate or the handshake.
+    Tls,
+    /// The credentials, or the rights behind them.
+    Auth,
+    /// Too many connections.
+    Quota,
+    /// The database, the file or a table is not there.
+    NotFound,
+    /// It broke off, or what it said made no sense.
+    Protocol,
+    /// More rows than any honest answer has.
+    TooLarge,
+}
+
+/// Turns that may fail or be late in a row before a value is stale.
+const TURNS: u32 = 3;
+
+impl<T> Reading<T> {
+    /// Nothing read yet, in turns of this period.
+    #[must_use]
+    pub fn new(period: Duration) -> Self {
+        Self { value: None, trouble: None, failures: 0, period }
+    }
+
+    /// The same after a turn.
+    pub fn turn(&mut self, outcome: Result<T, Trouble>, now: Instant) {
+        match outcome {
+            Ok(value) => (self.value, self.trouble) = (Some((now, value)), None),
+            Err(trouble) => {
+                self.trouble = Some(trouble);
+                self.failures += 1;
+            }
+        }
+    }
+
+    /// The last good value, whatever its age.
+    #[must_use]
+    pub fn last(&self) -> Option<&T> {
+        self.value.as_ref().map(|(_, value)| value)
+    }
+
+    /// The value, if the last turn gave one.
+    #[must_use]
+    pub fn current(&self) -> Option<&T> {
+        self.last().filter(|_| self.trouble.is_none())
+    }
+
+    /// How long ago the last good value was read.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        self.value.as_ref().map(|(at, _)| now.saturating_duration_since(*at))
+    }
+
+    /// Whether there is no value, or one that several turns have failed to renew.
+    #[must_use]
+    pub fn is_stale(&self, now: Instant) -> bool {
+        self.age(now).is_none_or(|age| age > self.period * TURNS)
+    }
+
+    /// Why the last turn gave no value; `None` when it did, or before the first.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.trouble
+    }
+}
+
+impl Trouble {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Tls => "tls",
+            Self::Auth => "auth",
+            Self::Quota => "quota",
+            Self::NotFound => "not_found",
+            Self::Protocol => "protocol",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_keeps_the_value_and_three_of_them_make_it_stale() {
+        let (start, period) = (Instant::now(), Duration::from_secs(10));
+        let mut reading = Reading::new(period);
+        assert!(reading.is_stale(start) && reading.age(start).is_none());
+        reading.turn(Ok(7), start);
+        for (seconds, stale) in [(10, false), (30, false), (31, true)] {
+            let now = start + Duration::from_secs(seconds);
+            reading.turn(Err(Trouble::Timeout), now);
+            assert_eq!((reading.last(), reading.current()), (Some(&7), None));
+            assert_eq!((reading.age(now), reading.is_stale(now)), (Some(Duration::from_secs(seconds)), stale));
+        }
+        assert_eq!((reading.failures, reading.trouble()), (3, Some(Trouble::Timeout)));
+        let now = start + Duration::from_secs(40);
+        reading.turn(Ok(8), now);
+        assert_eq!((reading.current(), reading.trouble(), reading.is_stale(now)), (Some(&8), None, false));
+    }
+}
