@@ -371,7 +371,7 @@ fn icon(status: HealthStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::health::Criticality;
+    use crate::model::health::{CheckHistory, Criticality};
     use crate::redact::Clean;
 
     fn view(reports: Vec<CheckReport>) -> View {
@@ -408,6 +408,9 @@ mod tests {
             latency: None,
             checked_at: None,
             expires_at: None,
+            kind: "tcp",
+            period: Duration::from_secs(10),
+            history: CheckHistory::default(),
         }
     }
 

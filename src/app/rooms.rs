@@ -222,8 +222,17 @@ impl Ground {
         }
         let windows = |reader: Arc<_>, drain| traffic::reader::run(Clone::clone(&*reader), drain);
         rooms.add("windows", again(control, readers.traffic.clone(), windows));
-        let shown =
-            Shown { reports, about, usage, rows, celery, tasks, samples: samples.clone(), control_pulse: checks.pulse() };
+        let shown = Shown {
+            reports,
+            about,
+            usage,
+            rows,
+            celery,
+            tasks,
+            samples: samples.clone(),
+            desk: checks.desk(),
+            control_pulse: checks.pulse(),
+        };
         let served = (ports.admin, self.state(shown, path, readers));
         let serve = |served: Arc<(api::Bound, api::State)>, drain| async move {
             served.0.serve(served.1.clone(), drain).await;
@@ -309,6 +318,7 @@ impl Ground {
         listening.open(); // all ports are bound, or nothing would have started
         api::State {
             checks: shown.reports,
+            desk: shown.desk,
             system: shown.usage,
             about: shown.about,
             rows: shown.rows,
@@ -341,6 +351,7 @@ impl Ground {
 /// What the rooms of the control plane show.
 struct Shown {
     reports: checks::Reader,
+    desk: checks::Desk,
     about: watch::Receiver<About>,
     usage: system::Reader,
     rows: database::Reader,

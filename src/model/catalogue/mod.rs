@@ -1,8 +1,9 @@
 //! The one table of all metrics: OTLP names, `/metrics` and `docs/metrics.md` are made from it.
 //!
-//! A new metric is one constant, here, in `machine`, in `celery` or in `tasks`, and its place in `ALL`.
+//! A new metric is one constant, here, in `checks`, `machine`, `celery` or `tasks`, and its place in `ALL`.
 
 pub mod celery;
+pub mod checks;
 pub mod machine;
 mod metric;
 pub mod tasks;
@@ -360,24 +361,6 @@ pub static EXPORT_CHECKS: Metric = metric(
     "Marked data points that `check-export` sent: 1 for each call.",
 );
 
-/// The status of each check.
-pub static CHECK_STATUS: Metric = metric(
-    "content_factory.check.status",
-    "1",
-    MetricKind::UpDownCounter,
-    &["check", "status"],
-    "1 for the status that a health check has, 0 for the others.",
-);
-
-/// How long each check took.
-pub static CHECK_DURATION: Metric = metric(
-    "content_factory.check.duration",
-    "s",
-    MetricKind::Gauge,
-    &["check"],
-    "Duration of the last run of a health check.",
-);
-
 /// Bytes that the receivers took, as vendors count them.
 pub static TELEMETRY_DELIVERED_SIZE: Metric = metric(
     "content_factory.telemetry.delivered.size",
@@ -476,8 +459,11 @@ pub static ALL: &[&Metric] = &[
     &machine::SYSTEM_FILESYSTEM_USAGE,
     &machine::SYSTEM_NETWORK_IO,
     &EXPORT_CHECKS,
-    &CHECK_STATUS,
-    &CHECK_DURATION,
+    &checks::CHECK_STATUS,
+    &checks::CHECK_DURATION,
+    &checks::CHECK_RUNS,
+    &checks::CHECK_UPTIME,
+    &checks::CHECK_FLAPPING,
     &tasks::TASKS_ACTIVE,
     &tasks::TASKS_DURATION,
     &tasks::TASKS_LOST,
@@ -522,7 +508,8 @@ mod tests {
     fn the_table_is_complete_and_names_nothing_twice() {
         let names: BTreeSet<&str> = ALL.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), ALL.len());
-        let files = [include_str!("mod.rs"), include_str!("machine.rs"), include_str!("celery.rs"), include_str!("tasks.rs")];
+        let files = [include_str!("checks.rs"), include_str!("celery.rs"), include_str!("tasks.rs")];
+        let files = files.into_iter().chain([include_str!("mod.rs"), include_str!("machine.rs")]);
         let constants = files.map(|text| text.matches("\npub static ").count());
         let constants = constants.iter().sum::<usize>() - 1; // `ALL` itself
         assert_eq!(ALL.len(), constants, "a metric that is not in ALL is never shown");
