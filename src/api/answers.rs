@@ -11,7 +11,8 @@ use crate::api::probes::{self, Ask, Item, Probe};
 use crate::api::reply::{CSS, HTML, JSON, TEXT, error, redirect, respond};
 use crate::api::routes::Endpoint;
 use crate::api::state::{State, unix_seconds};
-use crate::api::{contract, database, export, openapi, page, queues, scrape, tasks};
+use crate::api::{checks, contract, database, export, openapi, page, queues, scrape, tasks};
+use crate::checks::Ran;
 use crate::model::exposition::Format;
 use crate::model::health::{HealthStatus, overall};
 
@@ -65,6 +66,38 @@ pub(super) async fn answer(endpoint: Endpoint, state: &State, asked: Asked) -> R
         Endpoint::Tasks => respond(JSON, tasks::json(&state.tasks.lists(), unix_seconds())),
         Endpoint::BeginTask => tasks::begin(&state.tasks, asked.request).await,
         Endpoint::EndTask => tasks::end(&state.tasks, asked.request).await,
+        Endpoint::Checks => respond(JSON, checks::all(&state.reports(), unix_seconds())),
+        Endpoint::Check => check(state, item(&asked.request, ""), None),
+        Endpoint::RunCheck => run_check(state, item(&asked.request, "/run")).await,
+        Endpoint::Heartbeat => match state.desk.beat(item(&asked.request, "")) {
+            true => respond(JSON, r#"{"status":"taken"}"#),
+            false => error(StatusCode::NOT_FOUND, "no such heartbeat", "the name of a check of kind heartbeat"),
+        },
+    }
+}
+
+/// The last part of the path before this end.
+fn item<'r>(request: &'r Request, end: &str) -> &'r str {
+    let path = request.uri().path();
+    path.strip_suffix(end).unwrap_or(path).rsplit('/').next().unwrap_or_default()
+}
+
+fn check(state: &State, name: &str, asked: Option<Ran>) -> Response {
+    match state.reports().iter().find(|report| report.name == name) {
+        Some(report) => respond(JSON, checks::one(report, asked, unix_seconds())),
+        None => error(StatusCode::NOT_FOUND, "no such check", "one of those in /api/v1/monitoring/checks"),
+    }
+}
+
+async fn run_check(state: &State, name: &str) -> Response {
+    match state.desk.run(name).await {
+        Some(Ran::Late) => {
+            error(StatusCode::GATEWAY_TIMEOUT, "no run ended in time", "a free place among health.concurrency")
+        }
+        None if state.reports().iter().any(|report| report.name == name) => {
+            error(StatusCode::CONFLICT, "not configured", "a check that is configured")
+        }
+        asked => check(state, name, asked),
     }
 }
 
@@ -104,8 +137,7 @@ fn probe_answer(probe: &Probe) -> Response {
 }
 
 fn item_answer(items: &[Item], request: &Request) -> Response {
-    let name = request.uri().path().rsplit('/').next().unwrap_or_default();
-    match probes::render_one(items, name) {
+    match probes::render_one(items, item(request, "")) {
         Some(probe) => probe_answer(&probe),
         None => error(StatusCode::NOT_FOUND, "no such item", "one of the items that ?verbose lists"),
     }

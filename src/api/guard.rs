@@ -30,6 +30,8 @@ enum Refused {
     TooMany(Duration),
     /// 403: a name that is not ours, on loopback.
     ForeignHost,
+    /// 403: a page of another site would change something.
+    ForeignOrigin,
     /// 401: an address that may not read this.
     Stranger,
     /// 401: an address that may not write.
@@ -56,10 +58,10 @@ impl Guard {
         Self { allow: config.allow.clone(), limiter }
     }
 
-    /// What the peer may read of this path.
+    /// What the peer may do with this path.
     ///
     /// # Errors
-    /// Why it may not be read at all.
+    /// Why it may do nothing at all.
     fn admit(&self, peer: IpAddr, (method, path): (&Method, &str), headers: &HeaderMap) -> Result<Reach, Refused> {
         let access = find(method, path).map_or(Access::Full, |route| route.access);
         if access == Access::Probe {
@@ -67,16 +69,28 @@ impl Guard {
         }
         self.limiter.admit(peer_key(peer), Instant::now()).map_err(Refused::TooMany)?;
         let reach = reach(peer, &self.allow);
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        if peer.to_canonical().is_loopback() && !host.is_none_or(is_local_host) {
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let (host, is_loopback) = (text(header::HOST), peer.to_canonical().is_loopback());
+        if is_loopback && !host.is_none_or(is_local_host) {
             return Err(Refused::ForeignHost);
         }
         match (reach, access) {
+            (_, Access::Write) if !is_loopback => Err(Refused::Remote),
+            // a browser names the page behind a POST, and a program sends no such header
+            (_, Access::Write)
+                if headers.contains_key(header::ORIGIN) && !is_own_origin(text(header::ORIGIN), host) =>
+            {
+                Err(Refused::ForeignOrigin)
+            }
             (Reach::Bare, Access::Full) => Err(Refused::Stranger),
-            (_, Access::Write) if !peer.to_canonical().is_loopback() => Err(Refused::Remote),
             _ => Ok(reach),
         }
     }
+}
+
+fn is_own_origin(origin: Option<&str>, host: Option<&str>) -> bool {
+    let origin = origin.and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    origin.is_some() && origin == host
 }
 
 /// Admits a request or answers in its place, and sets the headers of safety on every answer.
@@ -102,12 +116,15 @@ impl Refused {
         match self {
             Self::TooMany(wait) => too_many(*wait),
             Self::ForeignHost => error(StatusCode::FORBIDDEN, "a foreign Host", "an address or localhost as Host"),
+            Self::ForeignOrigin => {
+                error(StatusCode::FORBIDDEN, "a foreign Origin", "no Origin, or that of the sidecar's own pages")
+            }
+            Self::Remote => error(StatusCode::UNAUTHORIZED, "no writing from this address", "a loopback peer"),
             Self::Stranger => error(
                 StatusCode::UNAUTHORIZED,
                 "not allowed from this address",
                 "a loopback peer, or one of the networks in admin.allow",
             ),
-            Self::Remote => error(StatusCode::UNAUTHORIZED, "no writing from this address", "a loopback peer"),
         }
     }
 }
@@ -175,6 +192,27 @@ mod tests {
             assert_eq!(calls("192.0.2.1", "sidecar"), Err(401), "{path}");
         }
         assert_eq!(asks("10.9.9.9", "/api/v1/monitoring/tasks", "sidecar"), Ok(Reach::Full));
+    }
+
+    #[test]
+    fn only_loopback_writes_and_no_page_of_another_site_through_it() {
+        for (peer, host, origin, expected) in [
+            ("127.0.0.1", "127.0.0.1:18090", None, Ok(Reach::Full)),
+            ("::1", "localhost", Some("http://localhost"), Ok(Reach::Full)),
+            ("127.0.0.1", "127.0.0.1:18090", Some("http://127.0.0.1:3000"), Err(403)),
+            ("127.0.0.1", "127.0.0.1:18090", Some("null"), Err(403)),
+            ("127.0.0.1", "evil.example", Some("http://evil.example"), Err(403)),
+            ("10.9.9.9", "sidecar.default.svc", None, Err(401)),
+            ("192.0.2.1", "sidecar", None, Err(401)),
+        ] {
+            let origin = origin.map(|origin| (header::ORIGIN, HeaderValue::from_static(origin)));
+            let host = (header::HOST, HeaderValue::from_static(host));
+            let headers = [host].into_iter().chain(origin).collect();
+            for path in ["/api/v1/monitoring/checks/redis/run", "/api/v1/monitoring/heartbeat/import"] {
+                let admitted = guard().admit(peer.parse().expect("an address"), (&Method::POST, path), &headers);
+                assert_eq!(admitted.map_err(|refused| refused.answer().status().as_u16()), expected, "{peer} {path}");
+            }
+        }
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! The admin port: the endpoints, rendered from memory.
 //!
 //! `routes::ROUTES` lists them all; the router and `/openapi.json` are made from that one table. A request never
-//! causes I/O: everything shown was put into memory by the rooms before, or is counted there at this moment.
+//! causes I/O, but the one that asks for a run of a check: everything shown was put into memory by the rooms before, or is counted there at this moment.
 //! What the admin port answers is never counted as the application's. Owns no state but its rate limit.
 
 mod access;
 mod answers;
 mod bill;
 mod celery_page;
+mod checks;
 pub mod config;
 pub mod contract;
 mod database;

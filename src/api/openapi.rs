@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::reply::JSON;
 use crate::api::routes::{Access, Endpoint, ROUTES, Route, Verb};
-use crate::api::{database, export, queues, tasks};
+use crate::api::{checks, database, export, queues, tasks};
 
 /// The description of the admin port, OpenAPI 3.1, as JSON.
 #[must_use]
@@ -19,7 +19,7 @@ pub fn openapi() -> String {
         "info": {
             "title": "content-factory sidecar, admin port",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Everything is answered from memory: no request causes work in the application or behind it.",
+            "description": "Everything is answered from memory: no GET causes work in the application or behind it.",
             "license": { "name": env!("CARGO_PKG_LICENSE"), "identifier": env!("CARGO_PKG_LICENSE") },
         },
         "paths": paths,
@@ -27,6 +27,7 @@ pub fn openapi() -> String {
             "Database": database::schema(),
             "Error": error_schema(),
             "Export": export::schema(),
+            "Check": checks::schema(),
             "Queues": queues::schema(),
             "Tasks": tasks::schema(),
             "BeginTask": tasks::begin_schema(),
@@ -52,7 +53,7 @@ fn operation(route: &Route) -> Value {
         })
         .collect();
     if let Some((_, item)) = route.path.split_once('{') {
-        let name = item.trim_end_matches('}');
+        let name = item.split('}').next().unwrap_or_default();
         parameters.push(json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
     }
     let (id, summary) = (operation_id(route), route.summary);
@@ -87,6 +88,7 @@ fn response(meaning: &str, status: u16, route: &Route) -> Value {
         .map(|media| {
             let schema = match (route.endpoint, *media) {
                 (Endpoint::Database, _) => json!({ "$ref": "#/components/schemas/Database" }),
+                (Endpoint::Check | Endpoint::RunCheck, _) => json!({ "$ref": "#/components/schemas/Check" }),
                 (Endpoint::Export, _) => json!({ "$ref": "#/components/schemas/Export" }),
                 (Endpoint::Tasks, _) => json!({ "$ref": "#/components/schemas/Tasks" }),
                 (Endpoint::Queues, _) => json!({ "$ref": "#/components/schemas/Queues" }),
@@ -108,13 +110,13 @@ fn common_answers(access: Access) -> &'static [(u16, &'static str)] {
     match access {
         Access::Probe => &[],
         Access::Word => &[(403, "a foreign Host on loopback"), (429, "too many requests; see Retry-After")],
-        Access::Full => &[
-            (401, "not allowed from this address"),
-            (403, "a foreign Host on loopback"),
-            (429, "too many requests; see Retry-After"),
-        ],
         Access::Write => &[
             (401, "not from loopback"),
+            (403, "a foreign Host, or a foreign Origin"),
+            (429, "too many requests; see Retry-After"),
+        ],
+        Access::Full => &[
+            (401, "not allowed from this address"),
             (403, "a foreign Host on loopback"),
             (429, "too many requests; see Retry-After"),
         ],

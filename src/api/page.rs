@@ -378,7 +378,7 @@ fn icon(status: HealthStatus) -> String {
 mod tests {
     use super::*;
     use crate::model::database::{DatabaseKind, Periods};
-    use crate::model::health::Criticality;
+    use crate::model::health::{CheckHistory, Criticality};
     use crate::redact::Clean;
 
     fn view(reports: Vec<CheckReport>) -> View {
@@ -416,6 +416,9 @@ mod tests {
             latency: None,
             checked_at: None,
             expires_at: None,
+            kind: "tcp",
+            period: Duration::from_secs(10),
+            history: CheckHistory::default(),
         }
     }
 

@@ -112,6 +112,7 @@ pub(super) fn render_one(items: &[Item], name: &str) -> Option<Probe> {
 mod tests {
     use super::*;
     use crate::lifecycle::drain;
+    use crate::model::health::CheckHistory;
     use crate::redact::Clean;
 
     fn items() -> Vec<Item> {
@@ -184,6 +185,9 @@ mod tests {
             latency: None,
             checked_at: None,
             expires_at: None,
+            kind: "tcp",
+            period: Duration::from_secs(10),
+            history: CheckHistory::default(),
         };
         let passes = |reports: &[CheckReport]| {
             render("readyz", &readiness(std::slice::from_ref(&latch), &drain, reports), &Ask::default()).passes

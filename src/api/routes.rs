@@ -29,6 +29,10 @@ pub(super) enum Endpoint {
     Tasks,
     BeginTask,
     EndTask,
+    Checks,
+    Check,
+    RunCheck,
+    Heartbeat,
 }
 
 /// What is done with a path.
@@ -66,7 +70,7 @@ pub(super) enum Access {
     Word,
     /// Loopback and the allowed networks.
     Full,
-    /// Loopback: what is written, the application itself must have said.
+    /// Loopback: it changes something, or is the application's word, and an address alone is no leave for that.
     Write,
 }
 
@@ -112,6 +116,10 @@ const fn probe(path: &'static str, endpoint: Endpoint, summary: &'static str) ->
 
 const fn probe_item(path: &'static str, endpoint: Endpoint, summary: &'static str) -> Route {
     Route { query: &[], answers: ITEM_ANSWERS, ..probe(path, endpoint, summary) }
+}
+
+const fn write(path: &'static str, endpoint: Endpoint, summary: &'static str) -> Route {
+    Route { verb: Verb::Post, ..route(path, endpoint, Access::Write, summary) }
 }
 
 /// All routes of the admin port.
@@ -185,6 +193,37 @@ pub(super) static ROUTES: &[Route] = &[
         answers: &[(200, "ended, now or before"), WRONG_BODY, NO_JSON, (404, "no such task")],
         ..route("/api/v1/monitoring/tasks/{id}", Endpoint::EndTask, Access::Write, "Ends a task")
     },
+    route(
+        "/api/v1/monitoring/checks",
+        Endpoint::Checks,
+        Access::Full,
+        "All health checks: results, ages, percentiles, uptime",
+    ),
+    Route {
+        answers: &[(200, "the last values known"), (404, "no such check")],
+        ..route("/api/v1/monitoring/checks/{item}", Endpoint::Check, Access::Full, "One health check")
+    },
+    Route {
+        answers: &[
+            (200, "the check, after the run that was made or joined; `run` tells which"),
+            (404, "no such check"),
+            (409, "the check is not configured"),
+            (504, "no run ended in time"),
+        ],
+        ..write(
+            "/api/v1/monitoring/checks/{item}/run",
+            Endpoint::RunCheck,
+            "Runs a health check now, or joins the run in flight",
+        )
+    },
+    Route {
+        answers: &[(200, "taken"), (404, "no check waits for a heartbeat of this name")],
+        ..write(
+            "/api/v1/monitoring/heartbeat/{item}",
+            Endpoint::Heartbeat,
+            "Takes the heartbeat of a check of kind heartbeat",
+        )
+    },
     probe("/livez", Endpoint::Livez, "Whether the sidecar's loops turn"),
     probe_item("/livez/{item}", Endpoint::LivezItem, "One item of /livez"),
     probe("/readyz", Endpoint::Readyz, "Whether the sidecar takes traffic"),
@@ -215,7 +254,11 @@ pub(super) fn find(method: &Method, path: &str) -> Option<&'static Route> {
 /// The rows of a path.
 pub(super) fn at(path: &str) -> impl Iterator<Item = &'static Route> {
     ROUTES.iter().filter(move |route| match route.path.split_once('{') {
-        Some((prefix, _)) => path.strip_prefix(prefix).is_some_and(|item| !item.is_empty() && !item.contains('/')),
+        Some((before, rest)) => {
+            let after = rest.split_once('}').map_or("", |(_, after)| after);
+            let item = path.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+            item.is_some_and(|item| !item.is_empty() && !item.contains('/'))
+        }
         None => route.path == path,
     })
 }
@@ -237,5 +280,8 @@ mod tests {
         let head = find(&Method::HEAD, "/api/v1/monitoring/tasks").unwrap();
         assert_eq!(head.endpoint, Endpoint::Tasks);
         assert_eq!(find(&Method::POST, "/livez").unwrap().endpoint, Endpoint::Livez);
+        let run = find(&Method::GET, "/api/v1/monitoring/checks/redis/run").unwrap();
+        assert_eq!((run.endpoint, run.access), (Endpoint::RunCheck, Access::Write), "a wrong verb opens nothing");
+        assert_eq!(find(&Method::HEAD, "/api/v1/monitoring/checks/redis").unwrap().endpoint, Endpoint::Check);
     }
 }

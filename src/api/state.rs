@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api::contract::Moment;
+use crate::checks::Desk;
 use crate::lifecycle::{Drain, Latch, Pulse};
 use crate::model::application::About;
 use crate::model::database::DatabaseState;
@@ -28,6 +29,8 @@ use crate::traffic::reader::Reader;
 pub struct State {
     /// The checks, in the order in which they are shown.
     pub checks: watch::Receiver<Arc<[CheckReport]>>,
+    /// Where runs of checks are asked for, and heartbeats handed in.
+    pub desk: Desk,
     /// The last sample of the node.
     pub system: watch::Receiver<SystemUsage>,
     /// What the application says of itself.

@@ -231,6 +231,7 @@ impl Ground {
             celery,
             tasks,
             samples: samples.clone(),
+            desk: checks.desk(),
             control_pulse: checks.pulse(),
         };
         let served = (ports.admin, self.state(shown, path, readers));
@@ -318,6 +319,7 @@ impl Ground {
         listening.open(); // all ports are bound, or nothing would have started
         api::State {
             checks: shown.reports,
+            desk: shown.desk,
             system: shown.usage,
             about: shown.about,
             database: shown.database,
@@ -350,6 +352,7 @@ impl Ground {
 /// What the rooms of the control plane show.
 struct Shown {
     reports: checks::Reader,
+    desk: checks::Desk,
     about: watch::Receiver<About>,
     usage: system::Reader,
     database: database::Reader,

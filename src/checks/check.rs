@@ -1,10 +1,16 @@
 //! What a check is, and what it finds: all that the kinds and the runner know of each other.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::checks::failure::Failure;
-use crate::model::health::HealthStatus;
+use crate::model::health::{CheckReport, HealthStatus};
 use crate::redact::Clean;
+
+/// Reads the last reports, from memory.
+pub type Reader = watch::Receiver<Arc<[CheckReport]>>;
 
 /// One kind of check.
 ///

@@ -1,15 +1,18 @@
 //! The settings of the checks: where the services are, and how each is checked.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ::redis::Client;
 use url::Url;
 
-use crate::checks::damping::Thresholds;
-use crate::checks::{env, http};
+use crate::checks::kinds::env::Key;
+use crate::checks::kinds::{http, redis};
+use crate::checks::own::{self, Own};
+use crate::checks::plan::{Commands, Surroundings};
+use crate::checks::service::{Pace, Service};
 use crate::model::health::Criticality;
-use crate::redact::{Clean, Outlet, Redactor, Secret};
+use crate::redact::Secret;
 use crate::settings::Section;
 
 /// What is checked, and how.
@@ -20,67 +23,56 @@ pub struct Config {
     /// An API that the application needs.
     pub(super) external_api: Option<Secret<Url>>,
     /// The keys of the AI services; empty when nobody said that there should be any.
-    pub(super) keys: Vec<env::Key>,
+    pub(super) keys: Vec<Key>,
     /// A file that may hold them.
     pub(super) env_file: Option<PathBuf>,
-    /// How each service is checked, in the order in which they are shown.
+    /// How each built-in service is checked, in the order in which they are shown.
     pub(super) services: [Service; 5],
+    /// The checks that the configuration adds, in its order.
+    pub(super) own: Vec<Own>,
+    /// Checks at once.
+    pub(super) concurrency: usize,
     /// The path of the page on which the application tells of itself; `None` when it is not to be asked.
     pub(super) status_path: Option<String>,
 }
 
-/// How a service is checked.
-#[derive(Clone, Debug)]
-pub(super) struct Service {
-    pub(super) name: &'static str,
-    pub(super) criticality: Criticality,
-    pub(super) period: Duration,
-    pub(super) timeout: Duration,
-    pub(super) thresholds: Thresholds,
-    /// An answer that takes longer is `degraded`.
-    pub(super) degraded_above: Duration,
-}
-
-/// The seed's four services in their order, then the application.
-const DEFAULTS: [Service; 5] = [
-    service("database", Criticality::Critical, 10, 2),
-    service("redis", Criticality::Critical, 10, 2),
+/// The seed's four services in their order, then the application; each with the kind of its check.
+const DEFAULTS: [(Service, &str); 5] = [
+    (service("database", Criticality::Critical, Pace::seconds(10, 2)), "sql"),
+    (service("redis", Criticality::Critical, Pace::seconds(10, 2)), "redis"),
     // somebody else's server: asked seldom, and given more time
-    service("external_api", Criticality::Optional, 30, 5),
+    (service("external_api", Criticality::Optional, Pace::seconds(30, 5)), "http"),
     // a key does not come and go like a packet, so each look counts
-    Service {
-        thresholds: Thresholds { failure: 1, success: 1 },
-        ..service("ai_services", Criticality::Optional, 30, 2)
-    },
-    service("application", Criticality::Critical, 5, 2),
+    (service("ai_services", Criticality::Optional, Pace::seconds(30, 2).at_once()), "env"),
+    (service("application", Criticality::Critical, Pace::seconds(5, 2)), "application"),
 ];
 
-const fn service(name: &'static str, criticality: Criticality, period: u64, timeout: u64) -> Service {
-    Service {
-        name,
-        criticality,
-        period: Duration::from_secs(period),
-        timeout: Duration::from_secs(timeout),
-        thresholds: Thresholds { failure: 3, success: 2 },
-        degraded_above: Duration::from_millis(timeout * 250),
-    }
+const fn service(name: &'static str, criticality: Criticality, pace: Pace) -> Service {
+    Service::new(Cow::Borrowed(name), criticality, pace)
 }
+
+/// The names of the built-in checks, in their order.
+pub(super) const BUILT_IN: [&str; 5] = ["database", "redis", "external_api", "ai_services", "application"];
 
 /// The keys that are looked for unless others are named.
 const KEYS: [&str; 2] = ["OPENAI_API_KEY", "AI_AVATAR_API_KEY"];
 
 impl Config {
-    /// Reads `redis.*`, `external_api.*`, `ai_services.*`, `checks.*` and `application.*` below the root of the settings.
+    /// Reads `redis.*`, `external_api.*`, `ai_services.*`, `health.*`, `checks.*` and `application.*` below the root of the
+    /// settings.
     ///
     /// `in_environment` tells whether a variable is set; only names are asked.
     pub fn read(root: &mut Section<'_>, in_environment: &dyn Fn(&str) -> bool) -> Self {
-        let redis = redis(&mut root.section("redis"));
-        let external_api = external_api(&mut root.section("external_api"));
+        let about = "The Redis of the application, as redis://[:password@]host:port/db; rediss:// with TLS.";
+        let redis = redis::read_url(&mut root.section("redis"), about);
+        let about =
+            "A URL that the application depends on; a GET of it is checked. May hold a key, so it is never shown.";
+        let external_api = http::read_url(&mut root.section("external_api"), about);
         let (keys, env_file) = keys(&mut root.section("ai_services"), in_environment);
-        let mut checks = root.section("checks");
-        let services = DEFAULTS.map(|default| read_service(&mut checks.section(default.name), default));
+        let (concurrency, commands) = limits(&mut root.section("health"));
+        let (services, own) = checks(&mut root.section("checks"), in_environment, commands);
         let status_path = status_path(&mut root.section("application").section("status"));
-        Self { redis, external_api, keys, env_file, services, status_path }
+        Self { redis, external_api, keys, env_file, services, own, concurrency, status_path }
     }
 
     /// The page on which the application at `upstream`, such as `http://127.0.0.1:8000`, tells of itself.
@@ -102,98 +94,46 @@ fn status_path(section: &mut Section<'_>) -> Option<String> {
     is_asked.then_some(path)
 }
 
-fn redis(section: &mut Section<'_>) -> Option<Secret<Client>> {
-    let about = "The Redis of the application, as redis://[:password@]host:port/db; rediss:// with TLS.";
-    let url = section.secret_url("url", about)?;
-    match Client::open(url.expose().as_str()) {
-        Ok(client) => Some(Secret::new(client)),
-        Err(_) => {
-            section.problem("url", &url, "a URL such as redis://:password@127.0.0.1:6379/0");
-            None
-        }
-    }
+fn limits(section: &mut Section<'_>) -> (usize, Commands) {
+    let about = "Checks at once; those beyond wait for a place. Checks that hang hold one until their timeout, so there are plenty.";
+    let concurrency = section.number("concurrency", 32, 1..=1_000, about);
+    let about =
+        "Whether checks of kind exec may run commands. Off: whoever may write the configuration could run anything.";
+    let commands = if section.flag("allow_exec", false, about) { Commands::Allowed } else { Commands::Refused };
+    (usize::try_from(concurrency).unwrap_or(1), commands)
 }
 
-fn external_api(section: &mut Section<'_>) -> Option<Secret<Url>> {
-    let about = "A URL that the application depends on; a GET of it is checked. May hold a key, so it is never shown.";
-    let text = section.secret_url("url", about)?;
-    let url = Url::parse(text.expose()).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    let outward = |url: &Url| match url.host() {
-        Some(url::Host::Ipv4(address)) => http::is_allowed(address.into()),
-        Some(url::Host::Ipv6(address)) => http::is_allowed(address.into()),
-        Some(url::Host::Domain(_)) => true,
-        None => false,
-    };
-    let url = url.filter(outward);
-    if url.is_none() {
-        section.problem("url", &text, "a URL such as https://api.example.com/health, not of a link-local address");
-    }
-    url.map(Secret::new)
+fn checks(
+    section: &mut Section<'_>,
+    in_environment: &dyn Fn(&str) -> bool,
+    commands: Commands,
+) -> ([Service; 5], Vec<Own>) {
+    let mut names: Vec<String> = BUILT_IN.map(str::to_owned).into();
+    names.extend(section.names().into_iter().filter(|name| !BUILT_IN.contains(&name.as_str())));
+    let services = DEFAULTS.map(|(default, kind)| {
+        let mut section = section.section(&default.name);
+        section.choice("kind", kind, &[(kind, kind)], "What kind of check it is; a built-in check has but one.");
+        Service::read(&mut section, default, &names)
+    });
+    let own = own::read(section, &BUILT_IN, &Surroundings { names: &names, in_environment, commands });
+    own::refuse_circles(section, &services, &own);
+    (services, own)
 }
 
-fn keys(section: &mut Section<'_>, in_environment: &dyn Fn(&str) -> bool) -> (Vec<env::Key>, Option<PathBuf>) {
+fn keys(section: &mut Section<'_>, in_environment: &dyn Fn(&str) -> bool) -> (Vec<Key>, Option<PathBuf>) {
     let names = section.list("keys", &KEYS, "Variables that the AI services need; only their presence is looked at.");
     let about = "A file of NAME=value lines that may hold these keys, as the application's own .env.";
     let file = section.optional_text("env_file", about).map(PathBuf::from);
-    let keys: Vec<env::Key> = names
-        .into_iter()
-        .map(|name| env::Key { words: words(&name), in_environment: in_environment(&name), name })
-        .collect();
+    let keys: Vec<Key> = names.into_iter().map(|name| Key::new(name, in_environment)).collect();
     // the sidecar need not share the application's environment: without any trace of the keys nothing is known
     let is_expected = file.is_some() || keys.iter().any(|key| key.in_environment || !KEYS.contains(&key.name.as_str()));
     (if is_expected { keys } else { Vec::new() }, file)
 }
 
-/// The application's own words for its keys, else the name.
-fn words(name: &str) -> Clean<'static> {
-    match name {
-        "OPENAI_API_KEY" => Clean::literal("OpenAI API key"),
-        "AI_AVATAR_API_KEY" => Clean::literal("AI Avatar service"),
-        // a name is written into the configuration to be shown; it is still no text of ours
-        other => Redactor::new([]).text(Outlet::Endpoint, other.as_bytes()).into_owned(),
-    }
-}
-
-fn read_service(section: &mut Section<'_>, default: Service) -> Service {
-    let is_critical = section.flag(
-        "critical",
-        default.criticality == Criticality::Critical,
-        "Whether the application cannot work without it; readiness may look at it then.",
-    );
-    let period = section.duration("period", default.period, "Time between two checks, varied by a tenth.");
-    let timeout =
-        section.duration("timeout", default.timeout, "Time after which a check has failed; below the period.");
-    if timeout >= period || timeout.is_zero() {
-        section.problem("timeout", crate::settings::show_duration(timeout), "a duration above 0 and below the period");
-    }
-    let mut threshold = |name, default: u32, about| {
-        u32::try_from(section.number(name, default.into(), 1..=100, about)).unwrap_or(default)
-    };
-    let failure = threshold(
-        "failure_threshold",
-        default.thresholds.failure,
-        "Failures in a row until the service is down: one lost packet is no outage.",
-    );
-    let success = threshold(
-        "success_threshold",
-        default.thresholds.success,
-        "Successes in a row until it is up again: one lucky answer is no recovery.",
-    );
-    let about = "A check that takes longer makes the service degraded.";
-    let degraded_above = section.duration("degraded_above", default.degraded_above, about);
-    Service {
-        criticality: if is_critical { Criticality::Critical } else { Criticality::Optional },
-        period,
-        timeout,
-        thresholds: Thresholds { failure, success },
-        degraded_above,
-        ..default
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redact::{Outlet, Redactor};
     use crate::settings::{Place, Settings, Tree};
     use serde_json::{Value, json};
 

@@ -30,6 +30,10 @@ pub enum Class {
     Protocol,
     /// An HTTP status that is no success.
     Status(u16),
+    /// It answered, but not as the configuration expects: which of its conditions does not hold.
+    Condition(&'static str),
+    /// A command that ended with this code.
+    Exit(u8),
 }
 
 impl Class {
@@ -46,6 +50,8 @@ impl Class {
             Self::Quota => Clean::literal("quota"),
             Self::NotFound => Clean::literal("not_found"),
             Self::Protocol => Clean::literal("protocol"),
+            Self::Condition(word) => Clean::literal(word),
+            Self::Exit(code) => Clean::concat(&[Clean::literal("exit_"), Clean::number(code.into())]),
             Self::Status(status) => Clean::concat(&[Clean::literal("status_"), Clean::number(status.into())]),
         }
     }

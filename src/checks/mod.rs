@@ -6,24 +6,34 @@
 //! Never tells raw errors: fixed words and a class, the rest goes, redacted, to our own log.
 
 mod about;
-mod application;
+mod beats;
+mod build;
+mod certificate;
 mod check;
 pub mod config;
 mod damping;
-mod env;
+mod desk;
+mod door;
 mod failure;
-mod http;
 mod kinds;
 mod lives;
-mod redis;
+mod maintenance;
+mod own;
+mod plan;
 mod runner;
 mod samples;
-mod sql;
+mod service;
+mod track;
+mod trust;
+mod uptime;
 
 pub use about::Introduction;
-pub use check::{Check, Finding};
+pub use build::{Targets, build};
+pub use check::{Check, Finding, Reader};
+pub use desk::Desk;
+pub use door::Ran;
 pub use failure::{Class, Failure};
-pub use kinds::{Targets, build};
 pub use lives::Lives;
-pub use runner::{Reader, Runner};
+pub use own::documentation;
+pub use runner::Runner;
 pub use samples::samples;

@@ -17,7 +17,7 @@ use crate::cli::arguments::{Arguments, Command, Page};
 use crate::config::document;
 use crate::config::{self, ConfigError};
 use crate::demo::{self, DemoError};
-use crate::{api, app, model};
+use crate::{api, app, checks, model};
 
 /// The exit code of a wrong configuration or command line: `EX_USAGE` of sysexits.
 pub const EXIT_USAGE: u8 = 64;
@@ -89,7 +89,9 @@ pub fn run(process: Process<'_>) -> io::Result<ExitCode> {
         Command::Health(target) => health::ask(&target.url, out, err),
         Command::Openapi => print(&api::openapi(), out),
         Command::Docs { page: Page::Metrics } => print(&model::exposition::metrics_markdown(), out),
-        Command::Docs { page: Page::Configuration } => print(&document::markdown(&config::keys()), out),
+        Command::Docs { page: Page::Configuration } => {
+            print(&document::markdown(&config::keys(), &checks::documentation()), out)
+        }
     }
 }
 

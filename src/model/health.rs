@@ -21,6 +21,9 @@ pub enum HealthStatus {
 }
 
 impl HealthStatus {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Unknown, Self::Healthy, Self::Degraded, Self::Unhealthy];
+
     /// The word in the endpoints.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -50,6 +53,37 @@ pub struct CheckReport {
     pub checked_at: Option<f64>,
     /// From then on the result is too old to be believed; `None` before the first run.
     pub expires_at: Option<Instant>,
+    /// What kind of check it is, such as `http`.
+    pub kind: &'static str,
+    /// Time between two runs.
+    pub period: Duration,
+    /// What it went through.
+    pub history: CheckHistory,
+}
+
+/// What a check went through, as far as its reader is concerned.
+#[derive(Clone, Debug, Default)]
+pub struct CheckHistory {
+    /// What the last run found by itself, before any threshold.
+    pub result: HealthStatus,
+    /// How many results in a row were the same as the last one.
+    pub streak: u32,
+    /// When the status that stands began, in seconds since the Unix epoch.
+    pub since: Option<f64>,
+    /// When a run last found it working, well or in part, in seconds since the Unix epoch.
+    pub last_ok: Option<f64>,
+    /// The median, 95th and 99th percentile of the durations of the last runs; `None` before the first.
+    pub latencies: Option<[Duration; 3]>,
+    /// The share of results of the last 24 hours that were no failure, from 0 to 1; `None` without any.
+    pub uptime_ratio: Option<f64>,
+    /// Runs by result, in the order of `HealthStatus::ALL`.
+    pub runs: [u64; 4],
+    /// Whether its results change too often for any of them to be believed.
+    pub flapping: bool,
+    /// Whether it is expected not to work now.
+    pub in_maintenance: bool,
+    /// A check that is down and that this one depends on: it is not run meanwhile.
+    pub waits_for: Option<String>,
 }
 
 impl CheckReport {
@@ -95,6 +129,9 @@ mod tests {
             latency: None,
             checked_at: None,
             expires_at: None,
+            kind: "tcp",
+            period: Duration::from_secs(10),
+            history: CheckHistory::default(),
         }
     }
 

@@ -51,6 +51,8 @@ trait Reader {
     fn problem(&mut self, problem: Problem);
     fn secret(&mut self, secret: &str);
     fn items(&self, path: &str) -> usize;
+    fn names(&mut self, path: &str) -> Vec<String>;
+    fn rests(&self, path: &str) -> Vec<String>;
 }
 
 impl<F: Fn(&str) -> Result<String, String>> Settings<F> {
@@ -107,6 +109,17 @@ impl<F: Fn(&str) -> Result<String, String>> Reader for Settings<F> {
             Some((Value::Array(items), _)) => items.len(),
             _ => 0,
         }
+    }
+
+    fn names(&mut self, path: &str) -> Vec<String> {
+        self.problems.extend(self.tree.spread(path));
+        let names = self.tree.names(path);
+        self.known.extend(names.iter().map(|name| format!("{path}.{name}")));
+        names
+    }
+
+    fn rests(&self, path: &str) -> Vec<String> {
+        self.tree.below(path).map(|(rest, _)| rest.to_owned()).collect()
     }
 }
 
@@ -208,6 +221,62 @@ impl Section<'_> {
             Some(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
         };
         self.parsed(key, "a list of texts", split)
+    }
+
+    /// A list of texts that may hold commas: a YAML list as it is, or one text, which is a list in JSON or has commas between them.
+    pub fn words(&mut self, name: &'static str, about: &'static str) -> Vec<String> {
+        let path = self.path_of(name);
+        let mut words = Vec::new();
+        if let Some((found, place)) = self.inner.take(&path) {
+            let read = match &found {
+                Value::Array(items) => items.iter().map(text_of).collect(),
+                other => text_of(other).map(|text| words_of(&text)),
+            };
+            match read {
+                Some(read) => words = read,
+                None => self.mistake(&path, &found, "a list of texts", &place),
+            }
+        }
+        let joined = words.join(",");
+        let value = if words_of(&joined) == words { joined } else { Value::from(words.clone()).to_string() };
+        self.inner.key(Key { path, default: String::new(), value, about });
+        words
+    }
+
+    /// A map of values by names that are not ours, such as headers; every value as a text.
+    pub fn map(&mut self, name: &'static str, about: &'static str) -> Vec<(String, String)> {
+        let path = self.path_of(name);
+        let mut entries = Vec::new();
+        for rest in self.inner.rests(&path) {
+            let path = format!("{path}.{rest}");
+            let Some((found, place)) = self.inner.take(&path) else { continue };
+            match text_of(&found) {
+                Some(text) => {
+                    self.inner.key(Key { path, default: String::new(), value: text.clone(), about });
+                    entries.push((rest, text));
+                }
+                None => self.mistake(&path, &found, "a text, a number, true or false", &place),
+            }
+        }
+        if entries.is_empty() {
+            self.inner.key(Key { path, default: String::new(), value: String::new(), about });
+        }
+        entries
+    }
+
+    /// The names of the sections below, in the order of the file. A list of maps that each have a `name` is read as a map
+    /// by that name, once and for all.
+    pub fn names(&mut self) -> Vec<String> {
+        let path = self.path.clone();
+        self.inner.names(&path)
+    }
+
+    /// Takes all that is written below as read: it belongs to something that was refused as a whole.
+    pub fn pass_over(&mut self) {
+        for rest in self.inner.rests(&self.path) {
+            let path = self.path_of(&rest);
+            let _ = self.inner.take(&path);
+        }
     }
 
     /// A secret: itself, or a file that holds it under the key with `_file` behind its name.
@@ -319,6 +388,11 @@ fn text_of(value: &Value) -> Option<String> {
     }
 }
 
+fn words_of(text: &str) -> Vec<String> {
+    let split = |_| text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect();
+    serde_json::from_str(text).unwrap_or_else(split)
+}
+
 /// The known key that differs least, if it is near at all.
 fn nearest<'k>(path: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     known.map(|key| (distance(path, key), key)).filter(|(distance, _)| *distance <= 3).min().map(|(_, key)| key)
@@ -394,5 +468,31 @@ mod tests {
         let mut settings = settings(json!({"a": ["x", "y"], "b": "x, y,"}));
         let mut root = settings.section("");
         assert_eq!(root.list("a", &[], "x"), root.list("b", &[], "x"));
+    }
+
+    #[test]
+    fn words_keep_their_commas_and_are_shown_as_they_are_read() {
+        for (written, words, shown) in [
+            (json!(["sh", "-c", "a, b"]), vec!["sh", "-c", "a, b"], r#"["sh","-c","a, b"]"#),
+            (json!(r#"["sh","-c","a, b"]"#), vec!["sh", "-c", "a, b"], r#"["sh","-c","a, b"]"#),
+            (json!("true, 7"), vec!["true", "7"], "true,7"),
+            (json!(["true", 7]), vec!["true", "7"], "true,7"),
+            (json!(["[]"]), vec!["[]"], r#"["[]"]"#),
+        ] {
+            let mut settings = settings(json!({"command": written}));
+            assert_eq!(settings.section("").words("command", "x"), words, "{shown}");
+            assert_eq!(settings.finish().0[0].value, shown);
+        }
+    }
+
+    #[test]
+    fn a_map_has_names_that_are_not_ours_and_each_value_is_known() {
+        let mut settings = settings(json!({"json": {"/a.b": 1, "/c": "x"}, "other": {"d": {"kind": 1}}}));
+        let pairs = settings.section("").map("json", "x");
+        assert_eq!(pairs, [("/a.b".to_owned(), "1".to_owned()), ("/c".to_owned(), "x".to_owned())]);
+        assert_eq!(settings.section("other").names(), ["d"]);
+        settings.section("other").section("d").pass_over();
+        let (keys, problems, _) = settings.finish();
+        assert_eq!((keys[0].path.as_str(), problems), ("json./a.b", vec![]));
     }
 }

@@ -4,10 +4,11 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use content_factory_sidecar::api::openapi;
 use content_factory_sidecar::model::application::About;
-use content_factory_sidecar::model::health::HealthStatus;
+use content_factory_sidecar::model::health::{CheckHistory, Criticality, HealthStatus};
 use content_factory_sidecar::redact::Clean;
 use serde_json::json;
 
@@ -109,6 +110,35 @@ async fn a_sick_application_still_gets_200_and_is_told_of_in_the_same_shape() {
 }
 
 #[tokio::test]
+async fn the_checks_are_told_with_what_they_went_through_to_the_byte() {
+    let mut reports = healthy();
+    reports[0].history = CheckHistory {
+        result: HealthStatus::Healthy,
+        streak: 12,
+        since: Some(1_640_990_000.5),
+        last_ok: Some(1_640_995_200.0),
+        latencies: Some([2, 5, 40].map(Duration::from_millis)),
+        uptime_ratio: Some(0.9975),
+        runs: [0, 400, 0, 1],
+        flapping: true,
+        in_maintenance: false,
+        waits_for: None,
+    };
+    let mut waiting = report("payments", HealthStatus::Unknown, "waits for database");
+    (waiting.criticality, waiting.kind) = (Criticality::Optional, "http");
+    waiting.history =
+        CheckHistory { waits_for: Some("database".into()), in_maintenance: true, ..CheckHistory::default() };
+    reports.truncate(1);
+    reports.push(waiting);
+    let port = Port::start(reports).await;
+    let answer = port.get("/api/v1/monitoring/checks").await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+    assert_golden("api_checks.json", &masked(&answer.body));
+    let one = port.get("/api/v1/monitoring/checks/payments").await;
+    assert!(masked(&answer.body).contains(&masked(&one.body)), "{}", one.body);
+}
+
+#[tokio::test]
 async fn strict_minds_only_what_is_unhealthy() {
     let mut reports = healthy();
     reports[0].status = HealthStatus::Degraded;
@@ -151,7 +181,11 @@ async fn the_description_is_served_and_every_path_in_it_answers() {
     let document = document.json();
     let paths = document["paths"].as_object().expect("paths");
     for (path, _) in paths.iter().filter(|(_, operations)| operations["get"].is_object()) {
-        let item = if path.starts_with("/livez") { "proxy" } else { "listener" };
+        let item = match path.as_str() {
+            path if path.starts_with("/livez") => "proxy",
+            path if path.contains("/checks/") => "redis",
+            _ => "listener",
+        };
         let answer = port.get(&path.replace("{item}", item)).await;
         assert!([200, 308].contains(&answer.status), "{path}: {}", answer.status);
     }

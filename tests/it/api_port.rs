@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use content_factory_sidecar::api::config::Config;
 use content_factory_sidecar::api::{State, Traffic, bind};
-use content_factory_sidecar::checks::{Reader, samples};
+use content_factory_sidecar::checks::{Desk, Reader, samples};
 use content_factory_sidecar::lifecycle::{Conductor, Latch, Pulse, drain};
 use content_factory_sidecar::model::application::About;
 use content_factory_sidecar::model::export::ExportState;
-use content_factory_sidecar::model::health::{CheckReport, Criticality, HealthStatus};
+use content_factory_sidecar::model::health::{CheckHistory, CheckReport, Criticality, HealthStatus};
 use content_factory_sidecar::model::traffic::{Failure, RouteTraffic, Totals, Window};
 use content_factory_sidecar::model::usage::SystemUsage;
 use content_factory_sidecar::redact::{Clean, Redactor};
@@ -56,6 +56,9 @@ pub(crate) fn report(name: &str, status: HealthStatus, message: &'static str) ->
         latency: Some(Duration::from_millis(2)),
         checked_at: Some(1_640_995_200.0),
         expires_at: Some(Instant::now() + Duration::from_secs(600)),
+        kind: "tcp",
+        period: Duration::from_secs(10),
+        history: CheckHistory::default(),
     }
 }
 
@@ -181,6 +184,7 @@ impl Port {
         let state = State {
             samples: vec![samples(reports.clone(), Arc::new(Redactor::new([])))],
             checks: reports,
+            desk: Desk::default(),
             system: watch::channel(system()).1,
             about: watch::channel(about).1,
             database: watch::channel(database()).1,

@@ -143,7 +143,7 @@ async fn no_request_to_any_endpoint_opens_a_connection() {
     let document: serde_json::Value = serde_json::from_str(&document).expect("JSON");
     let paths = document["paths"].as_object().expect("paths");
     assert!(paths.len() >= 10, "{paths:?}");
-    for path in paths.keys() {
+    for (path, _) in paths.iter().filter(|(_, operations)| operations["get"].is_object()) {
         for _ in 0..READS {
             let (status, body) = sidecar.ask(&path.replace("{item}", "listener")).await;
             // `/` leads to the dashboard, not each of the probes has this item, and tasks have only writes there

@@ -247,10 +247,17 @@ async fn black_holes_time_out_by_themselves_and_delay_nobody() {
 async fn a_run_that_is_cut_off_takes_its_connection_with_it() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
     let hole = listener.local_addr().expect("a bound listener");
+    let own = |mut check: Value| {
+        (check["period"], check["timeout"]) = (json!("100ms"), json!("90ms"));
+        json!({"checks": {"own": check}})
+    };
     for (document, database) in [
         (json!({"redis": {"url": format!("redis://:canary@{hole}/0")}}), None),
         (json!({"external_api": {"url": format!("http://{hole}/")}}), None),
         (json!({}), Some(format!("postgresql://u@{hole}/x"))),
+        (own(json!({"kind": "grpc", "url": format!("http://{hole}")})), None),
+        (own(json!({"kind": "tls", "address": hole.to_string(), "server_name": "localhost"})), None),
+        (own(json!({"kind": "ai", "url": format!("http://{hole}/v1/models"), "key": "canary-canary"})), None),
     ] {
         let _checks = Checks::start(document.clone(), database.as_deref(), None);
         for _ in 0..3 {

@@ -60,7 +60,7 @@ impl Decoder for Plain {
     }
 }
 
-type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(crate) type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The application: `Say` answers one message, `Chat` each of many.
 #[derive(Clone, Copy, Debug)]

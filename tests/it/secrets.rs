@@ -152,7 +152,10 @@ async fn look_at_every_page(sidecar: &Sidecar) {
             assert_silent(&target, sidecar.ask(&target).await.1.as_bytes());
         }
     }
-    for (page, harmless) in [("/dashboard", "<html"), ("/status", HARMLESS), ("/health", "database")] {
+    let checks = "/api/v1/monitoring/checks";
+    let pages =
+        [("/dashboard", "<html"), ("/status", HARMLESS), ("/health", "models check failed"), (checks, "status_500")];
+    for (page, harmless) in pages {
         let text = sidecar.eventually(page, |_, text| text.contains(harmless)).await;
         assert_silent(page, text.as_bytes());
     }
@@ -208,11 +211,22 @@ fn environment<'a>(
     ]
 }
 
+/// With a check of each kind that has a secret, and one that is answered with some.
+const SETTINGS: &str = "
+telemetry: {logs: {headers: 'x-key=canary-file'}}
+checks:
+  pay: {kind: http, url: 'http://u:canary-pay@127.0.0.1:1/?key=canary-pay-key', authorization: 'Bearer canary-authorization'}
+  models: {kind: ai, url: 'http://127.0.0.1:1/v1/models', key: canary-models}
+  reports: {kind: sql, url: 'postgresql://r:canary-reports@127.0.0.1:1/r'}
+  cache: {kind: redis, url: 'redis://:canary-cache@127.0.0.1:1/0'}
+  own-word: {kind: app}
+";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_secret_comes_out_of_any_outlet_whatever_is_asked_for() {
     let files = TempDir::new().expect("a folder");
     let file = files.path().join("sidecar.yaml");
-    std::fs::write(&file, "telemetry: {logs: {headers: 'x-key=canary-file'}}\n").expect("written");
+    std::fs::write(&file, SETTINGS).expect("written");
     let file = file.display().to_string();
     for privacy in ["false", "true"] {
         let (application, project) = (Application::start().await, Project::start(&[]).await);

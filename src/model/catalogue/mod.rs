@@ -3,6 +3,7 @@
 //! A new metric is one constant, here or in the files beside it, and its place in `ALL`.
 
 pub mod celery;
+pub mod checks;
 pub mod container;
 pub mod database;
 pub mod machine;
@@ -362,24 +363,6 @@ pub static EXPORT_CHECKS: Metric = metric(
     "Marked data points that `check-export` sent: 1 for each call.",
 );
 
-/// The status of each check.
-pub static CHECK_STATUS: Metric = metric(
-    "content_factory.check.status",
-    "1",
-    MetricKind::UpDownCounter,
-    &["check", "status"],
-    "1 for the status that a health check has, 0 for the others.",
-);
-
-/// How long each check took.
-pub static CHECK_DURATION: Metric = metric(
-    "content_factory.check.duration",
-    "s",
-    MetricKind::Gauge,
-    &["check"],
-    "Duration of the last run of a health check.",
-);
-
 /// Bytes that the receivers took, as vendors count them.
 pub static TELEMETRY_DELIVERED_SIZE: Metric = metric(
     "content_factory.telemetry.delivered.size",
@@ -521,8 +504,11 @@ pub static ALL: &[&Metric] = &[
     &database::BUSINESS_PUBLISHES,
     &database::BUSINESS_PUBLISH_SUCCESS,
     &EXPORT_CHECKS,
-    &CHECK_STATUS,
-    &CHECK_DURATION,
+    &checks::CHECK_STATUS,
+    &checks::CHECK_DURATION,
+    &checks::CHECK_RUNS,
+    &checks::CHECK_UPTIME,
+    &checks::CHECK_FLAPPING,
     &tasks::TASKS_ACTIVE,
     &tasks::TASKS_DURATION,
     &tasks::TASKS_LOST,
@@ -571,6 +557,7 @@ mod tests {
             include_str!("mod.rs"),
             include_str!("machine.rs"),
             include_str!("celery.rs"),
+            include_str!("checks.rs"),
             include_str!("container.rs"),
             include_str!("database.rs"),
             include_str!("tasks.rs"),

@@ -8,16 +8,47 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError};
 
 use crate::checks::check::{Check, Finding};
 use crate::checks::failure::{Class, Failure};
+use crate::checks::plan::{Kind, Plan, Reading};
+use crate::checks::service::Pace;
+use crate::redact::Secret;
+use crate::settings::Section;
 
 /// Keeps its connection between runs; a run that is cut off takes the connection with it.
-pub(super) struct Redis {
+pub(in crate::checks) struct Redis {
     client: Client,
     kept: Mutex<Option<MultiplexedConnection>>,
 }
 
+pub(super) const KIND: Kind =
+    Kind { word: "redis", about: "a Redis that answers PING", pace: Pace::seconds(10, 2), read };
+
+fn read(reading: &mut Reading<'_, '_>) -> Option<Plan> {
+    let about = "The Redis, as redis://[:password@]host:port/db; rediss:// with TLS.";
+    let client = read_url(reading.section, about);
+    if client.is_none() && !reading.section.is_secret_set("url") {
+        reading.section.problem("url", "nothing", EXPECTED);
+    }
+    let client = client?;
+    Some(Plan::new(move |_| Redis::new(client.expose().clone())))
+}
+
+const EXPECTED: &str = "a URL such as redis://:password@127.0.0.1:6379/0";
+
+/// Reads the key `url` of this section.
+pub(in crate::checks) fn read_url(section: &mut Section<'_>, about: &'static str) -> Option<Secret<Client>> {
+    let url = section.secret_url("url", about)?;
+    match Client::open(url.expose().as_str()) {
+        Ok(client) => Some(Secret::new(client)),
+        Err(_) => {
+            section.problem("url", &url, EXPECTED);
+            None
+        }
+    }
+}
+
 impl Redis {
     /// Checks the server of this client.
-    pub(super) fn new(client: Client) -> Self {
+    pub(in crate::checks) fn new(client: Client) -> Self {
         Self { client, kept: Mutex::default() }
     }
 

@@ -7,32 +7,70 @@ use tokio::task::spawn_blocking;
 
 use crate::checks::check::{Check, Finding};
 use crate::checks::failure::{Class, Failure};
+use crate::checks::plan::{Kind, Plan, Reading};
+use crate::checks::service::Pace;
 use crate::model::health::HealthStatus;
-use crate::redact::Clean;
+use crate::redact::{Clean, Outlet, Redactor};
 
 /// An env file is a page of text; what is larger is none.
 const LARGEST_FILE: u64 = 256 * 1024;
 
 /// A key that is looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Key {
+pub(in crate::checks) struct Key {
     /// The name of the variable.
-    pub(super) name: String,
+    pub(in crate::checks) name: String,
     /// The words for it.
-    pub(super) words: Clean<'static>,
+    pub(in crate::checks) words: Clean<'static>,
     /// Whether the sidecar's own environment has it.
-    pub(super) in_environment: bool,
+    pub(in crate::checks) in_environment: bool,
 }
 
 /// Looks for keys.
-pub(super) struct Env {
+pub(in crate::checks) struct Env {
     keys: Vec<Key>,
     file: Option<PathBuf>,
 }
 
+pub(super) const KIND: Kind = Kind {
+    word: "env",
+    about: "variables that are set, in the sidecar's environment or in a file; their values are not read",
+    pace: Pace::seconds(30, 2).at_once(),
+    read,
+};
+
+fn read(reading: &mut Reading<'_, '_>) -> Option<Plan> {
+    let names = reading.section.list("keys", &[], "Variables that must be set.");
+    if names.is_empty() {
+        reading.section.problem("keys", "nothing", "names of variables such as STRIPE_KEY");
+    }
+    let about = "A file of NAME=value lines that may hold these variables, as the application's own .env.";
+    let file = reading.section.optional_text("env_file", about).map(PathBuf::from);
+    let in_environment = reading.surroundings.in_environment;
+    let keys: Vec<Key> = names.into_iter().map(|name| Key::new(name, in_environment)).collect();
+    Some(Plan::new(move |_| Env::new(keys.clone(), file.clone())))
+}
+
+impl Key {
+    /// A key of this name; `in_environment` tells whether a variable is set.
+    pub(in crate::checks) fn new(name: String, in_environment: &dyn Fn(&str) -> bool) -> Self {
+        Self { words: words(&name), in_environment: in_environment(&name), name }
+    }
+}
+
+/// The application's own words for its keys, else the name.
+fn words(name: &str) -> Clean<'static> {
+    match name {
+        "OPENAI_API_KEY" => Clean::literal("OpenAI API key"),
+        "AI_AVATAR_API_KEY" => Clean::literal("AI Avatar service"),
+        // a name is written into the configuration to be shown; it is still no text of ours
+        other => Redactor::new([]).text(Outlet::Endpoint, other.as_bytes()).into_owned(),
+    }
+}
+
 impl Env {
     /// Looks for these keys, also in this file, which is read anew each time.
-    pub(super) fn new(keys: Vec<Key>, file: Option<PathBuf>) -> Self {
+    pub(in crate::checks) fn new(keys: Vec<Key>, file: Option<PathBuf>) -> Self {
         Self { keys, file }
     }
 }

@@ -16,7 +16,7 @@ use crate::model::traffic::Totals;
 use crate::redact::Clean;
 
 /// Connects, and compares the traffic with that of the last run.
-pub(super) struct Application {
+pub(in crate::checks) struct Application {
     /// Host and port.
     target: String,
     totals: Arc<dyn Fn() -> Totals + Send + Sync>,
@@ -34,7 +34,7 @@ struct Look {
 
 impl Application {
     /// Checks this host and port; `totals` tells what the proxy saw, and `refused` takes when it was away.
-    pub(super) fn new(
+    pub(in crate::checks) fn new(
         target: String,
         totals: Arc<dyn Fn() -> Totals + Send + Sync>,
         refused: watch::Sender<Option<Instant>>,

@@ -7,12 +7,14 @@ use sqlx::{Connection, PgConnection, SqliteConnection};
 
 use crate::checks::check::{Check, Finding};
 use crate::checks::failure::{Class, Failure};
+use crate::checks::plan::{Kind, Plan, Reading};
+use crate::checks::service::Pace;
 use crate::model::dsn::DatabaseAddress;
 use crate::model::health::HealthStatus;
 use crate::redact::Clean;
 
 /// Keeps its connection between runs; a run that is cut off takes the connection with it.
-pub(super) struct Sql {
+pub(in crate::checks) struct Sql {
     address: DatabaseAddress,
     kept: Mutex<Option<Open>>,
 }
@@ -22,9 +24,29 @@ enum Open {
     Sqlite(SqliteConnection),
 }
 
+pub(super) const KIND: Kind =
+    Kind { word: "sql", about: "a PostgreSQL or SQLite that answers", pace: Pace::seconds(10, 2), read };
+
+fn read(reading: &mut Reading<'_, '_>) -> Option<Plan> {
+    const EXPECTED: &str = "a URL such as postgresql://user:password@host:5432/name or sqlite:///file.db";
+    let section = &mut *reading.section;
+    let about = "The database, as postgresql://user:password@host/name or sqlite:///file.db.";
+    let Some(url) = section.secret_url("url", about) else {
+        if !section.is_secret_set("url") {
+            section.problem("url", "nothing", EXPECTED);
+        }
+        return None;
+    };
+    let Ok(address) = DatabaseAddress::parse(url.expose()) else {
+        section.problem("url", &url, EXPECTED);
+        return None;
+    };
+    Some(Plan::new(move |_| Sql::new(address.clone())))
+}
+
 impl Sql {
     /// Checks this database.
-    pub(super) fn new(address: DatabaseAddress) -> Self {
+    pub(in crate::checks) fn new(address: DatabaseAddress) -> Self {
         Self { address, kept: Mutex::default() }
     }
 

@@ -1,0 +1,93 @@
+//! The checks, made from what was read and from what other rooms know: which looks at which service, and in which words.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::checks::beats::Beats;
+use crate::checks::check::{Check, Reader};
+use crate::checks::config::Config;
+use crate::checks::kinds::application::Application;
+use crate::checks::kinds::env::Env;
+use crate::checks::kinds::http::Http;
+use crate::checks::kinds::redis::Redis;
+use crate::checks::kinds::sql::Sql;
+use crate::checks::own::Own;
+use crate::checks::plan::Means;
+use crate::checks::runner::{Entry, Runner, Seat};
+use crate::checks::trust::Trust;
+use crate::model::dsn::DatabaseAddress;
+use crate::model::traffic::Totals;
+use crate::redact::{Clean, Outlet, Redactor};
+
+/// What other rooms know and a check needs.
+#[derive(Clone)]
+pub struct Targets {
+    /// The application's database, if it is configured.
+    pub database: Option<DatabaseAddress>,
+    /// Host and port of the application; `None` when there is no proxy in front of one.
+    pub application: Option<String>,
+    /// What the proxy saw of the application.
+    pub totals: Arc<dyn Fn() -> Totals + Send + Sync>,
+    /// Takes the last moment after which the application turned a connection away.
+    pub refused: watch::Sender<Option<Instant>>,
+}
+
+/// Makes the checks. Does no I/O but the reading of the system's authorities; the runner does, once it runs.
+#[must_use]
+pub fn build(config: &Config, targets: Targets, redactor: Arc<Redactor>) -> (Runner, Reader) {
+    let (reports, reader) = watch::channel(Arc::from([]));
+    let heartbeats = config.own.iter().filter(|own| own.kind == "heartbeat");
+    let means = Means {
+        name: String::new(),
+        reports: reader.clone(),
+        beats: Beats::of(heartbeats.map(|own| own.service.name.to_string())),
+        trust: Trust::default(),
+        redactor: redactor.clone(),
+        application: targets.application.clone(),
+    };
+    let mut entries = built_in(config, targets, &means.trust);
+    entries.extend(own(config, &means));
+    let seat = Seat { reports, beats: means.beats, redactor, concurrency: config.concurrency };
+    (Runner::new(entries, seat), reader)
+}
+
+/// The words for a service, the kind of its check, and the check; `None` when it is not configured.
+type BuiltIn = (&'static str, &'static str, Option<Box<dyn Check>>);
+
+fn built_in(config: &Config, targets: Targets, trust: &Trust) -> Vec<Entry> {
+    let Targets { database, application, totals, refused } = targets;
+    let redis = config.redis.as_ref().map(|client| client.expose().clone());
+    let url = config.external_api.as_ref().map(|url| url.expose().clone());
+    let keys = Some(config.keys.clone()).filter(|keys| !keys.is_empty());
+    let checks: [BuiltIn; 5] = [
+        ("Database", "sql", database.map(|address| Box::new(Sql::new(address)) as _)),
+        ("Redis", "redis", redis.map(|client| Box::new(Redis::new(client)) as _)),
+        ("External API", "http", url.and_then(|url| Http::new(url, trust)).map(|check| Box::new(check) as _)),
+        ("AI services", "env", keys.map(|keys| Box::new(Env::new(keys, config.env_file.clone())) as _)),
+        (
+            "Application",
+            "application",
+            application.map(|target| Box::new(Application::new(target, totals, refused)) as _),
+        ),
+    ];
+    let entry = |(service, (subject, kind, check))| Entry {
+        service,
+        kind,
+        subject: Clean::literal(subject),
+        noun: "connection",
+        check,
+    };
+    config.services.iter().cloned().zip(checks).map(entry).collect()
+}
+
+fn own(config: &Config, means: &Means) -> Vec<Entry> {
+    let entry = |own: &Own| {
+        let name = own.service.name.to_string();
+        let subject = means.redactor.text(Outlet::Endpoint, name.as_bytes()).into_owned();
+        let check = own.plan.make(&Means { name, ..means.clone() });
+        Entry { service: own.service.clone(), kind: own.kind, subject, noun: "check", check }
+    };
+    config.own.iter().map(entry).collect()
+}
