@@ -37,15 +37,19 @@ impl Scan {
     pub(crate) fn advance(&mut self, bytes: &[u8], limits: &ScanLimits) -> Result<Option<usize>, ScanFault> {
         for newline in memchr::memchr_iter(b'\n', &bytes[self.seen..]) {
             let end = self.seen + newline;
+            // sizes first: what is too long is so before its end is seen, however its bytes come
+            if self.lines == 0 && end > limits.line {
+                return Err(ScanFault::Line);
+            }
+            if end >= limits.head {
+                return Err(ScanFault::Head);
+            }
             if end == self.line || bytes[end - 1] != b'\r' {
                 return Err(ScanFault::Malformed);
             }
             let is_empty = end - 1 == self.line;
-            if self.lines == 0 && (is_empty || end - self.line > limits.line) {
-                return Err(if is_empty { ScanFault::Malformed } else { ScanFault::Line });
-            }
-            if end >= limits.head {
-                return Err(ScanFault::Head);
+            if self.lines == 0 && is_empty {
+                return Err(ScanFault::Malformed);
             }
             if is_empty {
                 return Ok(Some(end + 1));
@@ -91,6 +95,20 @@ mod tests {
             (&long_head, Err(ScanFault::Head)),
         ] {
             assert_eq!(Scan::default().advance(text.as_bytes(), &LIMITS), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_and_ends_wrong_is_too_long_in_pieces_and_as_a_whole() {
+        let line = format!("{}\n", "a".repeat(LIMITS.line + 1));
+        let head = format!("a\r\n{}\n", "a".repeat(LIMITS.head));
+        for (text, expected) in [(line, ScanFault::Line), (head, ScanFault::Head)] {
+            for cut in 0..text.len() {
+                let mut scan = Scan::default();
+                let first = scan.advance(&text.as_bytes()[..cut], &LIMITS);
+                let pieces = if first == Ok(None) { scan.advance(text.as_bytes(), &LIMITS) } else { first };
+                assert_eq!(pieces, Err(expected), "{text:?} cut at {cut}");
+            }
         }
     }
 
