@@ -273,6 +273,9 @@ async fn what_callers_of_grpc_tally_is_what_the_metrics_say() {
     assert_eq!(page::tally(&page), wanted, "left: the metrics, right: the callers' own tally");
 }
 
+/// Calls at once that are broken off.
+const LANES: u64 = 40;
+
 /// Row 11 for gRPC: what is asked renews an application's credit, so one that breaks off call after call is not taken for one
 /// that floods, which would cost all others their connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -284,12 +287,19 @@ async fn an_application_that_breaks_off_call_after_call_keeps_its_connection() {
     let client = connect(sidecar.proxy).await.unwrap();
     let open = begun(&client, call("/open")).await.unwrap();
     application.held.acquire().await.expect("open").forget();
-    for _ in 0..calls {
-        match ask(&client, call("/reset/2")).await {
-            Ok(answer) => assert_eq!(answer.headers["grpc-status"], "14"),
-            Err(error) => assert!(error.is_reset(), "{error}"),
-        }
+    let mut lanes = JoinSet::new();
+    for _ in 0..LANES {
+        let client = client.clone();
+        lanes.spawn(async move {
+            for _ in 0..calls / LANES {
+                match ask(&client, call("/reset/2")).await {
+                    Ok(answer) => assert_eq!(answer.headers["grpc-status"], "14"),
+                    Err(error) => assert!(error.is_reset(), "{error}"),
+                }
+            }
+        });
     }
+    lanes.join_all().await;
     drop(open);
     let told = timeout(PATIENCE, application.cancelled.acquire()).await;
     told.expect("the call beside them was still there").expect("open").forget();
