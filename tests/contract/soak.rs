@@ -77,7 +77,9 @@ async fn memory_and_descriptors_come_to_rest_under_mixed_load() {
         open.push((at, descriptors(&sidecar) as f64));
     }
     loading.join_all().await;
-    let (rise, grown, opened) = (slope(&samples), memory.growth_kib(), slope(&open));
+    // what an export of all metrics holds for a moment is no growth
+    let grown = samples.iter().rev().take(10).map(|(_, grown)| *grown as u64).min().expect("samples");
+    let (rise, opened) = (slope(&samples), slope(&open));
     let highest = open.iter().map(|(_, open)| *open as usize).max().expect("samples");
     let wanted = chaos.tally();
     let sent: u64 = wanted.values().sum();
