@@ -1,18 +1,6 @@
 //! The metrics of the health checks; the names of checks come from the configuration, so their number is bounded.
 
-use std::time::Duration;
-
-use crate::model::catalogue::metric::{Metric, MetricKind, Scope};
-
-const fn metric(
-    name: &'static str,
-    unit: &'static str,
-    kind: MetricKind,
-    labels: &'static [&'static str],
-    about: &'static str,
-) -> Metric {
-    Metric { name, unit, kind, labels, scope: Scope::Pod, max_age: Duration::ZERO, about }
-}
+use crate::model::catalogue::metric::{Metric, MetricKind, metric};
 
 /// The status of each check.
 pub static CHECK_STATUS: Metric = metric(

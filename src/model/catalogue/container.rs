@@ -1,25 +1,10 @@
 //! The metrics of a container's cgroup, of pressure, and of inodes: what the kernel accounts beside the machine's numbers.
 
-use std::time::Duration;
-
-use crate::model::catalogue::metric::{Metric, MetricKind, Scope};
+use crate::model::catalogue::metric::{Metric, MetricKind, sampled};
 use crate::semconv;
 
-/// As for the machine's numbers, which are read in the same look.
-const SAMPLED: Duration = Duration::from_secs(60);
-
-const fn metric(
-    name: &'static str,
-    unit: &'static str,
-    kind: MetricKind,
-    labels: &'static [&'static str],
-    about: &'static str,
-) -> Metric {
-    Metric { name, unit, kind, labels, scope: Scope::Pod, max_age: SAMPLED, about }
-}
-
 /// CPU time of the container.
-pub static CONTAINER_CPU_TIME: Metric = metric(
+pub static CONTAINER_CPU_TIME: Metric = sampled(
     "container.cpu.time",
     "s",
     MetricKind::Counter,
@@ -28,7 +13,7 @@ pub static CONTAINER_CPU_TIME: Metric = metric(
 );
 
 /// Its limit of CPU.
-pub static CONTAINER_CPU_LIMIT: Metric = metric(
+pub static CONTAINER_CPU_LIMIT: Metric = sampled(
     "content_factory.container.cpu.limit",
     "{cpu}",
     MetricKind::UpDownCounter,
@@ -37,7 +22,7 @@ pub static CONTAINER_CPU_LIMIT: Metric = metric(
 );
 
 /// Periods of its limit.
-pub static CONTAINER_CPU_PERIODS: Metric = metric(
+pub static CONTAINER_CPU_PERIODS: Metric = sampled(
     "content_factory.container.cpu.periods",
     "{period}",
     MetricKind::Counter,
@@ -46,7 +31,7 @@ pub static CONTAINER_CPU_PERIODS: Metric = metric(
 );
 
 /// Time held up.
-pub static CONTAINER_CPU_THROTTLED: Metric = metric(
+pub static CONTAINER_CPU_THROTTLED: Metric = sampled(
     "content_factory.container.cpu.throttled",
     "s",
     MetricKind::Counter,
@@ -55,7 +40,7 @@ pub static CONTAINER_CPU_THROTTLED: Metric = metric(
 );
 
 /// Memory of the container.
-pub static CONTAINER_MEMORY_USAGE: Metric = metric(
+pub static CONTAINER_MEMORY_USAGE: Metric = sampled(
     "container.memory.usage",
     "By",
     MetricKind::UpDownCounter,
@@ -64,7 +49,7 @@ pub static CONTAINER_MEMORY_USAGE: Metric = metric(
 );
 
 /// Memory that it needs.
-pub static CONTAINER_MEMORY_WORKING_SET: Metric = metric(
+pub static CONTAINER_MEMORY_WORKING_SET: Metric = sampled(
     "container.memory.working_set",
     "By",
     MetricKind::UpDownCounter,
@@ -73,7 +58,7 @@ pub static CONTAINER_MEMORY_WORKING_SET: Metric = metric(
 );
 
 /// Its limit of memory.
-pub static CONTAINER_MEMORY_LIMIT: Metric = metric(
+pub static CONTAINER_MEMORY_LIMIT: Metric = sampled(
     "content_factory.container.memory.limit",
     "By",
     MetricKind::UpDownCounter,
@@ -82,7 +67,7 @@ pub static CONTAINER_MEMORY_LIMIT: Metric = metric(
 );
 
 /// Processes killed for want of memory.
-pub static CONTAINER_OOM_KILLS: Metric = metric(
+pub static CONTAINER_OOM_KILLS: Metric = sampled(
     "content_factory.container.oom_kills",
     "{process}",
     MetricKind::Counter,
@@ -91,7 +76,7 @@ pub static CONTAINER_OOM_KILLS: Metric = metric(
 );
 
 /// Pressure stall information.
-pub static PRESSURE_TIME: Metric = metric(
+pub static PRESSURE_TIME: Metric = sampled(
     "content_factory.pressure.time",
     "s",
     MetricKind::Counter,
@@ -100,7 +85,7 @@ pub static PRESSURE_TIME: Metric = metric(
 );
 
 /// Files that the file system can hold.
-pub static SYSTEM_INODES: Metric = metric(
+pub static SYSTEM_INODES: Metric = sampled(
     "content_factory.system.filesystem.inodes",
     "{inode}",
     MetricKind::UpDownCounter,
@@ -109,7 +94,7 @@ pub static SYSTEM_INODES: Metric = metric(
 );
 
 /// The application's processes.
-pub static APPLICATION_PROCESSES: Metric = metric(
+pub static APPLICATION_PROCESSES: Metric = sampled(
     "content_factory.application.processes",
     "{process}",
     MetricKind::UpDownCounter,
@@ -118,7 +103,7 @@ pub static APPLICATION_PROCESSES: Metric = metric(
 );
 
 /// Their memory.
-pub static APPLICATION_MEMORY: Metric = metric(
+pub static APPLICATION_MEMORY: Metric = sampled(
     "content_factory.application.memory",
     "By",
     MetricKind::UpDownCounter,
@@ -127,7 +112,7 @@ pub static APPLICATION_MEMORY: Metric = metric(
 );
 
 /// Their CPU time.
-pub static APPLICATION_CPU_TIME: Metric = metric(
+pub static APPLICATION_CPU_TIME: Metric = sampled(
     "content_factory.application.cpu.time",
     "s",
     MetricKind::Counter,

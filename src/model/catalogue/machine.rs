@@ -1,41 +1,26 @@
 //! The metrics of the process and of the node, as the conventions name them: read by a sampler in the background.
 
-use std::time::Duration;
-
-use crate::model::catalogue::metric::{Metric, MetricKind, Scope};
+use crate::model::catalogue::metric::{Metric, MetricKind, sampled};
 use crate::semconv;
-
-/// Several intervals of the samplers: a value that is older than that was not refreshed.
-const SAMPLED: Duration = Duration::from_secs(60);
-
-const fn metric(
-    name: &'static str,
-    unit: &'static str,
-    kind: MetricKind,
-    labels: &'static [&'static str],
-    about: &'static str,
-) -> Metric {
-    Metric { name, unit, kind, labels, scope: Scope::Pod, max_age: SAMPLED, about }
-}
 
 /// CPU time of the sidecar.
 pub static PROCESS_CPU_TIME: Metric =
-    metric("process.cpu.time", "s", MetricKind::Counter, &[semconv::CPU_MODE], "CPU time that the sidecar used.");
+    sampled("process.cpu.time", "s", MetricKind::Counter, &[semconv::CPU_MODE], "CPU time that the sidecar used.");
 
 /// Resident memory of the sidecar.
 pub static PROCESS_MEMORY_USAGE: Metric =
-    metric("process.memory.usage", "By", MetricKind::UpDownCounter, &[], "Physical memory that the sidecar uses.");
+    sampled("process.memory.usage", "By", MetricKind::UpDownCounter, &[], "Physical memory that the sidecar uses.");
 
 /// Virtual memory of the sidecar.
 pub static PROCESS_MEMORY_VIRTUAL: Metric =
-    metric("process.memory.virtual", "By", MetricKind::UpDownCounter, &[], "Virtual memory of the sidecar.");
+    sampled("process.memory.virtual", "By", MetricKind::UpDownCounter, &[], "Virtual memory of the sidecar.");
 
 /// Threads of the sidecar.
 pub static PROCESS_THREAD_COUNT: Metric =
-    metric("process.thread.count", "{thread}", MetricKind::UpDownCounter, &[], "Threads of the sidecar.");
+    sampled("process.thread.count", "{thread}", MetricKind::UpDownCounter, &[], "Threads of the sidecar.");
 
 /// Open file descriptors of the sidecar.
-pub static PROCESS_UNIX_FILE_DESCRIPTOR_COUNT: Metric = metric(
+pub static PROCESS_UNIX_FILE_DESCRIPTOR_COUNT: Metric = sampled(
     "process.unix.file_descriptor.count",
     "{file_descriptor}",
     MetricKind::UpDownCounter,
@@ -45,10 +30,10 @@ pub static PROCESS_UNIX_FILE_DESCRIPTOR_COUNT: Metric = metric(
 
 /// Age of the sidecar.
 pub static PROCESS_UPTIME: Metric =
-    metric("process.uptime", "s", MetricKind::Gauge, &[], "Time since the sidecar was started.");
+    sampled("process.uptime", "s", MetricKind::Gauge, &[], "Time since the sidecar was started.");
 
 /// CPU of the node.
-pub static SYSTEM_CPU_UTILIZATION: Metric = metric(
+pub static SYSTEM_CPU_UTILIZATION: Metric = sampled(
     "system.cpu.utilization",
     "1",
     MetricKind::Gauge,
@@ -57,7 +42,7 @@ pub static SYSTEM_CPU_UTILIZATION: Metric = metric(
 );
 
 /// Memory of the node, by state.
-pub static SYSTEM_MEMORY_USAGE: Metric = metric(
+pub static SYSTEM_MEMORY_USAGE: Metric = sampled(
     "system.memory.usage",
     "By",
     MetricKind::UpDownCounter,
@@ -67,10 +52,10 @@ pub static SYSTEM_MEMORY_USAGE: Metric = metric(
 
 /// All memory of the node.
 pub static SYSTEM_MEMORY_LIMIT: Metric =
-    metric("system.memory.limit", "By", MetricKind::UpDownCounter, &[], "Memory of the node.");
+    sampled("system.memory.limit", "By", MetricKind::UpDownCounter, &[], "Memory of the node.");
 
 /// Available memory of the node.
-pub static SYSTEM_MEMORY_LINUX_AVAILABLE: Metric = metric(
+pub static SYSTEM_MEMORY_LINUX_AVAILABLE: Metric = sampled(
     "system.memory.linux.available",
     "By",
     MetricKind::UpDownCounter,
@@ -79,7 +64,7 @@ pub static SYSTEM_MEMORY_LINUX_AVAILABLE: Metric = metric(
 );
 
 /// Share of the node's memory, by state.
-pub static SYSTEM_MEMORY_UTILIZATION: Metric = metric(
+pub static SYSTEM_MEMORY_UTILIZATION: Metric = sampled(
     "system.memory.utilization",
     "1",
     MetricKind::Gauge,
@@ -88,7 +73,7 @@ pub static SYSTEM_MEMORY_UTILIZATION: Metric = metric(
 );
 
 /// The file system of the data folder, by state.
-pub static SYSTEM_FILESYSTEM_USAGE: Metric = metric(
+pub static SYSTEM_FILESYSTEM_USAGE: Metric = sampled(
     "system.filesystem.usage",
     "By",
     MetricKind::UpDownCounter,
@@ -97,7 +82,7 @@ pub static SYSTEM_FILESYSTEM_USAGE: Metric = metric(
 );
 
 /// Traffic of the node.
-pub static SYSTEM_NETWORK_IO: Metric = metric(
+pub static SYSTEM_NETWORK_IO: Metric = sampled(
     "system.network.io",
     "By",
     MetricKind::Counter,

@@ -21,6 +21,28 @@ pub struct Metric {
     pub about: &'static str,
 }
 
+/// A metric of this pod that is counted here, and read when it is asked for.
+pub(super) const fn metric(
+    name: &'static str,
+    unit: &'static str,
+    kind: MetricKind,
+    labels: &'static [&'static str],
+    about: &'static str,
+) -> Metric {
+    Metric { name, unit, kind, labels, scope: Scope::Pod, max_age: Duration::ZERO, about }
+}
+
+/// The same of what a sampler reads in the background.
+pub(super) const fn sampled(
+    name: &'static str,
+    unit: &'static str,
+    kind: MetricKind,
+    labels: &'static [&'static str],
+    about: &'static str,
+) -> Metric {
+    Metric { max_age: SAMPLED, ..metric(name, unit, kind, labels, about) }
+}
+
 impl Metric {
     /// Whether a value of this age may be shown, of a source that is read anew each `period`: it is too old when it is older than
     /// `max_age`, or where that would hide a slow source between two readings, than three periods.
@@ -35,6 +57,9 @@ impl Metric {
         !self.max_age.is_zero()
     }
 }
+
+/// Several intervals of the samplers: a value that is older than that was not refreshed.
+const SAMPLED: Duration = Duration::from_secs(60);
 
 /// Readings that may fail or be late in a row.
 const PERIODS: u32 = 3;

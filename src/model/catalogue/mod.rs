@@ -10,8 +10,7 @@ pub mod machine;
 mod metric;
 pub mod tasks;
 
-use std::time::Duration;
-
+use crate::model::catalogue::metric::metric;
 use crate::semconv;
 
 pub use crate::model::catalogue::metric::{Metric, MetricKind, Scope};
@@ -26,7 +25,6 @@ pub const STREAM_SECONDS: &[f64] = &[0.1, 1.0, 10.0, 60.0, 300.0, 1_800.0, 3_600
 pub const BODY_BYTES: &[f64] =
     &[0.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 16_777_216.0];
 
-const NOW: Duration = Duration::ZERO;
 const HTTP_LABELS: &[&str] = &[
     semconv::HTTP_REQUEST_METHOD,
     semconv::HTTP_RESPONSE_STATUS_CODE,
@@ -36,16 +34,6 @@ const HTTP_LABELS: &[&str] = &[
     semconv::URL_SCHEME,
     semconv::OTEL_METRIC_OVERFLOW,
 ];
-
-const fn metric(
-    name: &'static str,
-    unit: &'static str,
-    kind: MetricKind,
-    labels: &'static [&'static str],
-    about: &'static str,
-) -> Metric {
-    Metric { name, unit, kind, labels, scope: Scope::Pod, max_age: NOW, about }
-}
 
 /// Durations of ordinary requests.
 pub static HTTP_SERVER_REQUEST_DURATION: Metric = metric(

@@ -1,22 +1,10 @@
 //! The metrics of the application's own tasks, as its TaskMonitor tells of them: counted here, read when asked.
 
-use std::time::Duration;
-
-use crate::model::catalogue::metric::{Metric, MetricKind, Scope};
+use crate::model::catalogue::metric::{Metric, MetricKind, metric};
 use crate::semconv;
 
 /// Bounds for the length of tasks, in seconds.
 pub const TASK_SECONDS: &[f64] = &[0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0];
-
-const fn metric(
-    name: &'static str,
-    unit: &'static str,
-    kind: MetricKind,
-    labels: &'static [&'static str],
-    about: &'static str,
-) -> Metric {
-    Metric { name, unit, kind, labels, scope: Scope::Pod, max_age: Duration::ZERO, about }
-}
 
 /// Tasks that run.
 pub static TASKS_ACTIVE: Metric = metric(
