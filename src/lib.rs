@@ -23,3 +23,4 @@ pub mod system;
 pub mod tasks;
 pub mod telemetry;
 pub mod traffic;
+pub mod wall_clock;

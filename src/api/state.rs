@@ -5,7 +5,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -23,6 +22,7 @@ use crate::model::usage::SystemUsage;
 use crate::tasks::Tasks;
 use crate::tasks::celery::reader::Reader as CeleryReader;
 use crate::traffic::reader::Reader;
+use crate::wall_clock::since_epoch;
 
 /// Everything that is shown. Each part is read when asked for, and none of them blocks.
 #[derive(Clone)]
@@ -132,5 +132,5 @@ impl fmt::Debug for State {
 
 /// Now, in seconds since the Unix epoch; 0 before it.
 pub(super) fn unix_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    since_epoch().as_secs_f64()
 }

@@ -1,7 +1,7 @@
 //! The runner: each check in its own time, cut off at its limit, and never in another's way.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -17,6 +17,7 @@ use crate::checks::track::{Run, Shown, Track};
 use crate::lifecycle::{Drain, Pulse};
 use crate::model::health::{CheckHistory, CheckReport, HealthStatus};
 use crate::redact::{Clean, Outlet, Redactor};
+use crate::wall_clock::since_epoch;
 
 /// Between the first runs, so that a start is no burst.
 const STAGGER: Duration = Duration::from_millis(100);
@@ -159,14 +160,14 @@ impl Shared {
     fn publish_waiting(&self, index: usize, track: &mut Track, name: &str) {
         let told = self.redactor.text(Outlet::Endpoint, name.as_bytes()).into_owned();
         let message = Clean::concat(&[Clean::literal("waits for "), told]);
-        let shown = track.wait_for(name, message, unix_seconds());
+        let shown = track.wait_for(name, message, since_epoch().as_secs_f64());
         self.write(index, shown, None, |_| {});
     }
 
     fn publish(&self, index: usize, track: &mut Track, result: Result<Finding, Failure>, latency: Duration) {
         let (entry, _) = &self.entries[index];
         let (status, message) = judge(entry, &result, latency);
-        let at = unix_seconds();
+        let at = since_epoch().as_secs_f64();
         let shown = track.take(&Run { status, message, latency, at }, &entry.service);
         self.write(index, shown, result.err().as_ref(), |report| {
             report.latency = Some(latency);
@@ -235,10 +236,6 @@ fn judge(entry: &Entry, result: &Result<Finding, Failure>, latency: Duration) ->
         Ok(Finding::Told(status, message)) => (*status, message.clone()),
         Err(failure) => (HealthStatus::Unhealthy, Clean::concat(&[words(" check failed: "), failure.class.word()])),
     }
-}
-
-fn unix_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// The period, varied by a tenth both ways, so that checks of many replicas do not meet.

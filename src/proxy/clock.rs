@@ -1,9 +1,10 @@
 //! The time of day of a monotonic instant, without asking for it at each request.
 
 use std::cell::Cell;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
+
+use crate::wall_clock::since_epoch;
 
 /// A pair of readings, renewed by the worker's tick: a clock that is set shows within a second.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ impl Clock {
 }
 
 fn read() -> (Instant, u64) {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let unix = since_epoch();
     (Instant::now(), u64::try_from(unix.as_nanos()).unwrap_or(u64::MAX))
 }
 

@@ -13,7 +13,7 @@ mod words;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -24,6 +24,7 @@ use crate::redact::{Clean, Outlet, Redactor};
 use crate::tasks::config::Config;
 use crate::tasks::store::{End, Ended, Known, Store};
 use crate::tasks::words::{is_class, is_name, is_task_id};
+use crate::wall_clock::since_epoch;
 
 /// Takes a task that has ended in a trace; must not block.
 pub type SpanSink = Arc<dyn Fn(TaskSpan) + Send + Sync>;
@@ -188,11 +189,6 @@ fn span(ended: Ended) -> Option<TaskSpan> {
         // what failed is an error, though nobody names its class
         error_type: (ended.state == TaskState::Failed).then(|| ended.error_type.unwrap_or(Clean::literal("_OTHER"))),
     })
-}
-
-/// By the wall clock, for ids and spans; durations are of the monotonic one.
-fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! everybody's telemetry, so that a count which grows says that the vendor accepts, not whose item it was.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
@@ -33,6 +33,7 @@ use crate::telemetry::sender::answer::Answer;
 use crate::telemetry::sender::compression::Form;
 use crate::telemetry::sender::destination::Destination;
 use crate::telemetry::wire;
+use crate::wall_clock::since_epoch;
 
 /// How long the span seems to have lasted: a sampler that keeps what is slow keeps it.
 const LENGTH: Duration = Duration::from_secs(2);
@@ -61,7 +62,7 @@ impl ExportCheck {
     #[must_use]
     pub fn new(config: &Config, identity: &Resource, redactor: Arc<Redactor>, mark: TraceId) -> Self {
         let resource = identity.of_the_sidecar().encoded();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = since_epoch();
         let requests = Signal::OTLP.map(|signal| request(signal, &resource, config, mark, now));
         let destinations = Signal::OTLP.map(|signal| config.destinations[signal as usize].clone());
         let receipts = config.receipts.as_ref().map(|receipts| receipts.url.as_str().to_owned());

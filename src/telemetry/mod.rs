@@ -34,7 +34,7 @@ mod wire;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
@@ -62,6 +62,7 @@ use crate::telemetry::sender::destination::{Destination, Destinations};
 use crate::telemetry::span::SpanEncoder;
 use crate::telemetry::spool::Spool;
 use crate::telemetry::tail::TailKeep;
+use crate::wall_clock::since_epoch;
 
 pub use crate::telemetry::reader::Reader;
 pub use crate::telemetry::sender::DestinationError;
@@ -355,7 +356,7 @@ fn own_telemetry(
 
 /// The time of now.
 fn reading() -> Reading {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = since_epoch();
     Reading { at: Instant::now(), unix_nanos: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX) }
 }
 

@@ -1,6 +1,6 @@
 //! The check of a certificate: a handshake, and how long what is shown will last. Sends nothing.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rustls::pki_types::ServerName;
@@ -15,6 +15,7 @@ use crate::checks::service::Pace;
 use crate::checks::trust;
 use crate::model::health::HealthStatus;
 use crate::redact::Clean;
+use crate::wall_clock::since_epoch;
 
 /// Shakes hands.
 struct Tls {
@@ -65,7 +66,7 @@ impl Check for Tls {
 
 /// How long a certificate will last; `None` when it is none.
 pub(super) fn left(der: &[u8]) -> Option<Duration> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = since_epoch();
     let end = Duration::from_secs(u64::try_from(not_after(der)?).unwrap_or(0));
     Some(end.saturating_sub(now))
 }

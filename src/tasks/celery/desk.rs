@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use redis::{ConnectionInfo, Pipeline, cmd};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -16,6 +16,7 @@ use crate::tasks::celery::link::{Link, LinkError};
 use crate::tasks::celery::resp::Reply;
 use crate::tasks::celery::state::Shared;
 use crate::tasks::celery::wire;
+use crate::wall_clock::since_epoch;
 
 /// What is due is looked for this often.
 const TURN: Duration = Duration::from_secs(1);
@@ -136,7 +137,7 @@ impl Desk {
 
     /// Tells workers to send the events of tasks.
     async fn tell(&self, visit: &mut Visit, hosts: &[&str]) -> Result<(), LinkError> {
-        match visit.link.order(&self.control.enable_events(hosts, unix_seconds())).await {
+        match visit.link.order(&self.control.enable_events(hosts, since_epoch().as_secs_f64())).await {
             Err(LinkError::Refused(_)) => {
                 visit.may_tell = false;
                 self.shared.lock().may_not("enable_events");
@@ -176,7 +177,7 @@ impl Desk {
     ) -> Result<(), LinkError> {
         let until = Instant::now() + ANSWERS_LIMIT;
         visit.link.order(&self.control.open()).await?;
-        visit.link.order(&self.control.ask_queues(unix_seconds())).await?;
+        visit.link.order(&self.control.ask_queues(since_epoch().as_secs_f64())).await?;
         while Instant::now() < until && (expected == 0 || consumed.len() < expected) {
             match visit.link.await_answer(&self.control.next(), ANSWER_LIMIT).await? {
                 Reply::Error(word) => return Err(LinkError::Refused(word)),
@@ -324,10 +325,6 @@ fn score(reply: Reply) -> Option<f64> {
         Reply::List(parts) => text(parts.into_iter().nth(1)?)?.parse().ok(),
         _ => None,
     }
-}
-
-fn unix_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::tasks::celery::state::{Line, Shared, State};
 use crate::tasks::celery::totals::{Counts, Outcome, Spread};
 use crate::tasks::celery::wire::Refusal;
 use crate::tasks::celery::workers::Worker;
+use crate::wall_clock::since_epoch;
 
 /// A worker that has nothing to do while messages wait is looked at for so long before anything is said.
 const NOT_CONSUMING_AFTER: Duration = Duration::from_secs(30);
@@ -155,7 +156,7 @@ impl Known {
 
 /// Seconds since a moment of Redis' clients.
 fn unacked_age(at: Option<f64>) -> f64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = since_epoch();
     at.map_or(0.0, |at| (now.as_secs_f64() - at).max(0.0))
 }
 

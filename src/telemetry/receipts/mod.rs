@@ -10,7 +10,7 @@ mod track;
 mod word;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::Client;
 use tokio::sync::{Mutex, watch};
@@ -25,6 +25,7 @@ use crate::model::telemetry::Signal;
 use crate::redact::{Clean, Outlet, Redactor};
 use crate::telemetry::receipts::config::ReceiptsConfig;
 use crate::telemetry::receipts::track::Track;
+use crate::wall_clock::since_epoch;
 
 /// For one answer, all told.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -73,7 +74,7 @@ impl ReceiptsReader {
     /// Reads once.
     pub(crate) async fn look(&self, client: &Client) {
         let answer = word::read_page(client, self.config.url.as_str()).await;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let now = since_epoch().as_secs_f64();
         let mut receipts = Receipts::clone(&self.read.borrow());
         match answer {
             Ok(page) => {

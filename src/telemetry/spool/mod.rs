@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::SetOnce;
 use tokio::time::{Instant, timeout};
@@ -23,6 +23,7 @@ use crate::telemetry::config::SpoolConfig;
 use crate::telemetry::otlp::{self, Request};
 use crate::telemetry::queue::{Fate, Lease, Queue};
 use crate::telemetry::sender::compression::{self, Form};
+use crate::wall_clock::since_epoch;
 
 use desk::{Desk, Sent};
 use store::{NewRow, Slip, Store, StoreError, Worth};
@@ -469,6 +470,6 @@ async fn within<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<
 }
 
 fn unix_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = since_epoch();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
