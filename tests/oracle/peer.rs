@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::iter::Cycle;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{LazyLock, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -185,8 +187,21 @@ pub(crate) fn path() -> String {
     format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default())
 }
 
+/// Below the range from which the kernel takes ports for outgoing connections: between the moment a port is found free
+/// and the moment a proxy binds it, none of the run's many connections can take it.
+const PORTS: Range<u16> = 20_000..32_000;
+
+/// A port that nobody listens on, and that no other peer of this process was given.
 fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port")
+    static NEXT: LazyLock<Mutex<Cycle<Range<u16>>>> = LazyLock::new(|| {
+        let mut ports = PORTS.cycle();
+        // two runs at once begin apart
+        ports.nth(std::process::id() as usize * 251 % PORTS.len());
+        Mutex::new(ports)
+    });
+    let mut ports = NEXT.lock().expect("not poisoned");
+    let free = ports.by_ref().take(PORTS.len()).find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+    free.and_then(|free| free.local_addr().ok()).expect("a free port")
 }
 
 /// Starts somebody else's proxy and waits until it listens.
