@@ -9,6 +9,7 @@ pub mod database;
 pub mod machine;
 mod metric;
 pub mod tasks;
+pub mod telemetry;
 
 use crate::model::catalogue::metric::metric;
 use crate::semconv;
@@ -426,6 +427,7 @@ pub static ALL: &[&Metric] = &[
     &TELEMETRY_TRUNCATED,
     &TELEMETRY_DELIVERED_SIZE,
     &TELEMETRY_SENT_SIZE,
+    &telemetry::TELEMETRY_COMPRESSIONS,
     &TELEMETRY_SERIES,
     &TELEMETRY_TAIL_OVER_BUDGET,
     &INTAKE_ITEMS,
@@ -549,6 +551,7 @@ mod tests {
             include_str!("container.rs"),
             include_str!("database.rs"),
             include_str!("tasks.rs"),
+            include_str!("telemetry.rs"),
         ];
         let constants = files.map(|text| text.matches("\npub static ").count());
         let constants = constants.iter().sum::<usize>() - 1; // `ALL` itself

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::model::telemetry::Signal;
+use crate::telemetry::config::Compression;
 use crate::telemetry::queue::{Fate, Queue};
-use crate::telemetry::sender::compression::Form;
+use crate::telemetry::sealed::Form;
 use crate::telemetry::spool::store::{Slip, Total};
 
 /// The rows of one file.
@@ -86,6 +87,7 @@ impl Desk {
         limit: usize,
     ) -> SpoolLease {
         let raw_len = rows.iter().map(|row| row.raw_len).sum();
+        let coding = rows.first().map_or(Compression::Zstd, |row| row.coding);
         let is_indivisible = rows.len() == 1 && (rows[0].items <= 1 || raw_len > limit);
         let mut state = self.state();
         let generation = state.generation;
@@ -98,7 +100,7 @@ impl Desk {
             }
         }
         drop(state);
-        let sent = Sent { form: Form::stored(framed, raw_len), is_indivisible };
+        let sent = Sent { form: Form::of(framed, coding, raw_len), is_indivisible };
         SpoolLease { desk: Arc::clone(self), signal, rows, sent, generation }
     }
 
