@@ -75,6 +75,7 @@ mod telemetry_once;
 mod telemetry_privacy;
 mod telemetry_receiver;
 mod telemetry_resource;
+mod telemetry_return;
 mod telemetry_sampling;
 mod telemetry_setup;
 mod telemetry_shutdown;

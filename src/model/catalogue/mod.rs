@@ -250,7 +250,7 @@ pub static TELEMETRY_BREAKER_OPEN: Metric = metric(
     "1",
     MetricKind::UpDownCounter,
     &["signal"],
-    "1 while the receiver has failed five times in a row and is only asked, within 10 s, whether it is back; else 0.",
+    "1 while the receiver has failed five times in a row and is only asked, within 8 s, whether it is back; else 0.",
 );
 
 /// Failures of the disk.
