@@ -57,6 +57,7 @@ mod raw_receiver;
 mod rig;
 mod secrets;
 mod secrets_doors;
+mod sentry_incidents;
 mod sentry_issues;
 mod sentry_project;
 mod start;

@@ -313,7 +313,7 @@ pub static SENTRY_LEFT_OUT: Metric = metric(
     "{failure}",
     MetricKind::Counter,
     &[],
-    "Failures of the application of which Sentry got no event of their own, as too many were alike or came at once; the next event tells how many.",
+    "Failures of the application, at its proxy, of its tasks or in its log, of which Sentry got no event of their own, as too many were alike or came at once; the next event tells how many.",
 );
 
 /// What vendors accepted, as the collector says.
