@@ -71,6 +71,9 @@ struct State {
     items: u64,
     /// Taken over from workers.
     taken: u64,
+    taken_bytes: u64,
+    /// In memory for attempts from the disk.
+    lent: usize,
     /// Put in by others.
     put_in: u64,
     /// Values that others cut.
@@ -153,6 +156,7 @@ impl Queue {
     pub(crate) fn push_handed_over(&self, origin: &Origin<'_>, chunk: &Chunk) {
         let mut state = self.state();
         state.taken += chunk.items;
+        state.taken_bytes += chunk.bytes.len() as u64;
         let length = origin.request_length(&chunk.bytes);
         if let Some(last) = state.pieces.back_mut()
             && let Some(body) = last.with_room(length)
@@ -279,6 +283,12 @@ impl Queue {
         state.oldest_in_memory().max(on_disk.unwrap_or_default())
     }
 
+    /// So many bytes are held for an attempt from the disk, until this is let go.
+    pub(crate) fn lend(self: &Arc<Self>, bytes: usize) -> Lent {
+        self.state().lent += bytes;
+        Lent { queue: Arc::clone(self), bytes }
+    }
+
     /// So many bytes came to the disk with what was leased for it; whoever delivers may look.
     pub(crate) fn came_to_disk(&self, bytes: u64) {
         self.state().spooled_bytes += bytes;
@@ -315,8 +325,9 @@ impl Queue {
         let workers = self.workers.lock().expect("no code panics while it holds the list of workers");
         let state = self.state();
         let mut dropped = state.dropped;
-        let (mut produced, mut lost) = (0, 0);
+        let (mut produced, mut lost, mut handed) = (0, 0, 0);
         for worker in workers.iter() {
+            handed += worker.handed();
             // lost first: what is counted there was produced before
             lost += worker.lost();
             produced += worker.produced();
@@ -329,7 +340,7 @@ impl Queue {
             dropped,
             // in the chunks of the workers and on the way from them, then here
             queued: (produced - lost - state.taken) + state.items,
-            queued_bytes: state.bytes as u64,
+            queued_bytes: (state.bytes + state.lent) as u64 + (handed - state.taken_bytes),
             spooled: state.spooled,
             spooled_bytes: state.spooled_bytes,
         }
@@ -420,6 +431,19 @@ impl State {
         self.items -= piece.items;
         self.dropped[reason as usize] += piece.items;
         piece.receipts.iter().for_each(Receipt::fail);
+    }
+}
+
+/// Bytes that are on their way from the disk.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    queue: Arc<Queue>,
+    bytes: usize,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.queue.state().lent -= self.bytes;
     }
 }
 

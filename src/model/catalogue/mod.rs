@@ -223,7 +223,7 @@ pub static TELEMETRY_QUEUE_BYTES: Metric = metric(
     "By",
     MetricKind::UpDownCounter,
     &["signal", "place"],
-    "Bytes that wait for delivery.",
+    "Bytes of what waits for delivery, as they are held: in memory compressed from the first attempt on, on disk always.",
 );
 
 /// Age of what waits.

@@ -168,3 +168,24 @@ fn what_has_no_room_in_memory_goes_oldest_first_and_errors_last() {
         assert!(queue.account().queued_bytes <= 100_000);
     }
 }
+
+#[test]
+fn bytes_count_where_they_are_held_from_the_workers_chunk_to_an_attempt_from_the_disk() {
+    let queue = Arc::new(Queue::new(Signal::Traces, 1 << 20, 1 << 20));
+    let (sender, mut chunks) = tokio::sync::mpsc::channel(1);
+    let mut worker = HandOff::new(sender, Arc::default());
+    queue.adopt(Arc::clone(&worker.count));
+    worker.count.count_produced(3);
+    worker.give(2, vec![0; 1_000]);
+    assert_eq!(queue.account().queued_bytes, 1_000, "on its way");
+    worker.give(1, vec![0; 500]);
+    assert_eq!(queue.account().queued_bytes, 1_000, "what had no room is gone");
+    let origin = Origin { resource: b"", scope: b"" };
+    queue.push_handed_over(&origin, &chunks.try_recv().expect("it was handed over"));
+    assert_eq!(queue.account().queued_bytes, origin.request_length(&[0; 1_000]) as u64);
+    let lent = queue.lend(70);
+    queue.lease(1 << 20).expect("it waits").settle(Fate::Delivered { rejected: 0 });
+    assert_eq!(queue.account().queued_bytes, 70);
+    drop(lent);
+    assert_eq!((queue.account().queued_bytes, queue.account().delivered), (0, 2));
+}

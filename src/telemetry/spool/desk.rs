@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::model::telemetry::Signal;
 use crate::telemetry::config::Compression;
-use crate::telemetry::queue::{Fate, Queue};
+use crate::telemetry::queue::{Fate, Lent, Queue};
 use crate::telemetry::sealed::Form;
 use crate::telemetry::spool::store::{Slip, Total};
 
@@ -100,8 +100,14 @@ impl Desk {
             }
         }
         drop(state);
-        let sent = Sent { form: Form::of(framed, coding, raw_len), is_indivisible };
+        let form = Form::of(framed, coding, raw_len);
+        let sent = Sent { _lent: self.lend(signal, &form), form, is_indivisible };
         SpoolLease { desk: Arc::clone(self), signal, rows, sent, generation }
+    }
+
+    /// Counts what is sent for as long as it is held.
+    pub(super) fn lend(&self, signal: Signal, form: &Form) -> Lent {
+        self.queue(signal).lend(form.framed().len())
     }
 
     /// These were written while what they hold is on its way.
@@ -182,6 +188,7 @@ pub(super) struct Sent {
     pub(super) form: Form,
     /// A smaller limit would not make it smaller.
     pub(super) is_indivisible: bool,
+    pub(super) _lent: Lent,
 }
 
 /// Rows on their way. Dropped without being settled, they wait again.

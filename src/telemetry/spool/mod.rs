@@ -178,10 +178,13 @@ impl Spool {
 
     /// Writes a request that is on its way: a receiver that is silent holds nothing that is in memory alone.
     pub(crate) async fn hold(&self, signal: Signal, form: &Form, lease: Lease) -> Result<SpoolLease, Lease> {
-        let sent = Sent { form: form.clone(), is_indivisible: lease.is_indivisible() };
+        let is_indivisible = lease.is_indivisible();
         let mut file = self.file.lock().await;
         match self.write(&mut file, signal, vec![lease]).await {
-            Ok(rows) => Ok(self.desk.hold(signal, rows, sent)),
+            Ok(rows) => {
+                let sent = Sent { _lent: self.desk.lend(signal, form), form: form.clone(), is_indivisible };
+                Ok(self.desk.hold(signal, rows, sent))
+            }
             Err(mut leases) => Err(leases.remove(0)),
         }
     }
