@@ -119,6 +119,7 @@ impl Rooms {
         let addresses = Addresses {
             proxy: path.address.map(|address| (address, ground.upstream())),
             admin: ports.admin.addresses(),
+            admin_scheme: ports.admin.scheme(),
             intake: ports.intake.as_ref().map(intake::Bound::addresses).unwrap_or_default(),
         };
         let readers = Readers { traffic: reader, telemetry: way_out.0.reader() };
@@ -203,6 +204,7 @@ impl Ground {
             checks::samples(reports.clone(), self.redactor.clone()),
             source(&tasks, Tasks::samples),
             source(&celery, tasks::celery::reader::Reader::samples),
+            ports.admin.samples(),
             self.redactions(),
             rooms.restarts(),
         ];
@@ -334,6 +336,7 @@ impl Ground {
             started: self.started,
             proxy: path.address,
             upstream: self.upstream(),
+            service: self.redactor.text(Outlet::Endpoint, self.config.service.name.as_bytes()).into_owned(),
         }
     }
 
