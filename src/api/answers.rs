@@ -1,7 +1,7 @@
 //! The answer of each route, from memory.
 
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -113,14 +113,19 @@ impl Wish {
     fn of(asked: &Asked) -> Self {
         match (is_set(&asked.request, "refresh=1"), asked.reach) {
             (false, _) => Self::Memory,
-            (true, Reach::Write) => Self::Run,
+            // a picture on a page of another site is a GET, too, and a browser says whose it is (Fetch Metadata)
+            (true, Reach::Write) if !is_of_another_site(asked.request.headers()) => Self::Run,
             (true, _) => Self::Refused,
         }
     }
 }
 
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none")
+}
+
 fn no_refresh() -> Response {
-    error(StatusCode::FORBIDDEN, "refresh=1 makes work", "a token that writes, or no refresh")
+    error(StatusCode::FORBIDDEN, "refresh=1 makes work", "a token that writes, and no page of another site")
 }
 
 async fn all_checks(state: &State, wish: Wish, (form, reach): (Form, Reach)) -> Response {

@@ -105,6 +105,15 @@ async fn a_refresh_runs_a_check_and_loopback_without_tokens_may_ask_for_it() {
     let run = check(&sidecar.ask(&format!("{path}?refresh=1")).await.1);
     assert_eq!((&run["run"], &run["result"], &run["streak"]), (&json!("made"), &json!("unhealthy"), &json!(1)));
     let (code, body) = sidecar.ask("/api/v1/monitoring/checks?refresh=1").await;
+    let picture = format!(
+        "GET {path}?refresh=1 HTTP/1.1\r\nHost: {}\r\nSec-Fetch-Site: cross-site\r\nConnection: close\r\n\r\n",
+        sidecar.admin
+    );
+    let mut stream = TcpStream::connect(sidecar.admin).await.expect("the port accepts");
+    stream.write_all(picture.as_bytes()).await.expect("the port reads");
+    let mut answer = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("in time").expect("a text");
+    assert!(answer.starts_with("HTTP/1.1 403 "), "a page of another site had a check run: {answer}");
     let all = check(&body);
     let port = all["checks"].as_array().expect("checks").iter().find(|check| check["name"] == "port");
     assert_eq!((code, port.expect("our check")["checked_at"].is_f64()), (200, true));
