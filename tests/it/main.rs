@@ -16,6 +16,7 @@ mod checks_kinds;
 mod checks_own;
 mod checks_rows;
 mod checks_services;
+mod checks_uptime;
 mod command_line;
 mod conventions;
 mod database_business;
