@@ -2,6 +2,7 @@
 //!
 //! A new metric is one constant, here or in the files beside it, and its place in `ALL`.
 
+pub mod admin;
 pub mod celery;
 pub mod checks;
 pub mod container;
@@ -529,6 +530,7 @@ pub static ALL: &[&Metric] = &[
     &celery::MESSAGES_REFUSED,
     &celery::EVENTS_MISSED,
     &celery::GAPS,
+    &admin::ADMIN_REFUSALS,
     &REDACTIONS,
     &ROOM_RESTARTS,
 ];
@@ -545,6 +547,7 @@ mod tests {
         assert_eq!(names.len(), ALL.len());
         let files = [
             include_str!("mod.rs"),
+            include_str!("admin.rs"),
             include_str!("machine.rs"),
             include_str!("celery.rs"),
             include_str!("checks.rs"),
