@@ -15,7 +15,7 @@ use crate::app::addresses::Addresses;
 use crate::app::data_dir::Claim;
 use crate::app::descriptors;
 use crate::app::supervisor::Supervisor;
-use crate::checks::{self, Introduction, Lives, Targets};
+use crate::checks::{self, Archive, Introduction, Lives, Targets};
 use crate::config::Config;
 use crate::lifecycle::{Drain, Latch, Pulse};
 use crate::model::application::About;
@@ -120,6 +120,7 @@ impl Rooms {
         let addresses = Addresses {
             proxy: path.address.map(|address| (address, ground.upstream())),
             admin: ports.admin.addresses(),
+            admin_scheme: ports.admin.scheme(),
             intake: ports.intake.as_ref().map(intake::Bound::addresses).unwrap_or_default(),
         };
         let readers = Readers { traffic: reader, telemetry: way_out.0.reader() };
@@ -205,6 +206,7 @@ impl Ground {
             checks::samples(reports.clone(), self.redactor.clone()),
             source(&tasks, Tasks::samples),
             source(&celery, tasks::celery::reader::Reader::samples),
+            ports.admin.samples(),
             self.redactions(),
             rooms.restarts(),
         ];
@@ -237,15 +239,13 @@ impl Ground {
             control_pulse: checks.pulse(),
         };
         let served = (ports.admin, self.state(shown, path, readers));
-        let serve = |served: Arc<(api::Bound, api::State)>, drain| async move {
-            served.0.serve(served.1.clone(), drain).await;
-        };
-        rooms.add("admin", again(control, served, serve));
+        let archive = checks.archive();
+        rooms.add("admin", again(control, served, answer));
         rooms.add("checks", again(control, checks, |room, drain| async move { room.run(drain).await }));
         rooms.add("system", again(control, system, |room, drain| async move { room.run(drain).await }));
         rooms.add("database", again(control, database, |room, drain| async move { room.run(drain).await }));
-        let claim = Claim::new(self.config.data_dir.clone());
-        rooms.add("telemetry", again(control, (telemetry, samples, claim), deliver));
+        let folder = (Claim::new(self.config.data_dir.clone()), archive);
+        rooms.add("telemetry", again(control, (telemetry, samples, folder), deliver));
         rooms
     }
 
@@ -345,6 +345,7 @@ impl Ground {
             started: self.started,
             proxy: path.address,
             upstream: self.upstream(),
+            service: self.redactor.text(Outlet::Endpoint, self.config.service.name.as_bytes()).into_owned(),
         }
     }
 
@@ -379,11 +380,18 @@ fn source<R: Clone + Send + Sync + 'static>(reader: &R, samples: fn(&R, &mut Vec
     Arc::new(move |out| samples(&reader, out))
 }
 
+/// Answers at the admin port.
+async fn answer(served: Arc<(api::Bound, api::State)>, drain: Drain) {
+    served.0.serve(served.1.clone(), drain).await;
+}
+
 /// Delivers, and keeps what cannot be delivered as soon as there is a folder for it.
-async fn deliver(room: Arc<(Telemetry, Vec<SampleSource>, Claim)>, drain: Drain) {
-    let (telemetry, samples, claim) = &*room;
+async fn deliver(room: Arc<(Telemetry, Vec<SampleSource>, (Claim, Archive))>, drain: Drain) {
+    let (telemetry, samples, (claim, archive)) = &*room;
     let kept = async {
-        telemetry.keep_in(claim.granted().await.path());
+        let folder = claim.granted().await.path();
+        telemetry.keep_in(folder);
+        archive.keep_in(folder);
         pending::<()>().await; // the folder is held until the delivery has ended
     };
     tokio::select! {

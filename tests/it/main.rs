@@ -2,8 +2,12 @@
 
 mod about;
 mod api_bodies;
+mod api_contract;
 mod api_port;
+mod api_quiet;
 mod api_rules;
+mod api_tls;
+mod api_tokens;
 mod api_whole;
 mod celery_redis;
 mod check_export;
@@ -12,6 +16,7 @@ mod checks_kinds;
 mod checks_own;
 mod checks_rows;
 mod checks_services;
+mod checks_uptime;
 mod command_line;
 mod conventions;
 mod database_business;
