@@ -19,7 +19,11 @@ use crate::credentials::{self, LOOK, PATIENCE};
 
 /// Where the rules in force are found, and replaced. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Rulebook(Arc<watch::Sender<Arc<Rules>>>);
+pub struct Rulebook {
+    current: Arc<watch::Sender<Arc<Rules>>>,
+    /// The rules of the start: of these some hold for good.
+    first: Arc<Rules>,
+}
 
 /// The rules of one configuration, made ready.
 pub(super) struct Rules {
@@ -35,27 +39,28 @@ impl Rulebook {
     /// # Errors
     /// Its tokens or certificates cannot be used.
     pub(super) fn new(config: Config) -> Result<Self, String> {
-        Ok(Self(Arc::new(watch::Sender::new(Arc::new(Rules::of(config)?)))))
+        let first = Arc::new(Rules::of(config)?);
+        Ok(Self { current: Arc::new(watch::Sender::new(Arc::clone(&first))), first })
     }
 
-    /// Replaces all rules by those of another configuration, for requests that come from now on; gives the keys that only a
-    /// restart changes.
+    /// Replaces all rules by those of another configuration, for requests that come from now on; gives the keys that are
+    /// not as they were at the start, which only a restart changes.
     ///
     /// # Errors
     /// Its tokens or certificates cannot be used; the rules of before stay.
     pub fn replace(&self, config: Config) -> Result<Vec<&'static str>, String> {
-        let was = self.in_force();
+        let bound = &self.first.config;
         let changes = [
-            ("admin.listen", config.listen != was.config.listen),
-            ("admin.connections", config.connections != was.config.connections),
+            ("admin.listen", config.listen != bound.listen),
+            ("admin.connections", config.connections != bound.connections),
         ];
-        self.0.send_replace(Arc::new(Rules::of(config)?));
+        self.current.send_replace(Arc::new(Rules::of(config)?));
         Ok(changes.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key)).collect())
     }
 
     /// The rules of now.
     pub(super) fn in_force(&self) -> Arc<Rules> {
-        Arc::clone(&self.0.borrow())
+        Arc::clone(&self.current.borrow())
     }
 
     /// Looks at the files of tokens and certificates every two seconds, for ever.
@@ -97,7 +102,7 @@ impl Rulebook {
     }
 
     fn take_over(&self, used: &Arc<Rules>, rules: Rules) {
-        let is_new = self.0.send_if_modified(|current| {
+        let is_new = self.current.send_if_modified(|current| {
             // what a reload has put there meanwhile is newer
             let is_unchanged = Arc::ptr_eq(current, used);
             if is_unchanged {
@@ -221,7 +226,7 @@ mod tests {
         assert_eq!(reach(&rulebook, "127.0.0.1", None), Some(Reach::Bare));
         assert_eq!(reach(&rulebook, "192.0.2.1", None), Some(Reach::Full));
         assert_eq!(rulebook.in_force().rates().overall.per_second, 7);
-        assert_eq!(rulebook.replace(config(json!({}))), Ok(vec!["admin.listen"]));
+        assert_eq!(rulebook.replace(config(json!({}))), Ok(vec![]));
         assert_eq!(reach(&rulebook, "127.0.0.1", None), Some(Reach::Write));
     }
 }
