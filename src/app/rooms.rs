@@ -20,14 +20,15 @@ use crate::config::Config;
 use crate::lifecycle::{Drain, Latch, Pulse};
 use crate::model::application::About;
 use crate::model::catalogue::REDACTIONS;
+use crate::model::incident::{IncidentSink, IncidentSource, incidents};
 use crate::model::route::RouteTable;
 use crate::model::sample::{Sample, SampleSource};
 use crate::model::task::TaskSpan;
 use crate::proxy::{self, Deps, TracePolicy};
 use crate::redact::{Outlet, Redactor};
 use crate::tasks::Tasks;
-use crate::telemetry::intake::{self, Door, Policy};
-use crate::telemetry::issues::{FailureSource, Issues};
+use crate::telemetry::intake::{self, Door, Intake, Policy};
+use crate::telemetry::issues::{Issues, Sources};
 use crate::telemetry::receipts::ReceiptsReader;
 use crate::telemetry::resource::Resource;
 use crate::telemetry::{SpanWriter, Telemetry, Upstream};
@@ -194,8 +195,9 @@ impl Ground {
         let (checks, reports) = checks::build(&self.config.checks, targets, self.redactor.clone());
         let (system, usage) = system::build(&self.config.system, self.config.data_dir.clone());
         let (database, seen) = database::build(self.config.database.clone(), self.redactor.clone());
-        let tasks = self.tasks(&telemetry);
-        let celery = self.watch_celery(&mut rooms);
+        let (sink, incidents) = issues.as_ref().map(|_| incidents()).unzip();
+        let tasks = self.tasks(&telemetry, sink.clone());
+        let celery = self.watch_celery(&mut rooms, sink.clone());
         let mut samples: Vec<SampleSource> = vec![
             source(&readers.traffic, traffic::reader::Reader::samples),
             source(&readers.telemetry, telemetry::Reader::samples),
@@ -212,10 +214,10 @@ impl Ground {
             let read = |room: Arc<Arc<ReceiptsReader>>, drain| async move { room.run(drain).await };
             rooms.add("receipts", again(control, receipts, read));
         }
-        if let Some(issues) = issues {
-            samples.push(self.report_failures(&mut rooms, issues, readers));
+        if let Some((issues, incidents)) = issues.zip(incidents) {
+            samples.push(self.report_failures(&mut rooms, issues, (readers, incidents)));
         }
-        samples.extend(ports.intake.map(|ports| self.take_in(&mut rooms, &telemetry, ports)));
+        samples.extend(ports.intake.map(|ports| self.take_in(&mut rooms, (telemetry.intake(), sink), ports)));
         samples.extend(path.counters.iter().map(|counters| source(counters, |counters, out| counters.samples(out))));
         let (begun, about) = self.acquaint(&mut rooms, &path, refusals);
         let (config, table) = (&self.config.traffic.routes, path.table.clone());
@@ -248,17 +250,22 @@ impl Ground {
     }
 
     /// What the application tells of its tasks; those in a trace become spans.
-    fn tasks(&self, telemetry: &Telemetry) -> Tasks {
+    fn tasks(&self, telemetry: &Telemetry, incidents: Option<IncidentSink>) -> Tasks {
         let spans = telemetry.task_spans();
         let sink = Arc::new(move |span: TaskSpan| spans.push(&span));
-        tasks::open(&self.config.tasks, self.redactor.clone(), Some(sink))
+        tasks::open(&self.config.tasks, self.redactor.clone(), Some(sink), incidents)
     }
 
     /// Opens the way in for the application's own telemetry; gives what it counts.
-    fn take_in(&self, rooms: &mut Supervisor, telemetry: &Telemetry, ports: intake::Bound) -> SampleSource {
+    fn take_in(
+        &self,
+        rooms: &mut Supervisor,
+        ways: (Intake, Option<IncidentSink>),
+        ports: intake::Bound,
+    ) -> SampleSource {
         let config = &self.config.telemetry;
         let policy = Policy { spans: config.spans, privacy: config.privacy, limits: config.limits };
-        let door = ports.door(policy, self.identity(), self.redactor.clone(), telemetry.intake());
+        let door = ports.door(policy, self.identity(), self.redactor.clone(), ways);
         let door = Arc::new(door);
         let serve = |room: Arc<Arc<Door>>, drain| async move { room.serve(drain).await };
         rooms.add("intake", again(&self.control, Arc::clone(&door), serve));
@@ -266,18 +273,22 @@ impl Ground {
     }
 
     /// Starts what tells Sentry of failures; gives what it counts.
-    fn report_failures(&self, rooms: &mut Supervisor, issues: Arc<Issues>, readers: &Readers) -> SampleSource {
+    fn report_failures(
+        &self,
+        rooms: &mut Supervisor,
+        issues: Arc<Issues>,
+        (readers, incidents): (&Readers, IncidentSource),
+    ) -> SampleSource {
         let (traffic, counted, mut seen) = (readers.traffic.clone(), Arc::clone(&issues), Vec::new());
-        let source: FailureSource = Box::new(move || traffic.failures_since(&mut seen));
-        let tell =
-            |room: Arc<(Arc<Issues>, Mutex<FailureSource>)>, drain| async move { room.0.run(&room.1, drain).await };
-        rooms.add("issues", again(&self.control, (issues, Mutex::new(source)), tell));
+        let sources = Sources { failures: Box::new(move || traffic.failures_since(&mut seen)), incidents };
+        let tell = |room: Arc<(Arc<Issues>, Mutex<Sources>)>, drain| async move { room.0.run(&room.1, drain).await };
+        rooms.add("issues", again(&self.control, (issues, Mutex::new(sources)), tell));
         Arc::new(move |out| counted.samples(out))
     }
 
     /// Starts what watches Celery, where there is a Redis; gives what it knows.
-    fn watch_celery(&self, rooms: &mut Supervisor) -> tasks::celery::reader::Reader {
-        let (room, reader) = tasks::celery::build(&self.config.celery, self.redactor.clone());
+    fn watch_celery(&self, rooms: &mut Supervisor, incidents: Option<IncidentSink>) -> tasks::celery::reader::Reader {
+        let (room, reader) = tasks::celery::build(&self.config.celery, self.redactor.clone(), incidents);
         if let Some(room) = room {
             rooms.add("celery", again(&self.control, room, |room, drain| async move { room.run(drain).await }));
         }

@@ -192,7 +192,7 @@ impl Port {
             database: watch::channel(database()).1,
             celery: CeleryReader::off(),
             traffic: traffic(),
-            tasks: tasks::open(&tasks_config(), Arc::new(Redactor::new([])), None),
+            tasks: tasks::open(&tasks_config(), Arc::new(Redactor::new([])), None, None),
             export: Arc::new(ExportState::default),
             latches: vec![latch.clone()],
             pulses: vec![Pulse::new("proxy"), Pulse::new("checks")],
