@@ -11,11 +11,12 @@ use crate::checks::beats::Beats;
 use crate::checks::check::{Check, Finding};
 use crate::checks::desk::Desk;
 use crate::checks::door::Door;
-use crate::checks::failure::{Class, Failure};
+use crate::checks::failure::Failure;
 use crate::checks::service::Service;
 use crate::checks::track::{Run, Shown, Track};
 use crate::lifecycle::{Drain, Pulse};
 use crate::model::health::{CheckHistory, CheckReport, HealthStatus};
+use crate::model::trouble::Trouble;
 use crate::redact::{Clean, Outlet, Redactor};
 use crate::wall_clock::since_epoch;
 
@@ -140,7 +141,7 @@ impl Shared {
         let started = Instant::now();
         let result = match timeout(entry.service.timeout, check.run()).await {
             Ok(result) => result,
-            Err(_) => Err(Failure::plain(Class::Timeout)),
+            Err(_) => Err(Failure::plain(Trouble::Timeout)),
         };
         (result, started.elapsed())
     }

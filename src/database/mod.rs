@@ -30,13 +30,13 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 use crate::lifecycle::Drain;
 use crate::model::database::business::Business;
-use crate::model::database::reading::Trouble;
 use crate::model::database::samples::samples as samples_of;
 use crate::model::database::statements::StatementSource;
 use crate::model::database::values::{Activity, Server, Storage, Visibility};
 use crate::model::database::{DatabaseKind, DatabaseState};
 use crate::model::dsn::{DatabaseAddress, SqliteFile};
 use crate::model::sample::SampleSource;
+use crate::model::trouble::Trouble;
 use crate::model::usage::BusinessRows;
 use crate::redact::{Outlet, Redactor};
 

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Either, PgConnection};
 use tokio::time::timeout;
 
 use crate::database::fault::Fault;
-use crate::model::database::reading::Trouble;
+use crate::model::trouble::Trouble;
 
 /// A connection when it is needed.
 pub(super) struct Session {

@@ -13,8 +13,8 @@ use crate::database::literals::without_literals;
 use crate::database::session::Session;
 use crate::database::texts::{amount, count, name};
 use crate::database::top::{Counted, Key, Snapshot, since};
-use crate::model::database::reading::Trouble;
 use crate::model::database::statements::{Statement, StatementSource, Statements};
+use crate::model::trouble::Trouble;
 use crate::redact::{Clean, Outlet, Redactor};
 
 /// Where the extension is, and which columns it has: it is made in one database, and upgraded apart from the server.

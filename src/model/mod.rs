@@ -21,4 +21,5 @@ pub mod task;
 pub mod telemetry;
 pub mod trace;
 pub mod traffic;
+pub mod trouble;
 pub mod usage;

@@ -1,8 +1,8 @@
 //! A real PostgreSQL as the room reads it, with the role that docs/database.md gives.
 
 use content_factory_sidecar::model::database::DatabaseState;
-use content_factory_sidecar::model::database::reading::Trouble;
 use content_factory_sidecar::model::database::values::{Activity, SessionState, Statistics, Visibility};
+use content_factory_sidecar::model::trouble::Trouble;
 use content_factory_sidecar::model::usage::BusinessRows;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, Row};

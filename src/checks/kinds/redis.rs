@@ -7,9 +7,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError};
 
 use crate::checks::check::{Check, Finding};
-use crate::checks::failure::{Class, Failure};
+use crate::checks::failure::Failure;
 use crate::checks::plan::{Kind, Plan, Reading};
 use crate::checks::service::Pace;
+use crate::model::trouble::Trouble;
 use crate::redact::Secret;
 use crate::settings::Section;
 
@@ -84,11 +85,11 @@ async fn ping(connection: &mut MultiplexedConnection) -> Result<(), RedisError> 
 
 fn failure(error: &RedisError) -> Failure {
     let class = match (error.kind(), error.code()) {
-        (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => Some(Class::Auth),
-        _ if error.is_timeout() => Some(Class::Timeout),
-        _ if error.is_connection_refusal() => Some(Class::Refused),
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => Some(Trouble::Auth),
+        _ if error.is_timeout() => Some(Trouble::Timeout),
+        _ if error.is_connection_refusal() => Some(Trouble::Refused),
         // the server says how many it takes
-        _ if error.to_string().contains("max number of clients") => Some(Class::Quota),
+        _ if error.to_string().contains("max number of clients") => Some(Trouble::Quota),
         _ => None,
     };
     Failure::known(class, error)
