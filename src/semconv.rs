@@ -11,8 +11,30 @@ pub const CONTENT_FACTORY_CLIENT_HASH: &str = "content_factory.client.hash";
 pub const CPU_MODE: &str = "cpu.mode";
 /// `db.namespace`
 pub const DB_NAMESPACE: &str = "db.namespace";
+/// `db.operation.name`
+pub const DB_OPERATION_NAME: &str = "db.operation.name";
+/// `db.system.name`
+pub const DB_SYSTEM_NAME: &str = "db.system.name";
 /// `error.type`
 pub const ERROR_TYPE: &str = "error.type";
+/// `gen_ai.operation.name`; the conventions for generative AI have a repository of their own since 1.42
+pub const GEN_AI_OPERATION_NAME: &str = "gen_ai.operation.name";
+/// `gen_ai.provider.name`
+pub const GEN_AI_PROVIDER_NAME: &str = "gen_ai.provider.name";
+/// `gen_ai.request.model`
+pub const GEN_AI_REQUEST_MODEL: &str = "gen_ai.request.model";
+/// `gen_ai.request.stream`
+pub const GEN_AI_REQUEST_STREAM: &str = "gen_ai.request.stream";
+/// `gen_ai.response.model`
+pub const GEN_AI_RESPONSE_MODEL: &str = "gen_ai.response.model";
+/// `gen_ai.response.time_to_first_chunk`
+pub const GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: &str = "gen_ai.response.time_to_first_chunk";
+/// `gen_ai.token.type`
+pub const GEN_AI_TOKEN_TYPE: &str = "gen_ai.token.type";
+/// `gen_ai.usage.input_tokens`
+pub const GEN_AI_USAGE_INPUT_TOKENS: &str = "gen_ai.usage.input_tokens";
+/// `gen_ai.usage.output_tokens`
+pub const GEN_AI_USAGE_OUTPUT_TOKENS: &str = "gen_ai.usage.output_tokens";
 /// `http.request.method`
 pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
 /// `http.request.method_original`

@@ -60,3 +60,8 @@ pub fn routes(data: &[u8]) {
 pub fn traceparent(data: &[u8]) {
     targets::traceparent::check(data);
 }
+
+/// See `tests/fuzz/targets/usage.rs`.
+pub fn usage(data: &[u8]) {
+    targets::usage::check(data);
+}

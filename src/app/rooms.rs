@@ -18,11 +18,13 @@ use crate::app::supervisor::Supervisor;
 use crate::checks::{self, Introduction, Lives, Targets};
 use crate::config::Config;
 use crate::lifecycle::{Drain, Latch, Pulse};
+use crate::model::ai::{AiCall, CallSink};
 use crate::model::application::About;
 use crate::model::catalogue::REDACTIONS;
 use crate::model::route::RouteTable;
 use crate::model::sample::{Sample, SampleSource};
 use crate::model::task::TaskSpan;
+use crate::model::trace::SpanModel;
 use crate::proxy::{self, Deps, TracePolicy};
 use crate::redact::{Outlet, Redactor};
 use crate::tasks::Tasks;
@@ -31,9 +33,10 @@ use crate::telemetry::issues::{FailureSource, Issues};
 use crate::telemetry::receipts::ReceiptsReader;
 use crate::telemetry::resource::Resource;
 use crate::telemetry::{SpanWriter, Telemetry, Upstream};
+use crate::traffic::publishes::{self, PublishReader, PublishSink};
 use crate::traffic::routes::Templates;
 use crate::traffic::shard::Shard;
-use crate::{database, system, tasks, telemetry, traffic};
+use crate::{database, egress, system, tasks, telemetry, traffic};
 
 /// Why a room could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,9 @@ pub enum RoomError {
     /// A port for the application's own telemetry.
     #[error(transparent)]
     Intake(#[from] intake::BindError),
+    /// The port for calls of an AI service.
+    #[error(transparent)]
+    Egress(#[from] egress::BindError),
     /// The way out.
     #[error(transparent)]
     Telemetry(#[from] telemetry::DestinationError),
@@ -57,6 +63,8 @@ pub enum RoomError {
 pub struct Readers {
     /// Counts, windows and failures.
     pub traffic: traffic::reader::Reader,
+    /// What the application answered when it was asked to publish.
+    pub published: PublishReader,
     /// The state of the export.
     pub telemetry: telemetry::Reader,
 }
@@ -80,6 +88,9 @@ struct Ground {
     control: Drain,
 }
 
+/// All that takes the finished requests of a worker.
+type Sinks = ((Shard, SpanWriter), PublishSink);
+
 /// What telemetry takes, and what tells Sentry by it when that is configured.
 type WayOut = (Telemetry, Option<Arc<Issues>>);
 
@@ -88,6 +99,8 @@ struct Ports {
     admin: api::Bound,
     /// `None` when the application's SDKs have no way in.
     intake: Option<intake::Bound>,
+    /// `None` when the application calls its AI service without us.
+    egress: Option<egress::Bound>,
 }
 
 /// What the others need of the data path at work.
@@ -108,20 +121,23 @@ impl Rooms {
     ) -> Result<(Self, Addresses, Readers), RoomError> {
         let port = config.proxy.enabled.then(|| proxy::bind(&config.proxy)).transpose()?;
         let admin = api::bind(config.admin.clone())?;
-        let ports = Ports { admin, intake: config.telemetry.intake.as_ref().map(intake::bind).transpose()? };
+        let intake = config.telemetry.intake.as_ref().map(intake::bind).transpose()?;
+        let ports = Ports { admin, intake, egress: config.egress.as_ref().map(egress::bind).transpose()? };
         let redactor = Arc::new(Redactor::new(config.secrets.expose().iter().map(String::as_str)));
         let ground = Ground { config, redactor, started: Instant::now(), data, control };
         let workers = if port.is_some() { ground.config.proxy.workers } else { 0 };
         let (way_out, writers) = ground.telemetry(workers)?;
         let (shards, reader) = traffic::open(&ground.config.traffic, workers, &ground.redactor);
         descriptors::raise_limit();
-        let (running, path) = ground.serve(port, shards.into_iter().zip(writers).collect());
+        let (counters, published) = ground.publishes(workers);
+        let (running, path) = ground.serve(port, shards.into_iter().zip(writers).zip(counters).collect());
         let addresses = Addresses {
             proxy: path.address.map(|address| (address, ground.upstream())),
             admin: ports.admin.addresses(),
             intake: ports.intake.as_ref().map(intake::Bound::addresses).unwrap_or_default(),
+            egress: ports.egress.as_ref().and_then(egress::Bound::address),
         };
-        let readers = Readers { traffic: reader, telemetry: way_out.0.reader() };
+        let readers = Readers { traffic: reader, published, telemetry: way_out.0.reader() };
         let supervisor = ground.supervise(way_out, ports, path, &readers);
         let rooms = Self {
             supervisor,
@@ -153,6 +169,13 @@ impl Ground {
         Resource::new(&self.config.service, &self.config.environment).cleaned(&self.redactor)
     }
 
+    /// Counts what the application answers when it is asked to publish, by the words that its rows have.
+    fn publishes(&self, workers: usize) -> (Vec<PublishSink>, PublishReader) {
+        let questions = &self.config.database.questions;
+        let (published, failed) = (questions.published.clone(), questions.failed.clone());
+        publishes::open(publishes::Words { published, failed }, workers)
+    }
+
     /// The way out, what tells Sentry by it, and our own log, which takes it too.
     fn telemetry(&self, workers: usize) -> Result<(WayOut, Vec<SpanWriter>), RoomError> {
         let Config { proxy, telemetry, log, .. } = &self.config;
@@ -170,7 +193,7 @@ impl Ground {
     }
 
     /// Starts the workers.
-    fn serve(&self, port: Option<proxy::Bound>, sinks: Vec<(Shard, SpanWriter)>) -> (Option<proxy::Running>, DataPath) {
+    fn serve(&self, port: Option<proxy::Bound>, sinks: Vec<Sinks>) -> (Option<proxy::Running>, DataPath) {
         let (table, routes) = watch::channel(Arc::new(RouteTable::default()));
         let telemetry = &self.config.telemetry;
         let (sampling, spans) = (telemetry.sampling, telemetry.spans);
@@ -197,6 +220,7 @@ impl Ground {
         let celery = self.watch_celery(&mut rooms);
         let mut samples: Vec<SampleSource> = vec![
             source(&readers.traffic, traffic::reader::Reader::samples),
+            source(&readers.published, PublishReader::samples),
             source(&readers.telemetry, telemetry::Reader::samples),
             system::samples(&self.config.system, usage.clone()),
             database::samples(seen.clone()),
@@ -213,7 +237,7 @@ impl Ground {
         if let Some(issues) = issues {
             samples.push(self.report_failures(&mut rooms, issues, readers));
         }
-        samples.extend(ports.intake.map(|ports| self.take_in(&mut rooms, &telemetry, ports)));
+        samples.extend(self.ways(&mut rooms, &telemetry, (ports.intake, ports.egress)).into_iter().flatten());
         samples.extend(path.counters.iter().map(|counters| source(counters, |counters, out| counters.samples(out))));
         let (begun, about) = self.acquaint(&mut rooms, &path, refusals);
         let (config, table) = (&self.config.traffic.routes, path.table.clone());
@@ -254,6 +278,17 @@ impl Ground {
         tasks::open(&self.config.tasks, self.redactor.clone(), Some(sink))
     }
 
+    /// Opens the ways in and out that are switched on; gives what they count.
+    fn ways(
+        &self,
+        rooms: &mut Supervisor,
+        telemetry: &Telemetry,
+        (intake, egress): (Option<intake::Bound>, Option<egress::Bound>),
+    ) -> [Option<SampleSource>; 2] {
+        let intake = intake.map(|ports| self.take_in(rooms, telemetry, ports));
+        [intake, egress.map(|port| self.lead_out(rooms, telemetry, port))]
+    }
+
     /// Opens the way in for the application's own telemetry; gives what it counts.
     fn take_in(&self, rooms: &mut Supervisor, telemetry: &Telemetry, ports: intake::Bound) -> SampleSource {
         let config = &self.config.telemetry;
@@ -262,6 +297,19 @@ impl Ground {
         let door = Arc::new(door);
         let serve = |room: Arc<Arc<Door>>, drain| async move { room.serve(drain).await };
         rooms.add("intake", again(&self.control, Arc::clone(&door), serve));
+        Arc::new(move |out| door.samples(out))
+    }
+
+    /// Opens the way out to the AI service; gives what it counts.
+    fn lead_out(&self, rooms: &mut Supervisor, telemetry: &Telemetry, port: egress::Bound) -> SampleSource {
+        let config = &self.config.telemetry;
+        let spans = telemetry.ai_spans();
+        let sink: CallSink = Arc::new(move |call: AiCall| spans.push(&call));
+        // an application that makes its own spans makes those of its calls, too
+        let sink = Some(sink).filter(|_| config.spans != SpanModel::PropagateOnly);
+        let door = Arc::new(port.door(config.sampling, self.redactor.clone(), sink));
+        let serve = |room: Arc<Arc<egress::Door>>, drain| async move { room.serve(drain).await };
+        rooms.add("egress", again(&self.control, Arc::clone(&door), serve));
         Arc::new(move |out| door.samples(out))
     }
 

@@ -16,10 +16,10 @@ use crate::checks::kinds::sql::Sql;
 use crate::checks::own::Own;
 use crate::checks::plan::Means;
 use crate::checks::runner::{Entry, Runner, Seat};
-use crate::checks::trust::Trust;
 use crate::model::dsn::DatabaseAddress;
 use crate::model::traffic::Totals;
 use crate::redact::{Clean, Outlet, Redactor};
+use crate::trust::Trust;
 
 /// What other rooms know and a check needs.
 #[derive(Clone)]

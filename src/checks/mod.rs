@@ -24,7 +24,6 @@ mod runner;
 mod samples;
 mod service;
 mod track;
-mod trust;
 mod uptime;
 
 pub use about::Introduction;

@@ -14,7 +14,7 @@ use crate::problem::Problem;
 use crate::redact::{Secret, environment_secrets};
 use crate::settings::{Key, Section, Settings, Tree};
 use crate::telemetry::issues::config::IssuesConfig;
-use crate::{api, checks, database, proxy, system, tasks, telemetry, traffic};
+use crate::{api, checks, database, egress, proxy, system, tasks, telemetry, traffic};
 
 /// The configuration as used: one value for each room.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Config {
     pub celery: tasks::celery::config::Config,
     /// The node's numbers.
     pub system: system::config::Config,
+    /// The way out to an AI service; `None` when it is switched off.
+    pub egress: Option<egress::config::Config>,
     /// Business rows.
     pub database: database::config::Config,
     /// What the application tells of its tasks.
@@ -103,6 +105,7 @@ fn rooms(root: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Conf
     let celery = tasks::celery::config::Config::read(root, checks.redis.as_ref());
     let system = system::config::Config::read(root);
     let tasks = tasks::config::Config::read(&mut root.section("tasks"));
+    let egress = egress::config::Config::read(&mut root.section("egress"));
     let sentry = IssuesConfig::read(&mut root.section("sentry")).filter(|_| telemetry.enabled);
     telemetry.destinations[Signal::Envelopes as usize] = sentry.as_ref().and_then(IssuesConfig::destination);
     let service = telemetry::resource::ServiceConfig::read(&mut root.section("service"));
@@ -116,6 +119,7 @@ fn rooms(root: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Conf
         checks,
         celery,
         system,
+        egress,
         database,
         tasks,
         admin,

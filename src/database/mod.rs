@@ -223,7 +223,10 @@ impl Database {
 
     /// One turn of a part, within its deadline.
     async fn turn<T>(&self, part: &'static str, ask: impl Future<Output = Result<T, Fault>>) -> Result<T, Trouble> {
+        let begun = Instant::now();
         let outcome = timeout(TURN_LIMIT, ask).await.unwrap_or_else(|_| Err(Fault::plain(Trouble::Timeout)));
+        let trouble = outcome.as_ref().err().map(|fault| fault.trouble);
+        self.last.send_modify(|state| state.asked.add(part, trouble, begun.elapsed()));
         outcome.map_err(|fault| {
             self.log(part, &fault);
             fault.trouble

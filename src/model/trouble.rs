@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 /// The class of a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
     /// No answer in time, ours or the server's own.
     Timeout,

@@ -168,7 +168,7 @@ impl Config {
             ),
             upgrades: read_upgrades(section),
             via: read_via(section),
-            taps: section.list("taps", &[], "route templates whose answers are copied for business numbers; none"),
+            taps: section.list("taps", &[], "route templates whose answers are copied, to count their `results` as publishes, such as /social-media/publish-video/{video_id}; none"),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Owns the queues and their accounts, the sender, and the set-up of `tracing`. Bounded in bytes: what cannot be
 //! kept is dropped and counted. Nothing here ever makes a worker wait.
 
+mod ai_span;
 pub mod config;
 pub mod container;
 pub mod environment;
@@ -64,6 +65,7 @@ use crate::telemetry::spool::Spool;
 use crate::telemetry::tail::TailKeep;
 use crate::wall_clock::since_epoch;
 
+pub use crate::telemetry::ai_span::AiSpans;
 pub use crate::telemetry::reader::Reader;
 pub use crate::telemetry::sender::DestinationError;
 pub use crate::telemetry::span::Upstream;
@@ -174,6 +176,12 @@ impl Telemetry {
     #[must_use]
     pub fn task_spans(&self) -> TaskSpans {
         TaskSpans::new(self.intake(), self.resource.clone(), self.scope.clone())
+    }
+
+    /// The way out for calls of AI services; cheap to clone.
+    #[must_use]
+    pub fn ai_spans(&self) -> AiSpans {
+        AiSpans::new(self.intake(), self.resource.clone(), self.scope.clone())
     }
 
     /// What reads the collector's word of the vendors, when it is asked.

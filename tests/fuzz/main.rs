@@ -84,6 +84,11 @@ fn proxy() {
     replay("proxy", targets::proxy::check);
 }
 
+#[test]
+fn usage() {
+    replay("usage", targets::usage::check);
+}
+
 /// Runs the corpus, in which both fates must occur, or the target sees nothing; then mutations of it.
 fn replay(name: &str, check: fn(&[u8]) -> Fate) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);

@@ -10,8 +10,8 @@ use crate::checks::failure::{Class, Failure};
 use crate::checks::kinds::http;
 use crate::checks::plan::{Kind, Plan, Reading};
 use crate::checks::service::Pace;
-use crate::checks::trust;
 use crate::model::trouble::Trouble;
+use crate::trust;
 
 /// Asks for the list of models, or what else costs nothing.
 struct Ai {

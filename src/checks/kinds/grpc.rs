@@ -13,9 +13,9 @@ use crate::checks::check::{Check, Finding};
 use crate::checks::failure::{Class, Failure};
 use crate::checks::plan::{Kind, Plan, Reading};
 use crate::checks::service::Pace;
-use crate::checks::trust;
 use crate::fetch::{USER_AGENT, provide_cryptography};
 use crate::model::trouble::Trouble;
+use crate::trust;
 
 /// Calls, on a new connection each time: it is the way there that is checked.
 struct Grpc {

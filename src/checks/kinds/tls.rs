@@ -12,10 +12,10 @@ use crate::checks::check::{Check, Finding};
 use crate::checks::failure::Failure;
 use crate::checks::plan::{Kind, Plan, Reading};
 use crate::checks::service::Pace;
-use crate::checks::trust;
 use crate::model::health::HealthStatus;
 use crate::model::trouble::Trouble;
 use crate::redact::Clean;
+use crate::trust;
 use crate::wall_clock::since_epoch;
 
 /// Shakes hands.

@@ -2,6 +2,7 @@
 //!
 //! A new metric is one constant, here or in the files beside it, and its place in `ALL`.
 
+pub mod ai;
 pub mod celery;
 pub mod checks;
 pub mod container;
@@ -487,10 +488,18 @@ pub static ALL: &[&Metric] = &[
     &database::DATABASE_VISIBILITY,
     &database::DATABASE_READING_AGE,
     &database::DATABASE_READING_FAILURES,
+    &database::DB_CLIENT_OPERATION_DURATION,
     &database::BUSINESS_ROWS,
     &database::BUSINESS_NEWEST_AGE,
     &database::BUSINESS_PUBLISHES,
     &database::BUSINESS_PUBLISH_SUCCESS,
+    &database::BUSINESS_PUBLISH_ANSWERS,
+    &ai::AI_DURATION,
+    &ai::AI_FIRST_CHUNK,
+    &ai::AI_TOKENS,
+    &ai::AI_COST,
+    &ai::AI_UNREAD,
+    &ai::EGRESS_CONNECTIONS_REFUSED,
     &EXPORT_CHECKS,
     &checks::CHECK_STATUS,
     &checks::CHECK_DURATION,
@@ -543,6 +552,7 @@ mod tests {
         assert_eq!(names.len(), ALL.len());
         let files = [
             include_str!("mod.rs"),
+            include_str!("ai.rs"),
             include_str!("machine.rs"),
             include_str!("celery.rs"),
             include_str!("checks.rs"),

@@ -12,6 +12,7 @@ pub(crate) mod proxy;
 pub(crate) mod redaction;
 pub(crate) mod routes;
 pub(crate) mod traceparent;
+pub(crate) mod usage;
 pub(crate) mod world;
 
 /// What became of the bytes.
