@@ -7,6 +7,10 @@ pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 pub const CLIENT_ADDRESS: &str = "client.address";
 /// The hash of a client's address with the key of the day; ours.
 pub const CONTENT_FACTORY_CLIENT_HASH: &str = "content_factory.client.hash";
+/// `code.file.path`
+pub const CODE_FILE_PATH: &str = "code.file.path";
+/// `code.function.name`
+pub const CODE_FUNCTION_NAME: &str = "code.function.name";
 /// `cpu.mode`
 pub const CPU_MODE: &str = "cpu.mode";
 /// `db.namespace`
@@ -17,6 +21,10 @@ pub const DB_OPERATION_NAME: &str = "db.operation.name";
 pub const DB_SYSTEM_NAME: &str = "db.system.name";
 /// `error.type`
 pub const ERROR_TYPE: &str = "error.type";
+/// `exception.stacktrace`
+pub const EXCEPTION_STACKTRACE: &str = "exception.stacktrace";
+/// `exception.type`
+pub const EXCEPTION_TYPE: &str = "exception.type";
 /// `gen_ai.operation.name`; the conventions for generative AI have a repository of their own since 1.42
 pub const GEN_AI_OPERATION_NAME: &str = "gen_ai.operation.name";
 /// `gen_ai.provider.name`

@@ -11,6 +11,12 @@ use crate::redact::Clean;
 pub struct TaskId(u128);
 
 impl TaskId {
+    /// An id that somebody else made.
+    #[must_use]
+    pub const fn foreign(number: u128) -> Self {
+        Self(number)
+    }
+
     /// An id of this time and of as much of `random` as has room, which are 74 bits.
     ///
     /// Source: RFC 9562, section 5.7.

@@ -127,6 +127,13 @@ impl ExceptionClass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct TaskId(u128);
 
+impl TaskId {
+    /// What is kept of the id.
+    pub(super) fn number(self) -> u128 {
+        self.0
+    }
+}
+
 /// Turns ids into what is kept of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TaskIds(RandomState, RandomState);

@@ -160,7 +160,7 @@ impl Ledger {
     fn settle(&mut self, id: TaskId, now: Instant) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         if task.is_settled() {
-            task.count(&mut self.totals, &mut self.classes);
+            task.count(id, &mut self.totals, &mut self.classes);
         } else if task.has_pending() {
             self.settling.push_back((now, id));
         }
@@ -186,7 +186,7 @@ impl Ledger {
             self.tasks.insert(id, task);
             return false;
         }
-        task.count(&mut self.totals, &mut self.classes);
+        task.count(id, &mut self.totals, &mut self.classes);
         self.running.remove(&id);
         true
     }
@@ -198,7 +198,7 @@ impl Ledger {
         }
         while let Some((_, id)) = self.settling.pop_front_if(|(since, _)| now.duration_since(*since) >= SETTLING) {
             if let Some(task) = self.tasks.get_mut(&id) {
-                task.count(&mut self.totals, &mut self.classes);
+                task.count(id, &mut self.totals, &mut self.classes);
             }
         }
         while let Some((_, id)) = self.ended.pop_front_if(|(since, _)| now.duration_since(*since) >= AFTERGLOW) {

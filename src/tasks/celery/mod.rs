@@ -14,6 +14,7 @@ mod event;
 mod ledger;
 mod link;
 mod listen;
+mod mishaps;
 mod moment;
 mod names;
 pub mod reader;
@@ -31,6 +32,7 @@ use redis::ConnectionInfo;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::lifecycle::Drain;
+use crate::model::incident::IncidentSink;
 use crate::redact::{Redactor, Secret};
 use config::Config;
 use desk::Desk;
@@ -47,18 +49,20 @@ pub struct Celery {
     listener: Listener,
     desk: Desk,
     shared: Shared,
+    /// Hears of tasks that ended badly; `None` when nobody does.
+    incidents: Option<IncidentSink>,
 }
 
-/// Makes the room; `None` where there is nothing to watch.
+/// Makes the room; `None` where there is nothing to watch. Tasks that end badly are told to `incidents`, if there is one.
 #[must_use]
-pub fn build(config: &Config, redactor: Arc<Redactor>) -> (Option<Celery>, Reader) {
+pub fn build(config: &Config, redactor: Arc<Redactor>, incidents: Option<IncidentSink>) -> (Option<Celery>, Reader) {
     let Some(server) = config.server.clone() else { return (None, Reader::off()) };
     let database = server.expose().redis_settings().db();
     let shared = Shared::new(config, &redactor);
     let reader = Reader::new(shared.clone(), config.period, redactor);
     let listener = Listener::new(config, database, shared.clone());
     let desk = Desk::new(config.clone(), database, shared.clone());
-    (Some(Celery { server, listener, desk, shared }), reader)
+    (Some(Celery { server, listener, desk, shared, incidents }), reader)
 }
 
 impl Celery {
@@ -77,7 +81,11 @@ impl Celery {
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = turns.tick() => self.shared.lock().tick(Instant::now()),
+                _ = turns.tick() => {
+                    let mut state = self.shared.lock();
+                    state.tick(Instant::now());
+                    mishaps::tell(&mut state.ledger, self.incidents.as_ref());
+                }
                 _ = drain.begun() => return,
             }
         }
