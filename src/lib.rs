@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod database;
 pub mod demo;
 pub mod fetch;
+pub mod lease;
 pub mod lifecycle;
 pub mod model;
 pub mod problem;

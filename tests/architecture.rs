@@ -19,7 +19,7 @@ const FLOORS: &[&[&str]] = &[
     &["credentials", "fetch", "lifecycle", "problem", "redact", "semconv", "serve", "wall_clock"],
     &["settings"],
     &["model"],
-    &["checks", "database", "proxy", "system", "tasks", "telemetry", "traffic"],
+    &["checks", "database", "lease", "proxy", "system", "tasks", "telemetry", "traffic"],
     &["api"],
     &["config"],
     &["app"],

@@ -14,27 +14,31 @@ use crate::api;
 use crate::app::addresses::Addresses;
 use crate::app::data_dir::Claim;
 use crate::app::descriptors;
+use crate::app::reload::{self, Origin, Reload, Takers};
 use crate::app::supervisor::Supervisor;
 use crate::checks::{self, Archive, Introduction, Lives, Targets};
 use crate::config::Config;
-use crate::lifecycle::{Drain, Latch, Pulse};
+use crate::lease::speaker::Speaker;
+use crate::lifecycle::{self, Drain, Latch, Pulse};
 use crate::model::application::About;
 use crate::model::catalogue::REDACTIONS;
 use crate::model::incident::{IncidentSink, IncidentSource, incidents};
+use crate::model::lease::Hearing;
+use crate::model::reload::Retune;
 use crate::model::route::RouteTable;
 use crate::model::sample::{Sample, SampleSource};
 use crate::model::task::TaskSpan;
-use crate::proxy::{self, Deps, TracePolicy};
+use crate::proxy::{self, Admission, Admitting, Deps, TracePolicy};
 use crate::redact::{Outlet, Redactor};
 use crate::tasks::Tasks;
-use crate::telemetry::intake::{self, Door, Intake, Policy};
+use crate::telemetry::intake::{self, Door, Policy};
 use crate::telemetry::issues::{Issues, Sources};
 use crate::telemetry::receipts::ReceiptsReader;
 use crate::telemetry::resource::Resource;
-use crate::telemetry::{SpanWriter, Telemetry, Upstream};
+use crate::telemetry::{Head, SpanWriter, Telemetry, Upstream};
 use crate::traffic::routes::Templates;
 use crate::traffic::shard::Shard;
-use crate::{database, system, tasks, telemetry, traffic};
+use crate::{database, lease, system, tasks, telemetry, traffic};
 
 /// Why a room could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -98,12 +102,15 @@ struct DataPath {
     pulses: Vec<Pulse>,
     /// `None` when the proxy is switched off.
     counters: Option<Arc<proxy::Counters>>,
+    /// Who takes settings while the data path is at work.
+    takers: Takers,
 }
 
 impl Rooms {
     /// Binds every port, then starts every room.
     pub(super) async fn start(
         config: Config,
+        origin: Option<Origin>,
         data: Drain,
         control: Drain,
     ) -> Result<(Self, Addresses, Readers), RoomError> {
@@ -112,11 +119,18 @@ impl Rooms {
         let ports = Ports { admin, intake: config.telemetry.intake.as_ref().map(intake::bind).transpose()? };
         let redactor = Arc::new(Redactor::new(config.secrets.expose().iter().map(String::as_str)));
         let ground = Ground { config, redactor, started: Instant::now(), data, control };
+        let mut takers = Takers::new(origin);
         let workers = if port.is_some() { ground.config.proxy.workers } else { 0 };
-        let (way_out, writers) = ground.telemetry(workers)?;
+        let (way_out, writers) = ground.telemetry(workers, &mut takers)?;
         let (shards, reader) = traffic::open(&ground.config.traffic, workers, &ground.redactor);
         descriptors::raise_limit();
-        let (running, path) = ground.serve(port, shards.into_iter().zip(writers).collect());
+        let (policy, tracing) = watch::channel(policy_of(&ground.config.telemetry));
+        takers.add(Tracing(policy, way_out.0.head()), |config| &config.telemetry);
+        let (admitting, admission) = Admitting::new(&ground.config.proxy);
+        takers.add(admitting, |config| &config.proxy);
+        takers.add(way_out.0.privacy(), |config| &config.telemetry.privacy);
+        let (running, path) = ground.serve(port, shards.into_iter().zip(writers).collect(), (tracing, admission));
+        let path = DataPath { takers, ..path };
         let addresses = Addresses {
             proxy: path.address.map(|address| (address, ground.upstream())),
             admin: ports.admin.addresses(),
@@ -156,7 +170,7 @@ impl Ground {
     }
 
     /// The way out, what tells Sentry by it, and our own log, which takes it too.
-    fn telemetry(&self, workers: usize) -> Result<(WayOut, Vec<SpanWriter>), RoomError> {
+    fn telemetry(&self, workers: usize, takers: &mut Takers) -> Result<(WayOut, Vec<SpanWriter>), RoomError> {
         let Config { proxy, telemetry, log, .. } = &self.config;
         let upstream = Upstream { host: proxy.upstream.host.clone(), port: proxy.upstream.port };
         let identity = self.identity();
@@ -164,7 +178,9 @@ impl Ground {
         // one log for the process: whoever set one up before, as a test does, keeps it
         let issues = self.config.sentry.as_ref().zip(room.envelopes());
         let issues = issues.map(|(config, out)| Arc::new(Issues::new(config, &identity, &self.redactor, out)));
-        let _ = tracing::subscriber::set_global_default(room.subscriber(log, &self.redactor, issues.as_deref()));
+        let (subscriber, level) = room.subscriber(log, &self.redactor, issues.as_deref());
+        let _ = tracing::subscriber::set_global_default(subscriber);
+        takers.add(level, |config| &config.log);
         for remark in &telemetry.remarks {
             tracing::info!("{remark}");
         }
@@ -172,22 +188,29 @@ impl Ground {
     }
 
     /// Starts the workers.
-    fn serve(&self, port: Option<proxy::Bound>, sinks: Vec<(Shard, SpanWriter)>) -> (Option<proxy::Running>, DataPath) {
+    fn serve(
+        &self,
+        port: Option<proxy::Bound>,
+        sinks: Vec<(Shard, SpanWriter)>,
+        (tracing, admission): (watch::Receiver<TracePolicy>, watch::Receiver<Admission>),
+    ) -> (Option<proxy::Running>, DataPath) {
         let (table, routes) = watch::channel(Arc::new(RouteTable::default()));
-        let telemetry = &self.config.telemetry;
-        let (sampling, spans) = (telemetry.sampling, telemetry.spans);
-        let policy = TracePolicy { sampling, spans, sentry_trace: telemetry.sentry_trace };
-        let (_, tracing) = watch::channel(policy);
         let pulses: Vec<Pulse> = sinks.iter().map(|_| Pulse::new("proxy")).collect();
-        let deps = Deps { routes, tracing, drain: self.data.clone(), pulses: pulses.clone() };
+        let deps = Deps { routes, tracing, admission, drain: self.data.clone(), pulses: pulses.clone() };
         let address = port.as_ref().map(proxy::Bound::address);
         let running = port.map(|port| port.serve(deps, sinks));
         let counters = running.as_ref().map(proxy::Running::counters);
-        (running, DataPath { address, table, pulses, counters })
+        (running, DataPath { address, table, pulses, counters, takers: Takers::default() })
     }
 
     /// Makes the rooms behind the data path, and starts them.
-    fn supervise(&self, (telemetry, issues): WayOut, ports: Ports, path: DataPath, readers: &Readers) -> Supervisor {
+    fn supervise(
+        &self,
+        (telemetry, issues): WayOut,
+        ports: Ports,
+        mut path: DataPath,
+        readers: &Readers,
+    ) -> Supervisor {
         let mut rooms = Supervisor::default();
         let control = &self.control;
         let (refused, refusals) = watch::channel(None);
@@ -197,7 +220,10 @@ impl Ground {
         let (database, seen) = database::build(self.config.database.clone(), self.redactor.clone());
         let (sink, incidents) = issues.as_ref().map(|_| incidents()).unzip();
         let tasks = self.tasks(&telemetry, sink.clone());
-        let celery = self.watch_celery(&mut rooms, sink.clone());
+        let tables = database::samples(seen.clone());
+        path.takers.add_rooms(&checks, &database, &ports.admin);
+        let (celery, speaker) = self.watch_celery(&mut rooms, tables, sink.clone(), &mut path.takers);
+        let reloads = self.follow(&mut rooms, std::mem::take(&mut path.takers));
         let mut samples: Vec<SampleSource> = vec![
             source(&readers.traffic, traffic::reader::Reader::samples),
             source(&readers.telemetry, telemetry::Reader::samples),
@@ -206,25 +232,20 @@ impl Ground {
             checks::samples(reports.clone(), self.redactor.clone()),
             source(&tasks, Tasks::samples),
             source(&celery, tasks::celery::reader::Reader::samples),
+            source(&speaker, Speaker::samples),
+            source(&reloads, |reloads, out| reloads.iter().for_each(|reader| reload::samples(reader, out))),
             ports.admin.samples(),
             self.redactions(),
             rooms.restarts(),
         ];
-        if let Some(receipts) = telemetry.receipts() {
-            let read = |room: Arc<Arc<ReceiptsReader>>, drain| async move { room.run(drain).await };
-            rooms.add("receipts", again(control, receipts, read));
-        }
+        self.read_receipts(&mut rooms, &telemetry);
         if let Some((issues, incidents)) = issues.zip(incidents) {
             samples.push(self.report_failures(&mut rooms, issues, (readers, incidents)));
         }
-        samples.extend(ports.intake.map(|ports| self.take_in(&mut rooms, (telemetry.intake(), sink), ports)));
+        samples.extend(ports.intake.map(|ports| self.take_in(&mut rooms, (&telemetry, sink), ports)));
         samples.extend(path.counters.iter().map(|counters| source(counters, |counters, out| counters.samples(out))));
         let (begun, about) = self.acquaint(&mut rooms, &path, refusals);
-        let (config, table) = (&self.config.traffic.routes, path.table.clone());
-        let routes = Templates::new(config, &self.upstream(), begun, self.redactor.clone(), table);
-        if path.address.is_some() {
-            rooms.add("routes", again(control, routes, |room, drain| (*room).clone().run(drain)));
-        }
+        self.learn_routes(&mut rooms, &path, begun);
         let windows = |reader: Arc<_>, drain| traffic::reader::run(Clone::clone(&*reader), drain);
         rooms.add("windows", again(control, readers.traffic.clone(), windows));
         let shown = Shown {
@@ -233,6 +254,8 @@ impl Ground {
             usage,
             database: seen,
             celery,
+            speaker: speaker.clone(),
+            reloads,
             tasks,
             samples: samples.clone(),
             desk: checks.desk(),
@@ -244,8 +267,8 @@ impl Ground {
         rooms.add("checks", again(control, checks, |room, drain| async move { room.run(drain).await }));
         rooms.add("system", again(control, system, |room, drain| async move { room.run(drain).await }));
         rooms.add("database", again(control, database, |room, drain| async move { room.run(drain).await }));
-        let folder = (Claim::new(self.config.data_dir.clone()), archive);
-        rooms.add("telemetry", again(control, (telemetry, samples, folder), deliver));
+        let way_out = (telemetry.after(speaker.ahead()), speaker.exported(samples), (self.claim(), archive));
+        rooms.add("telemetry", again(control, way_out, deliver));
         rooms
     }
 
@@ -260,12 +283,12 @@ impl Ground {
     fn take_in(
         &self,
         rooms: &mut Supervisor,
-        ways: (Intake, Option<IncidentSink>),
+        (telemetry, incidents): (&Telemetry, Option<IncidentSink>),
         ports: intake::Bound,
     ) -> SampleSource {
         let config = &self.config.telemetry;
-        let policy = Policy { spans: config.spans, privacy: config.privacy, limits: config.limits };
-        let door = ports.door(policy, self.identity(), self.redactor.clone(), ways);
+        let policy = Policy { spans: config.spans, privacy: telemetry.privacy(), limits: config.limits };
+        let door = ports.door(policy, self.identity(), self.redactor.clone(), (telemetry.intake(), incidents));
         let door = Arc::new(door);
         let serve = |room: Arc<Arc<Door>>, drain| async move { room.serve(drain).await };
         rooms.add("intake", again(&self.control, Arc::clone(&door), serve));
@@ -286,13 +309,64 @@ impl Ground {
         Arc::new(move |out| counted.samples(out))
     }
 
-    /// Starts what watches Celery, where there is a Redis; gives what it knows.
-    fn watch_celery(&self, rooms: &mut Supervisor, incidents: Option<IncidentSink>) -> tasks::celery::reader::Reader {
+    /// Starts what watches Celery, where there is a Redis, and what decides who exports it; gives what they know.
+    fn watch_celery(
+        &self,
+        rooms: &mut Supervisor,
+        tables: SampleSource,
+        incidents: Option<IncidentSink>,
+        takers: &mut Takers,
+    ) -> (tasks::celery::reader::Reader, Speaker) {
         let (room, reader) = tasks::celery::build(&self.config.celery, self.redactor.clone(), incidents);
+        let hearing = if room.is_some() { Hearing::ByMarks } else { Hearing::Off };
+        let sources = vec![source(&reader, tasks::celery::reader::Reader::samples), tables];
+        let (lease, speaker) = lease::build(&self.config.lease, sources, hearing, self.redactor.clone());
         if let Some(room) = room {
-            rooms.add("celery", again(&self.control, room, |room, drain| async move { room.run(drain).await }));
+            takers.add(room.tuner(), |config| &config.celery);
+            let listen = |room: Arc<(tasks::celery::Celery, Speaker)>, drain| async move {
+                let (celery, speaker) = &*room;
+                let marks = speaker.marks();
+                let (conductor, last) = lifecycle::drain(); // the last mark is heard, too
+                tokio::join!(celery.run(marks.as_ref(), last), async {
+                    speaker.over(drain).await;
+                    conductor.abort();
+                });
+            };
+            rooms.add("celery", again(&self.control, (room, speaker.clone()), listen));
         }
-        reader
+        if let Some(lease) = lease {
+            rooms.add("lease", again(&self.control, lease, |room, drain| async move { room.run(drain).await }));
+        }
+        (reader, speaker)
+    }
+
+    /// The data folder, which another process may still have.
+    fn claim(&self) -> Claim {
+        Claim::new(self.config.data_dir.clone())
+    }
+
+    /// Starts what asks the collector for the vendors' word, if it is asked.
+    fn read_receipts(&self, rooms: &mut Supervisor, telemetry: &Telemetry) {
+        if let Some(receipts) = telemetry.receipts() {
+            let read = |room: Arc<Arc<ReceiptsReader>>, drain| async move { room.run(drain).await };
+            rooms.add("receipts", again(&self.control, receipts, read));
+        }
+    }
+
+    /// Starts what reads the configuration again, where it comes from somewhere; gives what became of that.
+    fn follow(&self, rooms: &mut Supervisor, takers: Takers) -> Option<reload::Reader> {
+        let (room, reader) = Reload::new(takers, self.redactor.clone())?;
+        rooms.add("reload", again(&self.data, room, |room, drain| async move { room.run(drain).await }));
+        Some(reader)
+    }
+
+    /// Starts what asks the application for its routes, where requests come in.
+    fn learn_routes(&self, rooms: &mut Supervisor, path: &DataPath, begun: watch::Receiver<u64>) {
+        let (config, table) = (&self.config.traffic.routes, path.table.clone());
+        let routes = Templates::new(config, &self.upstream(), begun, self.redactor.clone(), table);
+        if path.address.is_some() {
+            rooms.add("routes", again(&self.control, routes, |room, drain| (*room).clone().run(drain)));
+        }
     }
 
     /// Starts what sees the application come and asks it of itself; gives its lives and its words.
@@ -335,6 +409,8 @@ impl Ground {
             about: shown.about,
             database: shown.database,
             celery: shown.celery,
+            standing: Arc::new(move || shown.speaker.standing()),
+            reloads: shown.reloads,
             traffic: api::Traffic::from(readers.traffic.clone()),
             tasks: shown.tasks,
             samples: shown.samples,
@@ -361,6 +437,15 @@ impl Ground {
     }
 }
 
+impl Takers {
+    /// Adds those of the control plane that hand out where settings are taken.
+    fn add_rooms(&mut self, checks: &checks::Runner, database: &database::Database, admin: &api::Bound) {
+        self.add(checks.tuner(), |config| &config.checks);
+        self.add(database.tuner(), |config| &config.database);
+        self.add(admin.rulebook(), |config| &config.admin);
+    }
+}
+
 /// What the rooms of the control plane show.
 struct Shown {
     reports: checks::Reader,
@@ -370,8 +455,29 @@ struct Shown {
     database: database::Reader,
     tasks: Tasks,
     celery: tasks::celery::reader::Reader,
+    speaker: Speaker,
+    reloads: Option<reload::Reader>,
     samples: Vec<SampleSource>,
     control_pulse: Pulse,
+}
+
+/// How requests are traced, while they are.
+struct Tracing(watch::Sender<TracePolicy>, Head);
+
+impl Retune for Tracing {
+    type Config = telemetry::config::Config;
+    const LIVE: &'static [&'static str] =
+        &["telemetry.sampling.ratio", "telemetry.sampling.parent", "telemetry.sentry_trace"];
+
+    fn retune(&self, config: &telemetry::config::Config) -> Result<(), String> {
+        self.1.samples(config.sampling);
+        self.0.send_modify(|policy| *policy = TracePolicy { spans: policy.spans, ..policy_of(config) });
+        Ok(())
+    }
+}
+
+fn policy_of(config: &telemetry::config::Config) -> TracePolicy {
+    TracePolicy { sampling: config.sampling, spans: config.spans, sentry_trace: config.sentry_trace }
 }
 
 /// A reader as a source of samples.

@@ -38,5 +38,5 @@ pub use door::Ran;
 pub use failure::{Class, Failure};
 pub use lives::Lives;
 pub use own::documentation;
-pub use runner::Runner;
+pub use runner::{Runner, Tuner};
 pub use samples::samples;

@@ -59,6 +59,7 @@ pub static OF_LOGS: &[Attribute] = &[
     attribute("refusal", "Why a request was refused."),
     attribute("room", "A part of the sidecar."),
     attribute("rooms", "Parts of the sidecar, with blanks between them."),
+    attribute("settings", "Settings by their paths, with blanks between them."),
     attribute("signal", "Traces, metrics, logs or envelopes."),
     attribute("status", "The status of a health check."),
     attribute("table", "A table of the application's database."),

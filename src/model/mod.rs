@@ -15,6 +15,8 @@ pub mod export;
 pub mod exposition;
 pub mod health;
 pub mod incident;
+pub mod lease;
+pub mod reload;
 pub mod request;
 pub mod route;
 pub mod sample;

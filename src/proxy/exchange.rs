@@ -186,7 +186,7 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
             if self.plan.body.step(&mut self.client.inbox, &mut self.plan.out, None).is_err() {
                 return Some(self.bad_body(Refusal::Malformed));
             }
-            let limit = self.client.worker.config.limits.body_bytes;
+            let limit = self.plan.body_limit;
             if limit > 0 && self.plan.body.bytes > limit {
                 return Some(self.bad_body(Refusal::BodyTooLarge));
             }

@@ -40,6 +40,8 @@ pub(crate) struct Plan<S: RequestSink> {
     pub(crate) hop: HopProtocol,
     /// How often it was sent again.
     pub(crate) resends: u8,
+    /// How long its body may be; 0 is without limit.
+    pub(crate) body_limit: u64,
 }
 
 impl<S: RequestSink> Plan<S> {
@@ -119,6 +121,7 @@ pub(crate) fn plan<S: RequestSink>(
         is_grpc,
         hop,
         resends: 0,
+        body_limit: worker.admission.get().body_bytes,
     };
     inbox.consume(length);
     Ok(plan)
@@ -126,7 +129,7 @@ pub(crate) fn plan<S: RequestSink>(
 
 /// What the settings, not the protocol, refuse.
 fn check<S: RequestSink>(worker: &Worker<S>, request: &Request<'_, '_>) -> Result<(), Refusal> {
-    let limit = worker.config.limits.body_bytes;
+    let limit = worker.admission.get().body_bytes;
     if limit > 0 && matches!(request.framing, Framing::Length(length) if length > limit) {
         return Err(Refusal::BodyTooLarge);
     }
@@ -136,7 +139,7 @@ fn check<S: RequestSink>(worker: &Worker<S>, request: &Request<'_, '_>) -> Resul
             return Err(Refusal::Loop);
         }
     }
-    if worker.in_flight.get() >= worker.in_flight_limit { Err(Refusal::Overload) } else { Ok(()) }
+    if worker.in_flight.get() >= worker.admission.get().in_flight { Err(Refusal::Overload) } else { Ok(()) }
 }
 
 /// Whether an element of `Via` is of this proxy: `1.1 name`, perhaps with a comment.

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::lifecycle::Pulse;
 use crate::model::request::{CutOff, RequestSink};
 use crate::model::route::RouteTable;
+use crate::proxy::admission::Admission;
 use crate::proxy::arrivals::Arrivals;
 use crate::proxy::buffers::Buffers;
 use crate::proxy::clock::Clock;
@@ -46,7 +47,8 @@ pub(crate) struct Worker<S> {
     pub(crate) connections: Cell<usize>,
     pub(crate) in_flight: Cell<usize>,
     /// This worker's share of `limits.in_flight`.
-    pub(crate) in_flight_limit: usize,
+    /// The share of this worker.
+    pub(crate) admission: Cell<Admission>,
     pub(crate) arrivals: Arrivals,
     sink: Rc<RefCell<S>>,
     routes: RefCell<Arc<RouteTable>>,
@@ -61,6 +63,7 @@ pub(crate) struct Worker<S> {
 pub(crate) struct Sources {
     pub(crate) routes: watch::Receiver<Arc<RouteTable>>,
     pub(crate) policy: watch::Receiver<TracePolicy>,
+    pub(crate) admission: watch::Receiver<Admission>,
     pub(crate) pulse: Option<Pulse>,
 }
 
@@ -85,6 +88,7 @@ impl<S: RequestSink> Worker<S> {
     ) -> Rc<Self> {
         let routes = Arc::clone(&sources.routes.borrow_and_update());
         let policy = *sources.policy.borrow_and_update();
+        let admission = sources.admission.borrow_and_update().shared_by(config.workers);
         let (timers, timeouts) = (Timers::new(), &config.timeouts);
         let upstream = Rc::new(Upstream::new(config.upstream.clone(), timeouts.connect));
         let limits = LinkLimits { head_bytes: config.limits.head_bytes };
@@ -104,8 +108,8 @@ impl<S: RequestSink> Worker<S> {
             has_panicked: Cell::new(false),
             connections: Cell::new(0),
             in_flight: Cell::new(0),
-            in_flight_limit: config.limits.in_flight.div_ceil(config.workers),
-            arrivals: Arrivals::new(config.limits.connection_rate.div_ceil(config.workers)),
+            admission: Cell::new(admission),
+            arrivals: Arrivals::new(admission.connection_rate),
             sink,
             routes: RefCell::new(routes),
             sources: RefCell::new(sources),
@@ -189,6 +193,11 @@ impl<S: RequestSink> Worker<S> {
         }
         if sources.policy.has_changed().unwrap_or(false) {
             self.policy.set(*sources.policy.borrow_and_update());
+        }
+        if sources.admission.has_changed().unwrap_or(false) {
+            let admission = sources.admission.borrow_and_update().shared_by(self.config.workers);
+            self.arrivals.come_at(admission.connection_rate);
+            self.admission.set(admission);
         }
     }
 }

@@ -190,6 +190,8 @@ impl Port {
             about: watch::channel(about).1,
             database: watch::channel(database()).1,
             celery: CeleryReader::off(),
+            standing: Arc::new(|| None),
+            reloads: None,
             traffic: traffic(),
             tasks: tasks::open(&tasks_config(), Arc::new(Redactor::new([])), None, None),
             export: Arc::new(ExportState::default),

@@ -7,8 +7,10 @@ pub mod celery;
 pub mod checks;
 pub mod container;
 pub mod database;
+pub mod lease;
 pub mod machine;
 mod metric;
+pub mod reload;
 pub mod tasks;
 pub mod telemetry;
 
@@ -530,6 +532,15 @@ pub static ALL: &[&Metric] = &[
     &celery::MESSAGES_REFUSED,
     &celery::EVENTS_MISSED,
     &celery::GAPS,
+    &lease::LEASE_HELD,
+    &lease::LEASE_TAKEN,
+    &lease::LEASE_GAPS,
+    &lease::LEASE_FAILURES,
+    &reload::CONFIG_RELOAD_SUCCESS,
+    &reload::CONFIG_RELOAD_SUCCESS_TIME,
+    &reload::CONFIG_RELOADS,
+    &reload::CONFIG_RELOAD_FAILURES,
+    &reload::CONFIG_RESTART_NEEDED,
     &admin::ADMIN_REFUSALS,
     &REDACTIONS,
     &ROOM_RESTARTS,

@@ -79,6 +79,17 @@ impl DatabaseState {
         }
     }
 
+    /// Readings come at another pace from now on.
+    pub fn pace(&mut self, periods: &Periods) {
+        self.server.period = periods.activity;
+        self.activity.period = periods.activity;
+        self.statistics.period = periods.statistics;
+        self.storage.period = periods.storage;
+        self.statements.period = periods.statistics;
+        self.rows.period = periods.rows;
+        self.business.period = periods.rows;
+    }
+
     /// The rows as the last turn counted them; unknown when it could not.
     #[must_use]
     pub fn business_rows(&self) -> BusinessRows {

@@ -38,6 +38,13 @@ const LOST_AFTER: Duration = Duration::from_secs(30);
 const SHORTEST: Duration = Duration::from_secs(1);
 
 impl Config {
+    /// Takes over what is read and asked, and how often; not whom, nor what is heard.
+    pub(super) fn take_questions(&mut self, other: &Self) {
+        self.queues.clone_from(&other.queues);
+        (self.period, self.consumers_period) = (other.period, other.consumers_period);
+        (self.enable_events, self.ask_consumers) = (other.enable_events, other.ask_consumers);
+    }
+
     /// Reads `celery.*` below the root of the settings; `redis` is the server of `redis.url`.
     pub fn read(root: &mut Section<'_>, redis: Option<&Secret<Client>>) -> Self {
         let mut section = root.section("celery");

@@ -1,11 +1,11 @@
 //! The connection on which queues are read and workers are told and asked: a pipeline now and then, each with a limit.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use redis::{ConnectionInfo, Pipeline, cmd};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::lifecycle::Drain;
@@ -40,6 +40,8 @@ const SEPARATOR: &str = "\u{6}\u{16}";
 pub(super) struct Desk {
     shared: Shared,
     control: Control,
+    settings: watch::Receiver<Config>,
+    /// The settings in force.
     config: Config,
     /// Tells heads of queues apart without keeping them.
     hash: RandomState,
@@ -57,22 +59,24 @@ struct Visit {
 }
 
 impl Desk {
-    /// For this configuration.
-    pub(super) fn new(config: Config, database: i64, shared: Shared) -> Self {
+    /// For these settings, as they are and as they will be.
+    pub(super) fn new(settings: watch::Receiver<Config>, database: i64, shared: Shared) -> Self {
+        let config = settings.borrow().clone();
         let control = Control::new(&config.key_prefix, database, &config.control_exchange);
-        Self { shared, control, config, hash: RandomState::new() }
+        Self { shared, control, settings, config, hash: RandomState::new() }
     }
 
     /// Works until the process drains.
-    pub(super) async fn run(&self, server: &ConnectionInfo, mut drain: Drain) {
+    pub(super) async fn run(&mut self, server: &ConnectionInfo, mut drain: Drain) {
         let mut wait = FIRST_WAIT;
         loop {
             let opened = Instant::now();
+            self.config = self.settings.borrow_and_update().clone();
             let ended = tokio::select! {
                 ended = self.visit(server) => ended,
                 _ = drain.begun() => return,
             };
-            let Err(error) = ended;
+            let Err(error) = ended else { continue };
             tracing::debug!(class = error.class(), "the queues of Celery cannot be read");
             self.shared.lock().asking.failed(error.class(), Instant::now());
             wait = if opened.elapsed() > LONGEST_WAIT { FIRST_WAIT } else { wait };
@@ -84,7 +88,8 @@ impl Desk {
         }
     }
 
-    async fn visit(&self, server: &ConnectionInfo) -> Result<Infallible, LinkError> {
+    /// Ends between two turns, when there are other settings.
+    async fn visit(&self, server: &ConnectionInfo) -> Result<(), LinkError> {
         let link = Link::open(server).await?;
         self.shared.lock().asking.opened(Instant::now());
         let Config { queues, enable_events, ask_consumers, .. } = &self.config;
@@ -104,6 +109,9 @@ impl Desk {
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             turns.tick().await;
+            if self.settings.has_changed().unwrap_or(false) {
+                return Ok(());
+            }
             self.turn(&mut visit, Instant::now()).await?;
         }
     }

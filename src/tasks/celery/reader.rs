@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::model::catalogue::celery as metrics;
@@ -11,6 +12,7 @@ use crate::model::celery::{CeleryCounts, CeleryState, Condition, QueueState, Tas
 use crate::model::sample::{LabelValue, Sample};
 use crate::redact::{Clean, Outlet, Redactor};
 use crate::semconv::{MESSAGING_DESTINATION_NAME, MESSAGING_OPERATION_NAME, MESSAGING_SYSTEM};
+use crate::tasks::celery::config::Config;
 use crate::tasks::celery::names::NameId;
 use crate::tasks::celery::state::{Line, Shared, State};
 use crate::tasks::celery::totals::{Counts, Outcome, Spread};
@@ -28,14 +30,14 @@ pub struct Reader(Option<Arc<Known>>);
 #[derive(Debug)]
 struct Known {
     shared: Shared,
-    /// Time between two readings of the queues.
-    period: Duration,
+    /// Of which it needs the time between two readings of the queues.
+    settings: watch::Receiver<Config>,
     redactor: Arc<Redactor>,
 }
 
 impl Reader {
-    pub(super) fn new(shared: Shared, period: Duration, redactor: Arc<Redactor>) -> Self {
-        Self(Some(Arc::new(Known { shared, period, redactor })))
+    pub(super) fn new(shared: Shared, settings: watch::Receiver<Config>, redactor: Arc<Redactor>) -> Self {
+        Self(Some(Arc::new(Known { shared, settings, redactor })))
     }
 
     /// A reader of nothing.
@@ -67,10 +69,11 @@ impl Reader {
             return;
         }
         task_samples(&state, out);
+        let period = known.settings.borrow().period;
         let mut read = Vec::new();
         known.queue_samples(&state, now, &mut read);
         let age = state.board.read_at.map(|at| now.saturating_duration_since(at));
-        out.extend(read.into_iter().filter(|sample| age.is_some_and(|age| sample.metric.allows(age, known.period))));
+        out.extend(read.into_iter().filter(|sample| age.is_some_and(|age| sample.metric.allows(age, period))));
         own_samples(&state, &known.redactor, now, out);
     }
 }

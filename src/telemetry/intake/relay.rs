@@ -29,7 +29,7 @@ use crate::telemetry::intake::json::{self, NoRequest};
 use crate::telemetry::intake::read::{self, Allowance, Budget, Coding};
 use crate::telemetry::limits::Limits;
 use crate::telemetry::otlp;
-use crate::telemetry::privacy::PrivacyConfig;
+use crate::telemetry::privacy::Privacy;
 use crate::telemetry::resource::Resource;
 
 /// Of a request over gRPC, before and after decompression: what receivers take by default.
@@ -50,12 +50,12 @@ const A_MOMENT: usize = 64 << 10;
 const HEADROOM: usize = 16 << 10;
 
 /// What holds for our own spans as well.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// Those that the proxy makes of the same requests.
     pub spans: SpanModel,
     /// How much of people leaves.
-    pub privacy: PrivacyConfig,
+    pub privacy: Privacy,
     /// How many attributes an item has, and how long they are.
     pub limits: Limits,
 }
@@ -232,7 +232,7 @@ impl Work {
         let host = Host {
             identity: &self.relay.identity,
             server_metrics: self.relay.config.server_metrics,
-            privacy: self.relay.policy.privacy,
+            privacy: self.relay.policy.privacy.in_force(),
         };
         let cleaner = Cleaner {
             redactor: &self.relay.redactor,

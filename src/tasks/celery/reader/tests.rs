@@ -21,7 +21,7 @@ fn room() -> (Shared, Reader) {
     let redactor = Arc::new(Redactor::new([]));
     let shared = Shared::new(&config, &redactor);
     shared.lock().hears(Instant::now());
-    (shared.clone(), Reader::new(shared, Duration::from_secs(10), redactor))
+    (shared.clone(), Reader::new(shared, watch::channel(config).1, redactor))
 }
 
 fn beat(shared: &Shared, active: u64) {
