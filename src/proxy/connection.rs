@@ -82,7 +82,7 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
                 // the head is not whole: such a connection is no request
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
                 Poll::Pending => {
-                    self.worker.buffers.reclaim_inbox(&mut self.inbox);
+                    self.inbox.rest();
                     return self.poll_head_deadline(wait, cx);
                 }
             }
@@ -143,9 +143,8 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
             Err(refusal) => return self.refuse(refusal).await,
         };
         let next = self.forward(&mut plan).await;
-        self.worker.buffers.take_outbox(&mut plan.out);
-        self.worker.buffers.take_outbox(&mut self.outbox);
-        self.worker.buffers.reclaim_inbox(&mut self.inbox);
+        self.outbox.give_back();
+        self.inbox.rest();
         next
     }
 
@@ -158,7 +157,7 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
             return self.refuse_planned(plan, Refusal::Malformed).await;
         }
         if self.inbox.is_empty() && plan.body.is_done() {
-            self.worker.buffers.take_inbox(&mut self.inbox);
+            self.inbox.give_back();
         }
         if self.is_given_up() {
             return self.after(plan, Ended::ClientGone).await;
@@ -214,7 +213,7 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
         if speaks == HopProtocol::H2c {
             // on the heap: a connection of HTTP/1.1 shall not hold room for it
             let seat = Box::pin(self.worker.links.seat()).await?;
-            let stream = Stream::new(seat, Rc::clone(&self.worker.upstream));
+            let stream = Stream::new(seat, Rc::clone(&self.worker.upstream), self.worker.buffers.clone());
             return Ok(if resends == 0 { Hop::stream(stream) } else { Hop::last_stream(stream) });
         }
         let stream = self.worker.upstream.connect().await?;
@@ -299,8 +298,8 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
         (method, answer, after): (Method, &Answer, After),
         outcome: Outcome,
     ) -> Next {
-        self.worker.buffers.lend_outbox(&mut self.outbox);
-        in_flight.facts.response_bytes = answer.write(method, after, &mut self.outbox.bytes);
+        self.worker.buffers.lend_head(&mut self.outbox);
+        in_flight.facts.response_bytes = answer.write(method, after, self.outbox.bytes());
         in_flight.facts.status = answer.status;
         let until = self.worker.timers.after(self.worker.config.timeouts.write_stall);
         let written = poll_fn(|cx| {
@@ -330,7 +329,7 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
         if self.stream.shutdown().await.is_err() {
             return;
         }
-        self.worker.buffers.take_inbox(&mut self.inbox);
+        self.inbox.give_back();
         let until = self.worker.timers.after(LINGER.0);
         let mut read = 0;
         poll_fn(|cx| {
@@ -338,7 +337,7 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
                 self.worker.buffers.lend_inbox(&mut self.inbox);
                 let filled = self.inbox.poll_fill(&mut self.stream, cx);
                 let count = self.inbox.filled().len();
-                self.worker.buffers.take_inbox(&mut self.inbox);
+                self.inbox.give_back();
                 match filled {
                     Poll::Ready(Ok(1..)) => read += count,
                     Poll::Ready(Ok(0) | Err(_)) => break,

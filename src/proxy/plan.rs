@@ -77,7 +77,10 @@ pub(crate) fn plan<S: RequestSink>(
     }
     check(worker, &request)?;
     let mut out = Outbox::default();
-    worker.buffers.lend_outbox(&mut out);
+    match request.framing {
+        Framing::Empty => worker.buffers.lend_head(&mut out),
+        _ => worker.buffers.lend_outbox(&mut out),
+    }
     let counting = counting_of(peer, &request);
     let facts = facts_of(worker, peer, &request, counting);
     let upgrade = request.upgrade.and_then(|name| allowed_upgrade(worker, name));
@@ -92,7 +95,8 @@ pub(crate) fn plan<S: RequestSink>(
         sentry_trace: worker.policy.get().sentry_trace,
         upgrade: request.upgrade.filter(|_| upgrade.is_some()),
     };
-    write::request(&request, &additions, &mut out.bytes);
+    write::request(&request, &additions, out.bytes());
+    out.count_growth();
     let coding = if request.framing == Framing::Chunked { Coding::Chunked } else { Coding::Plain };
     let is_grpc = carried == Some(Protocol::Http2) && request.is_grpc();
     let hop = match worker.config.upstream_protocol {
@@ -136,7 +140,10 @@ fn check<S: RequestSink>(worker: &Worker<S>, request: &Request<'_, '_>) -> Resul
             return Err(Refusal::Loop);
         }
     }
-    if worker.in_flight.get() >= worker.in_flight_limit { Err(Refusal::Overload) } else { Ok(()) }
+    if worker.in_flight.get() >= worker.in_flight_limit {
+        return Err(Refusal::Overload);
+    }
+    if worker.buffers.is_full() { Err(Refusal::Memory) } else { Ok(()) }
 }
 
 /// Whether an element of `Via` is of this proxy: `1.1 name`, perhaps with a comment.

@@ -5,17 +5,46 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::Buf;
 use h2::SendStream;
 
+use crate::proxy::buffers::{Buffers, Loan};
 use crate::proxy::chunked::ChunkDecoder;
 use crate::proxy::framing::Framing;
 use crate::proxy::http2::translate;
 
+/// A piece of a body that the library holds until it is written to the socket.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    bytes: io::Cursor<Box<[u8]>>,
+    _counted: Loan,
+}
+
+impl Piece {
+    fn new(bytes: &[u8], buffers: &Buffers) -> Self {
+        Self { bytes: io::Cursor::new(bytes.into()), _counted: buffers.count(bytes.len()) }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
 /// A body that has not been written whole.
 pub(crate) struct StreamBody {
-    pub(crate) send: SendStream<Bytes>,
+    pub(crate) send: SendStream<Piece>,
     rest: Rest,
+    buffers: Buffers,
 }
 
 /// How the rest of it is delimited in what is written.
@@ -68,8 +97,8 @@ impl Rest {
 
 impl StreamBody {
     /// The body behind a head that was sent.
-    pub(crate) fn new(send: SendStream<Bytes>, rest: Rest) -> Self {
-        Self { send, rest }
+    pub(crate) fn new(send: SendStream<Piece>, rest: Rest, buffers: Buffers) -> Self {
+        Self { send, rest, buffers }
     }
 
     /// Whether its end was sent.
@@ -79,7 +108,7 @@ impl StreamBody {
 
     /// Sends what the window takes of these bytes; gives how many were used.
     pub(crate) fn poll_write(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Self { send, rest } = self;
+        let Self { send, rest, buffers } = self;
         send.reserve_capacity(bytes.len());
         let (used, data) = loop {
             let (used, data) = rest.step(bytes, send.capacity())?;
@@ -91,10 +120,10 @@ impl StreamBody {
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             };
         };
-        let piece = Bytes::copy_from_slice(&bytes[used - data..used]);
+        let piece = Piece::new(&bytes[used - data..used], buffers);
         let is_over = rest.is_over();
         let trailers = rest.trailers().filter(|trailers| !trailers.is_empty());
-        if !piece.is_empty() || (is_over && trailers.is_none()) {
+        if data > 0 || (is_over && trailers.is_none()) {
             send.send_data(piece, is_over && trailers.is_none()).map_err(io::Error::other)?;
         }
         if let Some(trailers) = trailers {

@@ -34,6 +34,7 @@ mod grpc_tonic;
 mod grpc_world;
 mod h2_admin;
 mod h2_conduct;
+mod h2_crowd;
 mod h2_drain;
 #[expect(dead_code, reason = "shared with the other black-box tests, which use all of it")]
 mod h2_fate;

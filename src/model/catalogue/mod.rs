@@ -9,6 +9,7 @@ pub mod container;
 pub mod database;
 pub mod machine;
 mod metric;
+pub mod proxy;
 pub mod tasks;
 pub mod telemetry;
 
@@ -134,7 +135,8 @@ pub static PROXY_CUT_OFF_CONNECTIONS: Metric = metric(
     MetricKind::Counter,
     &[semconv::ERROR_TYPE],
     "Client connections that the proxy ended where no request could be answered, by reason: too many \
-     from one address (`proxy.limits.connection_rate`), a flood of HTTP/2 frames, or a head of HTTP/2 that did not end.",
+     from one address (`proxy.limits.connection_rate`), a flood of HTTP/2 frames, a head of HTTP/2 that did not end, more \
+     connections of HTTP/2 than `proxy.http2.connections`, or an idle one of those whose place another needed.",
 );
 
 /// Errors told in HTTP/2.
@@ -408,6 +410,7 @@ pub static ALL: &[&Metric] = &[
     &HTTP_SERVER_PROBE_DURATION,
     &PROXY_CONNECTIONS,
     &PROXY_ACTIVE_CONNECTIONS,
+    &proxy::PROXY_HELD,
     &PROXY_ACCEPT_ERRORS,
     &PROXY_REFUSALS,
     &PROXY_CUT_OFF_CONNECTIONS,

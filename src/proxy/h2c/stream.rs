@@ -15,6 +15,7 @@ use h2::{Reason, RecvStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::model::request::{Method, Protocol};
+use crate::proxy::buffers::Buffers;
 use crate::proxy::h2c::link::{End, Seat};
 use crate::proxy::h2c::translate::{self, Body};
 use crate::proxy::head::request::{self, storage};
@@ -38,6 +39,7 @@ pub(crate) struct Stream {
     is_untouched: bool,
     seat: Seat,
     upstream: Rc<Upstream>,
+    buffers: Buffers,
 }
 
 /// How far the request has come.
@@ -62,7 +64,7 @@ enum Answer {
 
 impl Stream {
     /// Nothing is asked yet.
-    pub(crate) fn new(seat: Seat, upstream: Rc<Upstream>) -> Self {
+    pub(crate) fn new(seat: Seat, upstream: Rc<Upstream>, buffers: Buffers) -> Self {
         Self {
             request: Upload::Head,
             answer: Answer::Unasked,
@@ -73,6 +75,7 @@ impl Stream {
             is_untouched: false,
             seat,
             upstream,
+            buffers,
         }
     }
 
@@ -198,7 +201,7 @@ impl Stream {
         self.method = head.method;
         self.answer = Answer::Head(response);
         self.request = match rest {
-            Some(rest) => Upload::Body(StreamBody::new(send, rest)),
+            Some(rest) => Upload::Body(StreamBody::new(send, rest, self.buffers.clone())),
             None => Upload::Whole,
         };
         Ok(length)
