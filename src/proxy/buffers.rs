@@ -52,22 +52,39 @@ pub(crate) struct Buffers(Rc<Store>);
 
 #[derive(Debug)]
 struct Store {
-    inboxes: Shelf,
-    outboxes: Shelf,
-    heads: Shelf,
-    /// In bytes: what is lent, or otherwise held for clients.
+    /// By `Kind`.
+    shelves: [Shelf; Kind::ALL.len()],
+    /// What is lent, or otherwise held for clients, in bytes.
     lent: Cell<usize>,
-    /// In bytes: what lies on the shelves.
-    free: Cell<usize>,
-    /// What both may come to, in bytes. Beyond it nothing is kept, and `is_full` says so to who admits requests.
+    /// What that and the free buffers may come to, in bytes. Beyond it nothing is kept, and `is_full` says so to who admits requests.
     limit: usize,
 }
 
-/// Free buffers of one kind.
-#[derive(Debug)]
-struct Shelf {
+/// What a buffer is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kind {
+    #[default]
+    Inbox,
+    Outbox,
+    Head,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Inbox, Self::Outbox, Self::Head];
+
     /// The size of each, in bytes.
-    usual: usize,
+    fn usual(self) -> usize {
+        match self {
+            Self::Inbox => INBOX_BYTES,
+            Self::Outbox => OUTBOX_BYTES,
+            Self::Head => HEAD_BYTES,
+        }
+    }
+}
+
+/// Free buffers of one kind.
+#[derive(Debug, Default)]
+struct Shelf {
     free: RefCell<Vec<Vec<u8>>>,
     /// The fewest that lay here since the last sweep: so many were not needed.
     unused: Cell<usize>,
@@ -77,6 +94,7 @@ struct Shelf {
 #[derive(Debug, Default)]
 struct Lent {
     bytes: Vec<u8>,
+    kind: Kind,
     /// `None` while nothing is lent.
     loan: Option<Loan>,
 }
@@ -91,40 +109,38 @@ pub(crate) struct Loan {
 impl Buffers {
     /// None yet; so many bytes may be held.
     pub(crate) fn new(limit: usize) -> Self {
-        let [inboxes, outboxes, heads] = [INBOX_BYTES, OUTBOX_BYTES, HEAD_BYTES].map(Shelf::of);
-        Self(Rc::new(Store { inboxes, outboxes, heads, lent: Cell::new(0), free: Cell::new(0), limit }))
+        Self(Rc::new(Store { shelves: Default::default(), lent: Cell::new(0), limit }))
     }
 
     /// Gives the inbox a buffer if it has none.
     pub(crate) fn lend_inbox(&self, inbox: &mut Inbox) {
         if !inbox.is_lent() {
-            inbox.lent = self.lend(&self.0.inboxes, || vec![0; INBOX_BYTES]);
+            inbox.lent = self.lend(Kind::Inbox);
         }
     }
 
     /// Gives the outbox a buffer if it has none.
     pub(crate) fn lend_outbox(&self, outbox: &mut Outbox) {
         if outbox.lent.loan.is_none() {
-            outbox.lent = self.lend(&self.0.outboxes, || Vec::with_capacity(OUTBOX_BYTES));
+            outbox.lent = self.lend(Kind::Outbox);
         }
     }
 
     /// Gives the outbox a buffer for a head without a body, if it has none.
     pub(crate) fn lend_head(&self, outbox: &mut Outbox) {
         if outbox.lent.loan.is_none() {
-            outbox.lent = self.lend(&self.0.heads, || Vec::with_capacity(HEAD_BYTES));
+            outbox.lent = self.lend(Kind::Head);
         }
     }
 
-    fn lend(&self, shelf: &Shelf, make: impl FnOnce() -> Vec<u8>) -> Lent {
-        let bytes = shelf.take(&self.0.free).unwrap_or_else(|| {
-            self.0.make_room(shelf.usual);
-            make()
-        });
-        Lent { bytes, loan: Some(self.count(shelf.usual)) }
+    #[inline]
+    fn lend(&self, kind: Kind) -> Lent {
+        let bytes = self.0.shelves[kind as usize].take().unwrap_or_else(|| self.0.make(kind));
+        Lent { bytes, kind, loan: Some(self.count(kind.usual())) }
     }
 
     /// Counts memory of somebody else that is held for a client.
+    #[inline]
     pub(crate) fn count(&self, bytes: usize) -> Loan {
         let lent = &self.0.lent;
         lent.set(lent.get() + bytes);
@@ -143,66 +159,61 @@ impl Buffers {
 
     /// Gives back what nobody has needed since the last sweep: a burst's memory is not kept for good.
     pub(crate) fn sweep(&self) {
-        for shelf in self.0.shelves() {
-            shelf.sweep(&self.0.free);
-        }
+        self.0.shelves.iter().for_each(Shelf::sweep);
     }
 }
 
 impl Store {
-    fn shelves(&self) -> [&Shelf; 3] {
-        [&self.inboxes, &self.outboxes, &self.heads]
+    /// What is lent and what lies free, in bytes.
+    fn held(&self) -> usize {
+        let free = Kind::ALL.iter().map(|kind| self.shelves[*kind as usize].free.borrow().len() * kind.usual());
+        self.lent.get() + free.sum::<usize>()
     }
 
-    /// Drops free buffers of other kinds, as far as they are in the way of so many bytes more.
-    fn make_room(&self, bytes: usize) {
-        for shelf in self.shelves() {
-            while self.lent.get() + self.free.get() + bytes > self.limit && shelf.take(&self.free).is_some() {}
+    /// A new buffer. Free ones of other kinds go, as far as they are in its way.
+    #[cold]
+    fn make(&self, kind: Kind) -> Vec<u8> {
+        for shelf in &self.shelves {
+            while self.held() + kind.usual() > self.limit && shelf.take().is_some() {}
+        }
+        match kind {
+            Kind::Inbox => vec![0; INBOX_BYTES],
+            Kind::Outbox | Kind::Head => Vec::with_capacity(kind.usual()),
         }
     }
 
-    fn put(&self, mut bytes: Vec<u8>) {
-        let shelf = match bytes.capacity() {
-            INBOX_BYTES => &self.inboxes,
-            OUTBOX_BYTES => &self.outboxes,
-            HEAD_BYTES => &self.heads,
-            _ => return,
-        };
-        if shelf.usual != INBOX_BYTES {
-            bytes.clear();
-        }
-        // it is still counted as lent
-        if self.lent.get() + self.free.get() <= self.limit {
-            shelf.put(bytes, &self.free);
+    #[inline]
+    fn put(&self, mut bytes: Vec<u8>, kind: Kind) {
+        // one that has been made larger is not kept
+        if bytes.capacity() == kind.usual() {
+            if kind != Kind::Inbox {
+                bytes.clear();
+            }
+            self.shelves[kind as usize].put(bytes);
         }
     }
 }
 
 impl Shelf {
-    fn of(usual: usize) -> Self {
-        Self { usual, free: RefCell::default(), unused: Cell::default() }
-    }
-
-    fn take(&self, total: &Cell<usize>) -> Option<Vec<u8>> {
+    #[inline]
+    fn take(&self) -> Option<Vec<u8>> {
         let mut free = self.free.borrow_mut();
-        let taken = free.pop()?;
+        let taken = free.pop();
         self.unused.set(self.unused.get().min(free.len()));
-        total.set(total.get() - self.usual);
-        Some(taken)
+        taken
     }
 
-    fn put(&self, bytes: Vec<u8>, total: &Cell<usize>) {
+    #[inline]
+    fn put(&self, bytes: Vec<u8>) {
         let mut free = self.free.borrow_mut();
         if free.len() < KEPT_BUFFERS {
             free.push(bytes);
-            total.set(total.get() + self.usual);
         }
     }
 
-    fn sweep(&self, total: &Cell<usize>) {
+    fn sweep(&self) {
         let mut free = self.free.borrow_mut();
         let needed = free.len() - self.unused.get().min(free.len());
-        total.set(total.get() - (free.len() - needed) * self.usual);
         free.truncate(needed);
         free.shrink_to_fit();
         self.unused.set(free.len());
@@ -219,15 +230,17 @@ impl Loan {
 }
 
 impl Drop for Loan {
+    #[inline]
     fn drop(&mut self) {
         self.store.lent.set(self.store.lent.get() - self.bytes);
     }
 }
 
 impl Drop for Lent {
+    #[inline]
     fn drop(&mut self) {
         if let Some(loan) = &self.loan {
-            loan.store.put(std::mem::take(&mut self.bytes));
+            loan.store.put(std::mem::take(&mut self.bytes), self.kind);
         }
     }
 }
@@ -255,7 +268,10 @@ impl Inbox {
 
     /// Gives the buffer back; what is in it is lost.
     pub(crate) fn give_back(&mut self) {
-        *self = Self::default();
+        (self.start, self.end) = (0, 0);
+        if self.is_lent() {
+            self.lent = Lent::default();
+        }
     }
 
     /// Gives the buffer back if nothing is in it.
@@ -353,7 +369,9 @@ impl Outbox {
     /// Gives the buffer back; what is in it is forgotten.
     pub(crate) fn give_back(&mut self) {
         self.clear();
-        self.lent = Lent::default();
+        if self.lent.loan.is_some() {
+            self.lent = Lent::default();
+        }
     }
 
     /// Gives the buffer back if all that was in it is written.
@@ -406,7 +424,7 @@ mod tests {
     #[test]
     fn what_a_burst_took_is_given_back_and_what_is_in_use_stays() {
         let buffers = Buffers::new(1 << 30);
-        let free = || buffers.0.inboxes.free.borrow().len();
+        let free = || buffers.0.shelves[0].free.borrow().len();
         burst(&buffers, KEPT_BUFFERS + 100);
         assert_eq!(free(), KEPT_BUFFERS, "the rest went back at once");
         buffers.sweep();
@@ -414,7 +432,7 @@ mod tests {
         buffers.sweep();
         assert_eq!(free(), 3, "the others were not needed between two sweeps");
         buffers.sweep();
-        assert_eq!((free(), buffers.0.free.get(), buffers.lent()), (0, 0, 0));
+        assert_eq!((free(), buffers.0.held()), (0, 0));
     }
 
     #[test]
@@ -438,15 +456,15 @@ mod tests {
         head.give_back();
         drop(loan);
         assert_eq!(buffers.lent(), 0);
-        assert_eq!(buffers.0.free.get(), OUTBOX_BYTES, "what has grown is not kept");
+        assert_eq!(buffers.0.held(), OUTBOX_BYTES, "what has grown is not kept");
     }
 
     #[test]
-    fn nothing_is_kept_beyond_the_limit_and_what_lies_idle_makes_room() {
+    fn what_lies_idle_makes_room_for_what_is_needed() {
         let buffers = Buffers::new(4 * OUTBOX_BYTES);
-        burst(&buffers, 10);
-        let held = || buffers.lent() + buffers.0.free.get();
-        assert!(!buffers.is_full() && held() <= 4 * OUTBOX_BYTES, "{}", held());
+        burst(&buffers, 3);
+        let held = || buffers.0.held();
+        assert!(!buffers.is_full() && held() == 3 * INBOX_BYTES, "{}", held());
         let mut outboxes: Vec<Outbox> = (0..4).map(|_| Outbox::default()).collect();
         outboxes.iter_mut().for_each(|outbox| buffers.lend_outbox(outbox));
         assert!(buffers.is_full() && held() == 4 * OUTBOX_BYTES, "{}", held());

@@ -41,6 +41,18 @@ pub(crate) enum Next {
 /// How long and how much is read after an answer that ends the connection.
 const LINGER: (Duration, usize) = (Duration::from_secs(1), 256 << 10);
 
+/// How fast that is read of who was told to calm down, in bytes each tick: who goes on sending waits with us.
+const CALM_PACE: usize = 4 << 10;
+
+/// How fast a client's last bytes are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// As they come.
+    Swift,
+    /// A little at a time: it has broken the rules, and closed at once it would be back at once.
+    Calm,
+}
+
 /// How long an idle connection may bring one more request when the process drains.
 pub(crate) const DRAIN_LINGER: Duration = Duration::from_secs(1);
 
@@ -325,15 +337,22 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
     }
 
     /// Ends our side and reads on for a moment, so that the client gets to read the answer.
-    pub(crate) async fn linger(mut self) {
-        if self.stream.shutdown().await.is_err() {
+    pub(crate) async fn linger(mut self, pace: Pace) {
+        // who has been told to go and floods on would see the end, and come again at once
+        if pace == Pace::Swift && self.stream.shutdown().await.is_err() {
             return;
         }
         self.inbox.give_back();
-        let until = self.worker.timers.after(LINGER.0);
+        let limit = if pace == Pace::Calm { LINGER.0 / 2 } else { LINGER.0 };
+        let (begun, until) = (self.worker.timers.now(), self.worker.timers.after(limit));
         let mut read = 0;
         poll_fn(|cx| {
             while read < LINGER.1 {
+                let now = self.worker.timers.now();
+                if pace == Pace::Calm && now < until && read > CALM_PACE * usize::try_from(now - begun).unwrap_or(0) {
+                    self.deadline.set(now + 1, cx);
+                    return Poll::Pending;
+                }
                 self.worker.buffers.lend_inbox(&mut self.inbox);
                 let filled = self.inbox.poll_fill(&mut self.stream, cx);
                 let count = self.inbox.filled().len();

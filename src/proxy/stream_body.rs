@@ -1,12 +1,13 @@
-//! A body on its way into a stream of HTTP/2: the engine writes it as HTTP/1.1 delimits it, the stream carries its data.
+//! Bodies on their way into a stream of HTTP/2 and out of one. The engine writes a body as HTTP/1.1 delimits it, the stream
+//! carries its data.
 //!
-//! Nothing is collected: a write waits for the receiver's window.
+//! Nothing is waited for to be collected: a write waits for the receiver's window, and what is read is what has come.
 
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::Buf;
-use h2::SendStream;
+use bytes::{Buf, Bytes};
+use h2::{RecvStream, SendStream};
 
 use crate::proxy::buffers::{Buffers, Loan};
 use crate::proxy::chunked::ChunkDecoder;
@@ -38,6 +39,27 @@ impl Buf for Piece {
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
     }
+}
+
+/// From this size on a piece that has come is passed on as it is.
+const ENOUGH_BYTES: usize = 4 << 10;
+
+/// A piece that has come, with those that have come behind it where it is small.
+///
+/// A body byte by byte would else be a write for each byte, to a peer that has to read each (RFC 9113, section 10.5). What is
+/// behind them, be it an end or a fault, comes again when the next piece is asked for.
+pub(crate) fn gather(first: Bytes, body: &mut RecvStream, cx: &mut Context<'_>) -> Bytes {
+    let mut more = Vec::new();
+    while first.len() + more.len() < ENOUGH_BYTES
+        && let Poll::Ready(Some(Ok(next))) = body.poll_data(cx)
+    {
+        more.extend_from_slice(&next);
+    }
+    if more.is_empty() {
+        return first;
+    }
+    more.splice(..0, first);
+    more.into()
 }
 
 /// A body that has not been written whole.

@@ -1,10 +1,19 @@
 //! What is held for clients is counted and bounded: requests by `proxy.limits.memory`, connections of HTTP/2 by
 //! `proxy.http2.connections`.
 
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
 use crate::h2_fate::{CALM, Fate, GET, cut_off, errors, refusals, value};
-use crate::h2_world::{Bodies, Raw, ask, connect, connect_with, request, send};
-use crate::proxy_world::{Application, Client};
-use crate::rig::Sidecar;
+use crate::h2_world::{
+    Bodies, DATA, END_HEADERS, END_STREAM, HEADERS, Raw, ask, block, connect, connect_with, encode, request, send,
+};
+use crate::proxy_world::{Application, Client, spawn};
+use crate::rig::{PATIENCE, Sidecar};
 
 const TWO: [(&str, &str); 1] = [("SIDECAR_PROXY__HTTP2__CONNECTIONS", "2")];
 const HOLD: [(&str, &str); 4] = [GET[0], GET[1], (":path", "/hold"), GET[3]];
@@ -124,4 +133,48 @@ async fn an_answer_that_its_client_does_not_read_is_counted_as_held_wherever_it_
     sidecar.eventually("/metrics", |_, page| held(page) == 20 << 10).await;
     drop(client);
     sidecar.eventually("/metrics", |_, page| held(page) == 0).await;
+}
+
+/// An application that tells each body in chunks as it came, with its framing.
+async fn listener_of_chunks() -> (SocketAddr, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (tell, told) = mpsc::channel(1);
+    spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let tell = tell.clone();
+            spawn(async move {
+                let mut bytes = Vec::new();
+                while stream.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {
+                    if bytes.starts_with(b"POST ") && bytes.ends_with(b"\r\n0\r\n\r\n") {
+                        let text = String::from_utf8_lossy(&bytes);
+                        let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+                        let _the_test_may_be_over = tell.send(body.to_owned()).await;
+                        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                        let _so_may_the_connection = stream.write_all(answer).await;
+                    }
+                }
+            });
+        }
+    });
+    (address, told)
+}
+
+/// RFC 9113, section 10.5: small frames cost a client next to nothing, and each was a write of ours and a read of the application.
+#[tokio::test]
+async fn a_body_byte_by_byte_reaches_the_application_in_few_pieces() {
+    const BYTES: usize = 300;
+    let (address, mut told) = listener_of_chunks().await;
+    let sidecar = Sidecar::start(address, &[], &[]).await;
+    let mut raw = Raw::greet(sidecar.proxy).await;
+    let head = [(":method", "POST"), (":scheme", "http"), (":path", "/upload"), (":authority", "h")];
+    let mut upload = encode((HEADERS, END_HEADERS), 1, &block(&head));
+    upload.extend(encode((DATA, 0), 1, b"x").repeat(BYTES));
+    upload.extend(encode((DATA, END_STREAM), 1, b""));
+    raw.bytes(&upload).await;
+    let body = timeout(PATIENCE, told.recv()).await.expect("the body in time").expect("the application lives");
+    assert_eq!(body.matches('x').count(), BYTES, "{body}");
+    let chunks = body.matches("\r\nx").count() + 1;
+    assert!(chunks <= BYTES / 10, "{chunks} chunks");
+    assert_eq!(raw.fate(1).await, Fate::answer(200, ""));
 }

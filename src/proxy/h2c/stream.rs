@@ -20,7 +20,7 @@ use crate::proxy::h2c::link::{End, Seat};
 use crate::proxy::h2c::translate::{self, Body};
 use crate::proxy::head::request::{self, storage};
 use crate::proxy::http2::translate::last_chunk;
-use crate::proxy::stream_body::{Rest, StreamBody};
+use crate::proxy::stream_body::{Rest, StreamBody, gather};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::wire::Wire;
 
@@ -96,7 +96,10 @@ impl Stream {
                 Answer::Data(body, coding) => {
                     let coding = *coding;
                     match ready!(body.poll_data(cx)) {
-                        Some(Ok(data)) => self.take(data, coding),
+                        Some(Ok(data)) => {
+                            let data = gather(data, body, cx);
+                            self.take(data, coding);
+                        }
                         Some(Err(error)) => return Poll::Ready(Err(self.broken(&error))),
                         None => self.answer = self.behind_data(),
                     }

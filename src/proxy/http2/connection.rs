@@ -11,7 +11,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream as _;
 use futures_util::stream::FuturesUnordered;
@@ -20,12 +20,12 @@ use h2::{Reason, RecvStream};
 
 use crate::model::request::{Method, Refusal, RequestSink};
 use crate::proxy::client::ClientSide;
-use crate::proxy::connection::{DRAIN_LINGER, Next};
+use crate::proxy::connection::{DRAIN_LINGER, Next, Pace};
 use crate::proxy::counters::Breach;
 use crate::proxy::forwarded::Peer;
 use crate::proxy::http2::bell::Bells;
 use crate::proxy::http2::conduct::Conduct;
-use crate::proxy::http2::frames::PREFACE;
+use crate::proxy::http2::frames::{Frames, Kind, PREFACE};
 use crate::proxy::http2::places::{Came, Place};
 use crate::proxy::http2::socket::Socket;
 use crate::proxy::http2::stream::Stream;
@@ -69,17 +69,34 @@ const PARTS: usize = 2;
 /// How often each part may have its turn before other connections have theirs.
 const TURNS: u32 = 8;
 
-/// Serves a connection whose preface is in the inbox, to its end.
-pub(crate) async fn serve<S: RequestSink + 'static>(client: &mut ClientSide<S>) {
-    let Some(place) = take_place(client) else { return };
+/// Serves a connection whose preface is in the inbox, to its end; gives how what still comes is to be read.
+pub(crate) async fn serve<S: RequestSink + 'static>(client: &mut ClientSide<S>) -> Pace {
+    if is_gone(client) {
+        return Pace::Swift;
+    }
+    let Some(place) = take_place(client) else { return Pace::Calm };
     let _counted = client.worker.buffers.count(CONNECTION_BYTES);
     // on the heap: what greets is as large as what follows, and would be kept beside it
-    let Some(mut session) = Box::pin(begin(client, place, serve_stream::<S>)).await else { return };
-    session.run().await;
+    let Some(mut session) = Box::pin(begin(client, place, serve_stream::<S>)).await else { return Pace::Calm };
+    let pace = session.run().await;
     let Session { connection, mut streams, .. } = session;
     // each of them sees that its client has gone, and reports it
     drop(connection);
     while poll_fn(|cx| pin!(&mut streams).poll_next(cx)).await.is_some() {}
+    pace
+}
+
+/// Whether the client has closed already and asked nothing: nobody is there to be greeted, for which most memory is taken.
+fn is_gone<S: RequestSink>(client: &mut ClientSide<S>) -> bool {
+    if !client.inbox.has_room() {
+        return false;
+    }
+    let mut cx = Context::from_waker(Waker::noop());
+    let filled = client.inbox.poll_fill(&mut client.stream, &mut cx);
+    let is_closed = matches!(filled, Poll::Ready(Ok(0) | Err(_)));
+    let mut asks = false;
+    Frames::behind(PREFACE.len()).advance(client.inbox.filled(), |frame| asks |= frame.kind == Kind::Headers);
+    is_closed && !asks
 }
 
 /// A place for the connection; who gets none is told to calm down before anything is read.
@@ -162,7 +179,7 @@ struct Session<'c, S: RequestSink, F> {
 
 impl<S: RequestSink, F: Future<Output = ()>> Session<'_, S, F> {
     /// To the end of the connection.
-    async fn run(&mut self) {
+    async fn run(&mut self) -> Pace {
         let mut bells = None;
         poll_fn(|cx| {
             let bells = bells.get_or_insert_with(|| Bells::new(cx));
@@ -171,10 +188,10 @@ impl<S: RequestSink, F: Future<Output = ()>> Session<'_, S, F> {
             bells.rest();
             ended
         })
-        .await;
+        .await
     }
 
-    fn poll(&mut self, bells: &Bells<PARTS>) -> Poll<()> {
+    fn poll(&mut self, bells: &Bells<PARTS>) -> Poll<Pace> {
         for _ in 0..TURNS {
             let (frames, streams) = (bells.waker(FRAMES), bells.waker(STREAM));
             let streams_rang = bells.answer(STREAM);
@@ -187,8 +204,8 @@ impl<S: RequestSink, F: Future<Output = ()>> Session<'_, S, F> {
             // after the streams: what they say goes out at once
             if bells.answer(FRAMES) {
                 let known = self.streams.len();
-                if self.poll_frames(&mut Context::from_waker(&frames)).is_ready() {
-                    return Poll::Ready(());
+                if let Poll::Ready(pace) = self.poll_frames(&mut Context::from_waker(&frames)) {
+                    return Poll::Ready(pace);
                 }
                 if self.streams.len() > known {
                     streams.wake_by_ref();
@@ -201,14 +218,17 @@ impl<S: RequestSink, F: Future<Output = ()>> Session<'_, S, F> {
     }
 
     /// Moves frames, and takes the requests among them; ready at the end of the connection.
-    fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<Pace> {
         loop {
             if (self.worker.draining.get() || self.place.is_given_away()) && self.stage == Stage::Open {
                 self.leave();
             }
             if let Poll::Ready(accepted) = self.connection.poll_accept(cx) {
-                // an error has been told to the client by GOAWAY
-                let Some((request, respond)) = accepted.and_then(Result::ok) else { return Poll::Ready(()) };
+                let (request, respond) = match accepted {
+                    Some(Ok(incoming)) => incoming,
+                    Some(Err(_)) => return Poll::Ready(Pace::Calm), // it has been told to the client by GOAWAY
+                    None => return Poll::Ready(if self.stage == Stage::CutOff { Pace::Calm } else { Pace::Swift }),
+                };
                 self.conduct.takes(respond.stream_id().as_u32());
                 self.take(request, respond);
                 continue;
@@ -238,11 +258,11 @@ impl<S: RequestSink, F: Future<Output = ()>> Session<'_, S, F> {
                         self.end(Reason::NO_ERROR); // it has not said that it knows: the second word tells what was served
                         continue;
                     }
-                    Stage::CutOff => return Poll::Ready(()),
+                    Stage::CutOff => return Poll::Ready(Pace::Calm),
                 }
             }
             let head_until = if self.stage == Stage::CutOff { NEVER } else { self.conduct.head_until() };
-            self.deadline.set(self.until.min(head_until), cx);
+            self.deadline.set(self.until.min(head_until).min(self.conduct.waits_until(now)), cx);
             return Poll::Pending;
         }
     }
@@ -296,8 +316,7 @@ fn client_of<S: RequestSink>(
 }
 
 /// Serves a stream. Its panic is its own: it ends the stream, and no other.
-///
-/// No `async fn`: each argument of one is kept twice, and all streams would pay.
+#[expect(clippy::manual_async_fn, reason = "each argument of an `async fn` is kept twice, and all streams would pay")]
 fn serve_stream<S: RequestSink>(
     mut client: ClientSide<S, Stream>,
     refusal: Option<Refusal>,

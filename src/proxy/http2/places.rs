@@ -108,7 +108,7 @@ mod tests {
     fn who_comes_when_all_are_taken_gets_the_place_of_who_has_been_idle_longest() {
         let (places, cx) = (Places::new(3), Context::from_waker(Waker::noop()));
         let take = |now| places.take(now);
-        let guests: Vec<Place> = (0..3).filter_map(|now| take(now)).map(|(place, _)| place).collect();
+        let guests: Vec<Place> = (0..3).filter_map(take).map(|(place, _)| place).collect();
         guests[0].is_used();
         guests[2].is_idle(2, &cx);
         let (new, came) = take(9).unwrap();

@@ -15,6 +15,7 @@ use crate::proxy::forwarded::Peer;
 use crate::proxy::http2::conduct::{Conduct, TURN_WORK};
 use crate::proxy::http2::frames::Kind;
 use crate::proxy::in_flight::{Counting, Facts, InFlight};
+use crate::proxy::timers::NEVER;
 use crate::proxy::worker::Worker;
 
 /// Read at once: small frames cost a client next to nothing, and what has been read is worked off without a pause.
@@ -84,8 +85,8 @@ fn count_refused<S: RequestSink>(worker: &Rc<Worker<S>>, peer: &Peer, refusal: R
 
 impl<S: RequestSink> AsyncRead for Socket<'_, S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.conduct.is_flooding() {
-            return Poll::Pending; // whoever polls the connection looks at it next, and ends it
+        if self.conduct.is_flooding() || self.conduct.waits_until(self.client.worker.timers.now()) != NEVER {
+            return Poll::Pending; // whoever polls the connection looks at it next, and ends it or wakes it at that tick
         }
         if self.work >= TURN_WORK {
             self.work -= TURN_WORK;
@@ -132,7 +133,7 @@ impl<S: RequestSink> AsyncWrite for Socket<'_, S> {
         Pin::new(&mut self.client.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.client.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx) // who lingers behind it ends our side, in his own time
     }
 }

@@ -17,7 +17,7 @@ use crate::proxy::buffers::{Buffers, Loan};
 use crate::proxy::head::request::storage;
 use crate::proxy::head::response;
 use crate::proxy::http2::translate::{self, Body};
-use crate::proxy::stream_body::{Piece, Rest, StreamBody};
+use crate::proxy::stream_body::{Piece, Rest, StreamBody, gather};
 use crate::proxy::wire::Wire;
 
 /// What a stream takes beside its buffers: what serves it, the text of its head, and what the library keeps of it. As measured.
@@ -93,6 +93,7 @@ impl Stream {
             match self.upload {
                 Upload::Data => match ready!(self.body.poll_data(cx)) {
                     Some(Ok(data)) => {
+                        let data = gather(data, &mut self.body, cx);
                         if self.coding == Body::Chunked && !data.is_empty() {
                             self.say(format!("{:x}\r\n", data.len()).into_bytes());
                         }
