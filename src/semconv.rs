@@ -5,6 +5,8 @@ pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 
 /// `client.address`
 pub const CLIENT_ADDRESS: &str = "client.address";
+/// `content_factory.celery.task`: ours, the name of a task of Celery.
+pub const CELERY_TASK: &str = "content_factory.celery.task";
 /// The hash of a client's address with the key of the day; ours.
 pub const CONTENT_FACTORY_CLIENT_HASH: &str = "content_factory.client.hash";
 /// `cpu.mode`
@@ -23,10 +25,16 @@ pub const HTTP_REQUEST_RESEND_COUNT: &str = "http.request.resend_count";
 pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
 /// `http.route`
 pub const HTTP_ROUTE: &str = "http.route";
+/// `messaging.client.id`
+pub const MESSAGING_CLIENT_ID: &str = "messaging.client.id";
 /// `messaging.destination.name`
 pub const MESSAGING_DESTINATION_NAME: &str = "messaging.destination.name";
+/// `messaging.message.id`
+pub const MESSAGING_MESSAGE_ID: &str = "messaging.message.id";
 /// `messaging.operation.name`
 pub const MESSAGING_OPERATION_NAME: &str = "messaging.operation.name";
+/// `messaging.operation.type`
+pub const MESSAGING_OPERATION_TYPE: &str = "messaging.operation.type";
 /// `messaging.system`
 pub const MESSAGING_SYSTEM: &str = "messaging.system";
 /// `network.io.direction`

@@ -64,6 +64,7 @@ fn queue(queue: &QueueState) -> Value {
     json!({
         "name": queue.name.as_str(),
         "messages": queue.messages,
+        "unacked": queue.unacked,
         "consumers": queue.consumers,
         "head_age_seconds": queue.head_age.as_secs_f64(),
         "unserved_seconds": queue.unserved.map(|age| age.as_secs_f64()),
@@ -143,6 +144,7 @@ fn queue_schema() -> Value {
         "properties": {
             "name": { "type": "string" },
             "messages": count("waiting, of all priorities"),
+            "unacked": { "type": ["integer", "null"], "description": "taken by workers and not acknowledged; null when there are more of all queues than are looked at" },
             "consumers": { "type": ["integer", "null"], "description": "live workers that consume it; null when they could not be asked" },
             "head_age_seconds": seconds("how long the next message has been the next"),
             "unserved_seconds": seconds("how long it has held messages without a consumer; null when all is well, or nobody knows"),

@@ -26,6 +26,7 @@ use crate::model::task::TaskSpan;
 use crate::proxy::{self, Deps, TracePolicy};
 use crate::redact::{Outlet, Redactor};
 use crate::tasks::Tasks;
+use crate::tasks::celery::spans::SpanOut;
 use crate::telemetry::intake::{self, Door, Policy};
 use crate::telemetry::issues::{FailureSource, Issues};
 use crate::telemetry::receipts::ReceiptsReader;
@@ -194,7 +195,8 @@ impl Ground {
         let (system, usage) = system::build(&self.config.system, self.config.data_dir.clone());
         let (database, seen) = database::build(self.config.database.clone(), self.redactor.clone());
         let tasks = self.tasks(&telemetry);
-        let celery = self.watch_celery(&mut rooms);
+        let door = ports.intake.map(|ports| self.take_in(&mut rooms, &telemetry, ports));
+        let celery = self.watch_celery(&mut rooms, &telemetry, door.as_ref().map(|door| door.celery()));
         let mut samples: Vec<SampleSource> = vec![
             source(&readers.traffic, traffic::reader::Reader::samples),
             source(&readers.telemetry, telemetry::Reader::samples),
@@ -213,7 +215,7 @@ impl Ground {
         if let Some(issues) = issues {
             samples.push(self.report_failures(&mut rooms, issues, readers));
         }
-        samples.extend(ports.intake.map(|ports| self.take_in(&mut rooms, &telemetry, ports)));
+        samples.extend(door.map(|door| source(&door, |door, out| door.samples(out))));
         samples.extend(path.counters.iter().map(|counters| source(counters, |counters, out| counters.samples(out))));
         let (begun, about) = self.acquaint(&mut rooms, &path, refusals);
         let (config, table) = (&self.config.traffic.routes, path.table.clone());
@@ -254,15 +256,15 @@ impl Ground {
         tasks::open(&self.config.tasks, self.redactor.clone(), Some(sink))
     }
 
-    /// Opens the way in for the application's own telemetry; gives what it counts.
-    fn take_in(&self, rooms: &mut Supervisor, telemetry: &Telemetry, ports: intake::Bound) -> SampleSource {
+    /// Opens the way in for the application's own telemetry.
+    fn take_in(&self, rooms: &mut Supervisor, telemetry: &Telemetry, ports: intake::Bound) -> Arc<Door> {
         let config = &self.config.telemetry;
         let policy = Policy { spans: config.spans, privacy: config.privacy, limits: config.limits };
         let door = ports.door(policy, self.identity(), self.redactor.clone(), telemetry.intake());
         let door = Arc::new(door);
         let serve = |room: Arc<Arc<Door>>, drain| async move { room.serve(drain).await };
         rooms.add("intake", again(&self.control, Arc::clone(&door), serve));
-        Arc::new(move |out| door.samples(out))
+        door
     }
 
     /// Starts what tells Sentry of failures; gives what it counts.
@@ -276,8 +278,16 @@ impl Ground {
     }
 
     /// Starts what watches Celery, where there is a Redis; gives what it knows.
-    fn watch_celery(&self, rooms: &mut Supervisor) -> tasks::celery::reader::Reader {
-        let (room, reader) = tasks::celery::build(&self.config.celery, self.redactor.clone());
+    fn watch_celery(
+        &self,
+        rooms: &mut Supervisor,
+        telemetry: &Telemetry,
+        sdk: Option<watch::Receiver<Option<Instant>>>,
+    ) -> tasks::celery::reader::Reader {
+        let (spans, sampling) = (telemetry.task_spans(), self.config.telemetry.sampling);
+        let sink = Arc::new(move |span: TaskSpan| spans.push(&span));
+        let out = SpanOut { sink, sampling, sdk };
+        let (room, reader) = tasks::celery::build(&self.config.celery, self.redactor.clone(), Some(out));
         if let Some(room) = room {
             rooms.add("celery", again(&self.control, room, |room, drain| async move { room.run(drain).await }));
         }

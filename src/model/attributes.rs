@@ -18,8 +18,9 @@ const fn attribute(name: &'static str, about: &'static str) -> Attribute {
     Attribute { name, about }
 }
 
-/// Of the spans of requests.
+/// Of the spans of requests and tasks.
 pub static OF_SPANS: &[Attribute] = &[
+    attribute(semconv::CELERY_TASK, "The name of a task of Celery."),
     attribute(
         semconv::CONTENT_FACTORY_CLIENT_HASH,
         "The client's address, hashed with a key of the process and the day (`telemetry.privacy.address: hash`).",

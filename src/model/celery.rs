@@ -95,6 +95,8 @@ pub struct QueueState {
     pub name: Clean<'static>,
     /// Messages that wait, of all priorities.
     pub messages: u64,
+    /// Messages that workers have taken and not acknowledged; `None` when unknown, or more of all queues than are looked at.
+    pub unacked: Option<u64>,
     /// Live workers that consume it; `None` when unknown.
     pub consumers: Option<u64>,
     /// How long its next message has been the next.

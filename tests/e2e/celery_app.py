@@ -69,6 +69,12 @@ def slow(seconds: float) -> None:
     time.sleep(seconds)
 
 
+@app.task(name="lab.parent")
+def parent() -> None:
+    """Sends another one."""
+    good.delay()
+
+
 @app.task(name="lab.render")
 def render() -> None:
     """Goes to a queue of its own."""

@@ -523,10 +523,12 @@ pub static ALL: &[&Metric] = &[
     &celery::QUEUE_HEAD_AGE,
     &celery::QUEUE_UNSERVED,
     &celery::UNACKED_MESSAGES,
+    &celery::QUEUE_UNACKED,
     &celery::UNACKED_OLDEST_AGE,
     &celery::MESSAGES_REFUSED,
     &celery::EVENTS_MISSED,
     &celery::GAPS,
+    &celery::SPANS_LEFT_OUT,
     &REDACTIONS,
     &ROOM_RESTARTS,
 ];

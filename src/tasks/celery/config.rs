@@ -23,7 +23,19 @@ pub struct Config {
     pub(super) period: Duration,
     pub(super) consumers_period: Duration,
     pub(super) lost_after: Duration,
+    pub(super) spans: Making,
 }
+
+/// Whether tasks become spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Making {
+    /// Unless the intake sees that an SDK in the workers makes them.
+    Auto,
+    Always,
+    Never,
+}
+
+const MAKING: [(&str, Making); 3] = [("auto", Making::Auto), ("always", Making::Always), ("never", Making::Never)];
 
 /// The application's queues; one that nothing was ever sent to cannot be found.
 const QUEUES: [&str; 4] = ["celery", "main-queue", "video-queue", "publish-queue"];
@@ -76,6 +88,9 @@ impl Config {
         let about = "A task is lost when its worker has been silent for so long beyond two of its heartbeats. A worker of the pool \
                      `solo` is silent while it works.";
         let lost_after = duration("lost_after", LOST_AFTER, about);
+        let about = "Whether each task that has run becomes a span. `auto`: unless the intake sees that an SDK in the workers makes \
+                     them; `never`: where one does that sends past the intake; `always`: where only some workers have one.";
+        let spans = section.choice("spans", Making::Auto, &MAKING, about);
         let server =
             redis.filter(|_| is_watched).map(|client| Secret::new(client.expose().get_connection_info().clone()));
         Self {
@@ -90,6 +105,7 @@ impl Config {
             period,
             consumers_period,
             lost_after,
+            spans,
         }
     }
 }

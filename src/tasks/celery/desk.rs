@@ -12,6 +12,8 @@ use crate::lifecycle::Drain;
 use crate::tasks::celery::board::{Depth, Depths, MOST_QUEUES};
 use crate::tasks::celery::config::Config;
 use crate::tasks::celery::control::Control;
+use crate::tasks::celery::event::TaskIds;
+use crate::tasks::celery::glance;
 use crate::tasks::celery::link::{Link, LinkError};
 use crate::tasks::celery::resp::Reply;
 use crate::tasks::celery::state::Shared;
@@ -43,6 +45,7 @@ pub(super) struct Desk {
     config: Config,
     /// Tells heads of queues apart without keeping them.
     hash: RandomState,
+    ids: TaskIds,
 }
 
 /// What one connection has found and when.
@@ -52,15 +55,17 @@ struct Visit {
     discovered: Option<Instant>,
     read: Option<Instant>,
     asked: Option<Instant>,
+    /// Messages on the other connection when waiting ones were last looked at.
+    messages: u64,
     may_tell: bool,
     may_ask: bool,
 }
 
 impl Desk {
     /// For this configuration.
-    pub(super) fn new(config: Config, database: i64, shared: Shared) -> Self {
+    pub(super) fn new(config: Config, database: i64, ids: TaskIds, shared: Shared) -> Self {
         let control = Control::new(&config.key_prefix, database, &config.control_exchange);
-        Self { shared, control, config, hash: RandomState::new() }
+        Self { shared, control, config, hash: RandomState::new(), ids }
     }
 
     /// Works until the process drains.
@@ -73,6 +78,7 @@ impl Desk {
                 _ = drain.begun() => return,
             };
             let Err(error) = ended;
+            self.shared.lock().glances.failed();
             tracing::debug!(class = error.class(), "the queues of Celery cannot be read");
             self.shared.lock().asking.failed(error.class(), Instant::now());
             wait = if opened.elapsed() > LONGEST_WAIT { FIRST_WAIT } else { wait };
@@ -94,6 +100,7 @@ impl Desk {
             discovered: None,
             read: None,
             asked: None,
+            messages: 0,
             may_tell: *enable_events,
             may_ask: *ask_consumers,
         };
@@ -121,7 +128,9 @@ impl Desk {
             self.discover(visit).await?;
             visit.discovered = Some(now);
         }
-        if is_due(visit.read, self.config.period) {
+        let is_reading = is_due(visit.read, self.config.period);
+        self.look(visit, is_reading).await?;
+        if is_reading {
             let depths = self.depths(visit).await?;
             let mut state = self.shared.lock();
             state.is_found |= depths.queues.iter().any(|queue| queue.messages > 0);
@@ -131,6 +140,31 @@ impl Desk {
         if visit.may_ask && is_due(visit.asked, self.config.consumers_period) {
             visit.asked = Some(now);
             self.ask(visit).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks into messages that wait: with each reading, and after each turn in which something went on.
+    async fn look(&self, visit: &mut Visit, is_reading: bool) -> Result<(), LinkError> {
+        let prefix = &self.config.key_prefix;
+        let lists: Vec<String> = {
+            let mut state = self.shared.lock();
+            let news = state.messages != visit.messages && state.ledger.traces.is_on();
+            visit.messages = state.messages;
+            if !(is_reading || news) || !state.glances.begun() {
+                return Ok(());
+            }
+            let waiting = state.board.queues().filter(|(_, queue)| queue.messages > 0 && news);
+            waiting.map(|(name, _)| format!("{prefix}{name}")).collect()
+        };
+        let seen = glance::look(&mut visit.link, &format!("{prefix}unacked"), &lists, &self.ids).await?;
+        let mut state = self.shared.lock();
+        state.glances.succeeded();
+        seen.sent.into_iter().for_each(|sent| state.ledger.traces.seen(sent.id, sent.context));
+        state.board.unacked_by_queue = seen.unacked;
+        if let Some(what) = seen.refused {
+            state.may_not(what);
+            state.glances.refused();
         }
         Ok(())
     }

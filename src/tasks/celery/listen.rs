@@ -60,8 +60,8 @@ impl Channels {
 
 impl Listener {
     /// Listens to what this configuration names.
-    pub(super) fn new(config: &Config, database: i64, shared: Shared) -> Self {
-        Self { channels: Channels::new(config, database), ids: TaskIds::default(), shared }
+    pub(super) fn new(config: &Config, database: i64, ids: TaskIds, shared: Shared) -> Self {
+        Self { channels: Channels::new(config, database), ids, shared }
     }
 
     /// Listens until the process drains.

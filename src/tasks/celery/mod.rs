@@ -11,6 +11,7 @@ pub mod config;
 mod control;
 mod desk;
 mod event;
+mod glance;
 mod ledger;
 mod link;
 mod listen;
@@ -18,9 +19,11 @@ mod moment;
 mod names;
 pub mod reader;
 mod resp;
+pub mod spans;
 mod state;
 mod task;
 mod totals;
+mod traces;
 mod wire;
 mod workers;
 
@@ -34,9 +37,12 @@ use crate::lifecycle::Drain;
 use crate::redact::{Redactor, Secret};
 use config::Config;
 use desk::Desk;
+use event::TaskIds;
 use listen::Listener;
 use reader::Reader;
+use spans::{Held, SpanOut, Spans};
 use state::Shared;
+use traces::Traces;
 
 /// Runs are judged and counts settled this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -46,19 +52,26 @@ pub struct Celery {
     server: Secret<ConnectionInfo>,
     listener: Listener,
     desk: Desk,
+    /// `None` where tasks become none.
+    spans: Option<Spans>,
     shared: Shared,
 }
 
-/// Makes the room; `None` where there is nothing to watch.
+/// Makes the room; `None` where there is nothing to watch. Without `out` tasks become no spans.
 #[must_use]
-pub fn build(config: &Config, redactor: Arc<Redactor>) -> (Option<Celery>, Reader) {
+pub fn build(config: &Config, redactor: Arc<Redactor>, out: Option<SpanOut>) -> (Option<Celery>, Reader) {
     let Some(server) = config.server.clone() else { return (None, Reader::off()) };
     let database = server.expose().redis_settings().db();
     let shared = Shared::new(config, &redactor);
+    let spans = Spans::new(config.spans, out, &redactor, &shared);
+    if spans.is_some() {
+        shared.lock().ledger.traces = Traces::on();
+    }
     let reader = Reader::new(shared.clone(), config.period, redactor);
-    let listener = Listener::new(config, database, shared.clone());
-    let desk = Desk::new(config.clone(), database, shared.clone());
-    (Some(Celery { server, listener, desk, shared }), reader)
+    let ids = TaskIds::default();
+    let listener = Listener::new(config, database, ids.clone(), shared.clone());
+    let desk = Desk::new(config.clone(), database, ids, shared.clone());
+    (Some(Celery { server, listener, desk, spans, shared }), reader)
 }
 
 impl Celery {
@@ -75,10 +88,19 @@ impl Celery {
     async fn pass_time(&self, mut drain: Drain) {
         let mut turns = interval(TICK);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut held = Held::default();
         loop {
             tokio::select! {
-                _ = turns.tick() => self.shared.lock().tick(Instant::now()),
-                _ = drain.begun() => return,
+                _ = turns.tick() => {}
+                _ = drain.begun() => {
+                    self.spans.iter().for_each(|spans| spans.let_go(&mut held));
+                    return;
+                }
+            }
+            let now = Instant::now();
+            self.shared.lock().tick(now);
+            if let Some(spans) = &self.spans {
+                spans.turn(&mut held, now);
             }
         }
     }

@@ -127,6 +127,7 @@ impl Known {
         let queues = state.board.queues().map(|(name, queue)| QueueState {
             name: self.clean(name),
             messages: queue.messages,
+            unacked: state.board.unacked_of(name),
             consumers: queue.consumers,
             head_age: queue.head_age(now),
             unserved: queue.unserved(now),
@@ -145,6 +146,9 @@ impl Known {
             if let Some(consumers) = queue.consumers {
                 push(&metrics::QUEUE_CONSUMERS, consumers as f64);
                 push(&metrics::QUEUE_UNSERVED, queue.unserved.unwrap_or_default().as_secs_f64());
+            }
+            if let Some(unacked) = queue.unacked {
+                push(&metrics::QUEUE_UNACKED, unacked as f64);
             }
         }
         if let Some(unacked) = state.board.unacked {
@@ -258,6 +262,9 @@ fn own_samples(state: &State, redactor: &Redactor, now: Instant, out: &mut Vec<S
     }
     out.push(Sample::count(&metrics::EVENTS_MISSED, state.ledger.workers.missed()));
     out.push(Sample::count(&metrics::GAPS, state.gaps));
+    for (reason, count) in [("sdk", state.told_by_sdk), ("no_room", state.ledger.traces.no_room)] {
+        out.push(Sample::count(&metrics::SPANS_LEFT_OUT, count).with_literal("reason", reason));
+    }
     out.push(Sample::count(&metrics::TASKS_FOUND_AGAIN, state.ledger.totals.found_again));
     if let Some(listening) = state.hearing.up_since() {
         for (worker, is_alive) in state.ledger.workers.all(Some(listening), now) {

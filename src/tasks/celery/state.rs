@@ -34,6 +34,10 @@ pub(super) struct State {
     pub(super) last_gap: Option<Instant>,
     /// Whether anything of Celery was ever seen in this Redis.
     pub(super) is_found: bool,
+    /// How looks into waiting messages fare.
+    pub(super) glances: Glances,
+    /// Tasks that became no span, because an SDK in their worker tells of them.
+    pub(super) told_by_sdk: u64,
     /// What the server does not let us do, by a word of ours.
     pub(super) not_allowed: Vec<&'static str>,
 }
@@ -45,6 +49,39 @@ pub(super) enum Line {
     Down { since: Instant, problem: Option<&'static str>, tries: u64 },
     /// Open.
     Up { since: Instant },
+}
+
+/// Looks into waiting messages, which are of any size: what breaks the connection again and again is left.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Glances {
+    is_on_its_way: bool,
+    failures: u8,
+}
+
+impl Glances {
+    /// Failures one after the other after which nobody looks any more.
+    const MOST_FAILURES: u8 = 3;
+
+    /// One begins, if it may.
+    pub(super) fn begun(&mut self) -> bool {
+        self.is_on_its_way = self.failures < Self::MOST_FAILURES;
+        self.is_on_its_way
+    }
+
+    /// It has ended well.
+    pub(super) fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The connection has broken: perhaps by it.
+    pub(super) fn failed(&mut self) {
+        self.failures += u8::from(std::mem::take(&mut self.is_on_its_way));
+    }
+
+    /// The server does not let us.
+    pub(super) fn refused(&mut self) {
+        self.failures = Self::MOST_FAILURES;
+    }
 }
 
 impl Line {
@@ -86,6 +123,8 @@ impl Shared {
             gaps: 0,
             last_gap: None,
             is_found: false,
+            glances: Glances::default(),
+            told_by_sdk: 0,
             not_allowed: Vec::new(),
         })))
     }
@@ -128,5 +167,40 @@ impl State {
             self.not_allowed.push(what);
             tracing::info!(reason = what, "the Redis of Celery does not allow it; docs/celery.md names the rights");
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::redact::Secret;
+    use crate::settings::{Place, Settings, Tree};
+
+    /// A state as it is without settings.
+    pub(crate) fn shared(redactor: &Arc<Redactor>) -> Shared {
+        let mut tree = Tree::default();
+        tree.merge(json!({}), &Place("test".into()));
+        let mut settings = Settings::new(tree, |_: &str| Err("no file".into()));
+        let server = Secret::new(redis::Client::open("redis://h").unwrap());
+        Shared::new(&Config::read(&mut settings.section(""), Some(&server)), redactor)
+    }
+
+    #[test]
+    fn what_breaks_the_connection_three_times_is_left() {
+        let mut glances = Glances::default();
+        for _ in 0..2 {
+            assert!(glances.begun());
+            glances.failed();
+            glances.failed(); // another failure is not its own
+        }
+        assert!(glances.begun());
+        glances.succeeded();
+        for _ in 0..3 {
+            assert!(glances.begun());
+            glances.failed();
+        }
+        assert!(!glances.begun());
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Source: `kombu/transport/virtual`, `celery/events/dispatcher.py`, `celery/backends/base.py`.
 
+pub(super) mod message;
 mod result;
 
 use std::fmt;
@@ -16,7 +17,8 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
 use crate::model::base64;
 use crate::tasks::celery::event::{
-    Event, ExceptionClass, ResultState, Sign, Step, TaskEvent, TaskId, TaskIds, TaskResult, Verdict, WorkerEvent,
+    Event, ExceptionClass, Origin, ResultState, Sign, Step, TaskEvent, TaskId, TaskIds, TaskResult, Verdict,
+    WorkerEvent,
 };
 use crate::tasks::celery::moment;
 use result::{Answer, text_verdict};
@@ -150,6 +152,8 @@ struct RawEvent {
     pid: Option<u64>,
     timestamp: f64,
     uuid: Option<String>,
+    root_id: Option<String>,
+    parent_id: Option<String>,
     name: Option<String>,
     queue: Option<String>,
     retries: Option<u32>,
@@ -230,7 +234,10 @@ fn event(raw: RawEvent, ids: &TaskIds) -> Option<Event> {
             let id: TaskId = ids.id(raw.uuid.as_deref()?);
             let (pid, at) = (raw.pid.unwrap_or_default(), raw.timestamp);
             let host = cut(raw.hostname.clone());
-            Some(Event::Task(TaskEvent { id, host, pid, at, step: step(raw)? }))
+            let parent = raw.parent_id.as_deref().map(|parent| ids.id(parent));
+            let root = raw.root_id.as_deref().map(|root| ids.id(root));
+            let origin = parent.map(|parent| Origin { root: root.unwrap_or(parent), parent });
+            Some(Event::Task(TaskEvent { id, host, pid, at, origin, step: step(raw)? }))
         }
     }
 }

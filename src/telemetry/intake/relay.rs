@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, header};
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
@@ -71,6 +71,8 @@ pub(super) struct Relay {
     counts: Counts,
     /// That SERVER spans count twice was said.
     warned: AtomicBool,
+    /// When a worker of Celery last told of a task that it had run.
+    celery: watch::Sender<Option<Instant>>,
 }
 
 /// What became of a request.
@@ -90,7 +92,13 @@ impl Relay {
     ) -> Self {
         let budget = Budget::new(config.memory);
         let (turns, counts) = (Semaphore::new(TURNS), Counts::default());
-        Self { config, policy, identity, redactor, intake, budget, turns, counts, warned: AtomicBool::new(false) }
+        let (warned, celery) = (AtomicBool::new(false), watch::Sender::new(None));
+        Self { config, policy, identity, redactor, intake, budget, turns, counts, warned, celery }
+    }
+
+    /// When a worker of Celery last told of a task that it had run.
+    pub(super) fn celery(&self) -> watch::Receiver<Option<Instant>> {
+        self.celery.subscribe()
     }
 
     /// What came in and what did not.
@@ -155,7 +163,10 @@ impl Relay {
 
     /// Puts what is left of a request into its queue.
     async fn keep(&self, signal: Signal, cleaned: Cleaned) -> Result<Taken, Refusal> {
-        let Cleaned { body, truncated, mut left_out, has_server_span } = cleaned;
+        let Cleaned { body, truncated, mut left_out, has_server_span, has_celery_span } = cleaned;
+        if has_celery_span {
+            self.celery.send_replace(Some(Instant::now()));
+        }
         let items = otlp::count(signal, &body).map_err(|_| Refusal::Malformed)?;
         let mut reason = if signal == Signal::Metrics { LeftOut::ServerMetrics } else { LeftOut::NoIds };
         if self.intake.takes(signal) {
