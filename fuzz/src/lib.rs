@@ -21,6 +21,11 @@ mod targets;
 #[path = "../../tests/oracle/verdict.rs"]
 mod verdict;
 
+/// See `tests/fuzz/targets/celery.rs`.
+pub fn celery(data: &[u8]) {
+    targets::celery::check(data);
+}
+
 /// See `tests/fuzz/targets/configuration.rs`.
 pub fn configuration(data: &[u8]) {
     targets::configuration::check(data);

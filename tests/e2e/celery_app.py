@@ -69,6 +69,11 @@ def slow(seconds: float) -> None:
     time.sleep(seconds)
 
 
+@app.task(name="lab.limited", rate_limit="1/h")
+def limited() -> None:
+    """The first of an hour runs; workers take the others and hold them."""
+
+
 @app.task(name="lab.parent")
 def parent() -> None:
     """Sends another one."""

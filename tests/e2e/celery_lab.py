@@ -33,6 +33,11 @@ QUICK = {"period": "1s", "consumers_period": "1s", "lost_after": "5s"}
 class Broker(Redis):
     """A Redis with a user for the sidecar."""
 
+    def __init__(self, folder: Path, *flags: str, name: str = "broker"):
+        super().__init__(folder)
+        self.command += flags
+        self.name, self.log = name, folder / f"{name}.log"
+
     def start(self) -> None:
         """Returns once the user is known."""
         super().start()
@@ -73,17 +78,26 @@ class Worker(Process):
         programs = [str(python / program) for program in (within, "celery") if program]
         command = [*programs, "-A", "celery_app:app", "worker", "-n", f"{name}@tests", "-l", "INFO", "-c", "2"]
         super().__init__(f"celery-{name}", [*command, "-Q", queue, *flags], environment | (settings or {}), folder)
+        self._read_from = 0
 
-    def start(self) -> None:
-        """Returns once it consumes."""
-        said = len(self.said(1_000_000))
-        self.spawn()
+    def spawn(self) -> None:
+        """Starts it, and does not wait for anything."""
+        self._read_from = len(self.said(10_000_000))
+        super().spawn()
+
+    def await_ready(self) -> None:
+        """Until it consumes."""
 
         def ready() -> bool:
             self.must_live()
-            return " ready." in self.said(1_000_000)[said:]
+            return " ready." in self.said(10_000_000)[self._read_from :]
 
         eventually(ready, f"{self.name} to be ready", seconds=60)
+
+    def start(self) -> None:
+        """Returns once it consumes."""
+        self.spawn()
+        self.await_ready()
 
     def supervised(self, works: Callable[[], Any], what: str) -> None:
         """Until it works: starts it anew when it has ended or does nothing, as its supervisor would.
@@ -137,10 +151,12 @@ def queue_of(sidecar: Sidecar, name: str) -> dict[str, Any]:
     return next(queue for queue in sidecar.json(QUEUES)["queues"] if queue["name"] == name)
 
 
-def counts(sidecar: Sidecar) -> dict[str, dict[str, int]]:
-    """What is known of the tasks of each name, without what is 0."""
+def counts(sidecar: Sidecar, queue: str | None = None) -> dict[str, dict[str, int]]:
+    """What is known of the tasks of each name, in one queue or all, without what is 0."""
     found: dict[str, dict[str, int]] = {}
     for task in sidecar.json(QUEUES)["tasks"]:
+        if queue not in (None, task["queue"]):
+            continue
         steps = found.setdefault(task["name"], {})
         for step, count in task.items():
             if isinstance(count, int) and count:
@@ -158,6 +174,29 @@ def warm_up(tasks: Celery, sidecar: Sidecar, name: str, **options: Any) -> None:
         return wait_a_little(lambda: worker_of(sidecar, name).get("sends_events"))
 
     eventually(comes, f"events of {name}", seconds=30)
+
+
+CANARY = "canary-of-celery-4711"
+
+EXPECTED = {
+    "lab.good": {"sent": 60, "received": 60, "started": 60, "succeeded": 60},
+    "lab.discover": {"sent": 10, "received": 10, "started": 10, "result_error": 10},
+    "lab.publish": {"sent": 10, "received": 10, "started": 10, "result_error": 10},
+    "lab.crash": {"sent": 10, "received": 10, "started": 10, "failed": 10},
+    # a worker that sends a task again tells it, too
+    "lab.again": {"sent": 10, "received": 10, "started": 10, "retried": 5, "succeeded": 5},
+}
+
+
+def send_them(tasks: Celery, **options: Any) -> None:
+    """All that is expected, with the canary wherever there is room for it."""
+    for _ in range(60):
+        tasks.send_task("lab.good", args=[CANARY], kwargs={"token": CANARY}, **options)
+    for _ in range(10):
+        for name in ("lab.discover", "lab.publish", "lab.crash"):
+            tasks.send_task(name, args=[f"postgresql://u:{CANARY}@h/db"], **options)
+    for _ in range(5):
+        tasks.send_task("lab.again", **options)
 
 
 def kept(broker: Broker, ids: list[str]) -> int:

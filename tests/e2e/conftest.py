@@ -87,7 +87,6 @@ def worker(servers_folder: Path, application: Application) -> Iterator[CeleryWor
 def broker(servers_folder: Path) -> Iterator[Broker]:
     """A Redis of each file's own: it is restarted."""
     server = Broker(servers_folder)
-    server.name, server.log = "broker", servers_folder / "broker.log"
     server.start()
     yield server
     server.kill()

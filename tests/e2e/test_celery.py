@@ -5,38 +5,29 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
-from typing import Any
 
 import redis as redis_client
 from celery import Celery
-from celery_lab import QUEUES, READ_ONLY, RIGHTS, Broker, Worker, counts, kept, queue_of, wait_a_little, warm_up, watching, worker_of
+from celery_lab import (
+    CANARY,
+    EXPECTED,
+    QUEUES,
+    READ_ONLY,
+    RIGHTS,
+    Broker,
+    Worker,
+    counts,
+    kept,
+    queue_of,
+    send_them,
+    wait_a_little,
+    warm_up,
+    watching,
+    worker_of,
+)
 from collecting import FileCollector
-from exported import CONSUMER
 from sidecar import SidecarMaker
 from waiting import eventually
-
-CANARY = "canary-of-celery-4711"
-
-EXPECTED = {
-    "lab.good": {"sent": 60, "received": 60, "started": 60, "succeeded": 60},
-    "lab.discover": {"sent": 10, "received": 10, "started": 10, "result_error": 10},
-    "lab.publish": {"sent": 10, "received": 10, "started": 10, "result_error": 10},
-    "lab.crash": {"sent": 10, "received": 10, "started": 10, "failed": 10},
-    # a worker that sends a task again tells it, too
-    "lab.again": {"sent": 10, "received": 10, "started": 10, "retried": 5, "succeeded": 5},
-}
-
-
-def send_them(tasks: Celery, **options: Any) -> None:
-    """All that is expected, with the canary wherever there is room for it."""
-    for _ in range(60):
-        tasks.send_task("lab.good", args=[CANARY], kwargs={"token": CANARY}, **options)
-    for _ in range(10):
-        for name in ("lab.discover", "lab.publish", "lab.crash"):
-            tasks.send_task(name, args=[f"postgresql://u:{CANARY}@h/db"], **options)
-    for _ in range(5):
-        tasks.send_task("lab.again", **options)
-
 
 def test_a_worker_without_events_is_switched_on_and_each_task_is_counted_once(
     start_sidecar: SidecarMaker, broker: Broker, tasks: Celery, prefork: Worker, collector: FileCollector
@@ -105,27 +96,6 @@ def test_a_queue_that_nobody_serves_is_found_and_what_runs_is_active(
         connection.delete("video-queue")
         assert connection.keys("content-factory-sidecar-*") == [], "answers are left behind"
     eventually(lambda: queue_of(sidecar, "video-queue")["unserved_seconds"] is None, "the end of it")
-
-
-def test_the_task_of_a_worker_that_was_killed_is_lost(
-    start_sidecar: SidecarMaker, broker: Broker, tasks: Celery, servers_folder: Path, collector: FileCollector
-):
-    worker = Worker(servers_folder, broker, "doomed", "-E", queue="publish-queue")
-    worker.start()
-    try:
-        sidecar = watching(start_sidecar, broker, collector)
-        # one that never sent a heartbeat may live without any
-        eventually(lambda: worker_of(sidecar, "doomed").get("alive"), "its heartbeat")
-        tasks.send_task("lab.slow", args=[600], queue="publish-queue")
-        eventually(lambda: counts(sidecar).get("lab.slow", {}).get("started") == 1, "its start")
-        eventually(lambda: worker_of(sidecar, "doomed")["active"] == 1, "a heartbeat that tells it")
-    finally:
-        worker.kill()
-    eventually(lambda: counts(sidecar)["lab.slow"].get("lost") == 1, "the verdict", seconds=60)
-    assert worker_of(sidecar, "doomed")["alive"] is False
-    assert sidecar.metric("content_factory_celery_tasks_lost_total", task="lab.slow") == 1
-    [span] = eventually(lambda: collector.exported.spans(CONSUMER), "its span")
-    assert (span.name, span.attributes["error.type"], span.attributes["messaging.client.id"]) == ("process lab.slow", "lost", "doomed@tests")
 
 
 def wrapped(body: str) -> str:

@@ -60,6 +60,11 @@ fn routes() {
 }
 
 #[test]
+fn celery() {
+    replay("celery", targets::celery::check);
+}
+
+#[test]
 fn configuration() {
     replay("configuration", targets::configuration::check);
 }

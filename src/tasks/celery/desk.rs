@@ -116,7 +116,7 @@ impl Desk {
     }
 
     async fn turn(&self, visit: &mut Visit, now: Instant) -> Result<(), LinkError> {
-        let is_due = |last: Option<Instant>, period| last.is_none_or(|last| now.duration_since(last) >= period);
+        let is_due = |last, period| is_due(last, period, now);
         if visit.may_tell {
             let hosts = self.shared.lock().ledger.workers.due_for_asking(now);
             if !hosts.is_empty() {
@@ -128,9 +128,8 @@ impl Desk {
             self.discover(visit).await?;
             visit.discovered = Some(now);
         }
-        let is_reading = is_due(visit.read, self.config.period);
-        self.look(visit, is_reading).await?;
-        if is_reading {
+        self.look(visit, now).await?;
+        if is_due(visit.read, self.config.period) {
             let depths = self.depths(visit).await?;
             let mut state = self.shared.lock();
             state.is_found |= depths.queues.iter().any(|queue| queue.messages > 0);
@@ -145,13 +144,13 @@ impl Desk {
     }
 
     /// Looks into messages that wait: with each reading, and after each turn in which something went on.
-    async fn look(&self, visit: &mut Visit, is_reading: bool) -> Result<(), LinkError> {
+    async fn look(&self, visit: &mut Visit, now: Instant) -> Result<(), LinkError> {
         let prefix = &self.config.key_prefix;
         let lists: Vec<String> = {
             let mut state = self.shared.lock();
             let news = state.messages != visit.messages && state.ledger.traces.is_on();
             visit.messages = state.messages;
-            if !(is_reading || news) || !state.glances.begun() {
+            if !(news || is_due(visit.read, self.config.period, now)) || !state.glances.begun() {
                 return Ok(());
             }
             let waiting = state.board.queues().filter(|(_, queue)| queue.messages > 0 && news);
@@ -317,6 +316,10 @@ impl Desk {
             _ => None,
         }
     }
+}
+
+fn is_due(last: Option<Instant>, period: Duration, now: Instant) -> bool {
+    last.is_none_or(|last| now.duration_since(last) >= period)
 }
 
 fn head_of(list: &str) -> redis::Cmd {

@@ -94,6 +94,12 @@ async fn held(link: &mut Link, hash: &str, ids: &TaskIds, seen: &mut Seen) -> Re
     Ok(())
 }
 
+/// Looks into one message or entry of the hash, whichever it is.
+pub(super) fn into(reply: &Reply, ids: &TaskIds) -> Option<Sent> {
+    let text = text(reply)?;
+    message::waiting(text, ids).or_else(|| message::unacked(text, ids)?.1)
+}
+
 fn text(reply: &Reply) -> Option<&[u8]> {
     match reply {
         Reply::Text(text) => Some(text),

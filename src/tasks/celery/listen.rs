@@ -141,7 +141,7 @@ impl Listener {
     }
 
     /// A published message, or an answer to one of our pings.
-    fn message(&self, parts: Vec<Reply>) {
+    pub(super) fn message(&self, parts: Vec<Reply>) {
         let Ok([Reply::Text(kind), _, Reply::Text(channel), payload]) = <[Reply; 4]>::try_from(parts) else { return };
         if kind != b"pmessage" {
             return;

@@ -18,6 +18,7 @@ mod listen;
 mod moment;
 mod names;
 pub mod reader;
+pub mod replay;
 mod resp;
 pub mod spans;
 mod state;

@@ -4,6 +4,7 @@
 //! A target panics when a promise is broken, and tells what became of the bytes otherwise. Parsers that are no part of
 //! the library's face are reached as users reach them: through a proxy that serves.
 
+pub(crate) mod celery;
 pub(crate) mod configuration;
 pub(crate) mod forwarded;
 pub(crate) mod headers;
