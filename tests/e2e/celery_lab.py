@@ -178,25 +178,42 @@ def warm_up(tasks: Celery, sidecar: Sidecar, name: str, **options: Any) -> None:
 
 CANARY = "canary-of-celery-4711"
 
-EXPECTED = {
-    "lab.good": {"sent": 60, "received": 60, "started": 60, "succeeded": 60},
-    "lab.discover": {"sent": 10, "received": 10, "started": 10, "result_error": 10},
-    "lab.publish": {"sent": 10, "received": 10, "started": 10, "result_error": 10},
-    "lab.crash": {"sent": 10, "received": 10, "started": 10, "failed": 10},
-    # a worker that sends a task again tells it, too
-    "lab.again": {"sent": 10, "received": 10, "started": 10, "retried": 5, "succeeded": 5},
-}
+def expected(times: int = 10) -> dict[str, dict[str, int]]:
+    """The counts of what `send_them` sends so many times."""
+    return {
+        "lab.good": dict.fromkeys(("sent", "received", "started", "succeeded"), 6 * times),
+        "lab.discover": dict.fromkeys(("sent", "received", "started", "result_error"), times),
+        "lab.publish": dict.fromkeys(("sent", "received", "started", "result_error"), times),
+        "lab.crash": dict.fromkeys(("sent", "received", "started", "failed"), times),
+        # a worker that sends a task again tells it, too
+        "lab.again": dict.fromkeys(("sent", "received", "started"), 2 * times) | dict.fromkeys(("retried", "succeeded"), times),
+    }
 
 
-def send_them(tasks: Celery, **options: Any) -> None:
+def send_them(tasks: Celery, times: int = 10, **options: Any) -> None:
     """All that is expected, with the canary wherever there is room for it."""
-    for _ in range(60):
-        tasks.send_task("lab.good", args=[CANARY], kwargs={"token": CANARY}, **options)
-    for _ in range(10):
+    for _ in range(times):
+        for _ in range(6):
+            tasks.send_task("lab.good", args=[CANARY], kwargs={"token": CANARY}, **options)
         for name in ("lab.discover", "lab.publish", "lab.crash"):
             tasks.send_task(name, args=[f"postgresql://u:{CANARY}@h/db"], **options)
-    for _ in range(5):
         tasks.send_task("lab.again", **options)
+
+
+def has_counted(sidecar: Sidecar, wanted: dict[str, dict[str, int]], queue: str | None = None, but: str = "") -> bool:
+    """Whether these are the counts, `but` for one kind; says what is different."""
+    found = counts(sidecar, queue)
+    for steps in found.values():
+        steps.pop(but, None)
+    wanted = {name: {step: count for step, count in steps.items() if step != but} for name, steps in wanted.items()}
+    different = {name: found.get(name) for name in wanted.keys() | found.keys() if found.get(name) != wanted.get(name)}
+    assert not different, f"{queue}: {different}"
+    return True
+
+
+def started(sidecar: Sidecar) -> int:
+    """Runs of tasks, of all names and queues."""
+    return sum(task["started"] for task in sidecar.json(QUEUES)["tasks"])
 
 
 def kept(broker: Broker, ids: list[str]) -> int:

@@ -10,13 +10,14 @@ import redis as redis_client
 from celery import Celery
 from celery_lab import (
     CANARY,
-    EXPECTED,
     QUEUES,
     READ_ONLY,
     RIGHTS,
     Broker,
     Worker,
     counts,
+    expected,
+    has_counted,
     kept,
     queue_of,
     send_them,
@@ -35,7 +36,7 @@ def test_a_worker_without_events_is_switched_on_and_each_task_is_counted_once(
     sidecar = watching(start_sidecar, broker, collector)
     warm_up(tasks, sidecar, "prefork")
     send_them(tasks)
-    eventually(lambda: counts(sidecar) == EXPECTED, f"{EXPECTED}")
+    eventually(lambda: has_counted(sidecar, expected()), "all of them")
     state = sidecar.json(QUEUES)
     assert (state["state"], state["gaps"], state["not_allowed"]) == ("watching", 0, [])
     assert set(state["refused"].values()) == {0}
@@ -68,7 +69,7 @@ def test_a_pool_of_threads_that_sends_events_is_counted_alike(
         sidecar = watching(start_sidecar, broker, enable_events=False)
         warm_up(tasks, sidecar, "threads", queue="publish-queue")
         send_them(tasks, queue="publish-queue")
-        eventually(lambda: counts(sidecar) == EXPECTED, f"{EXPECTED}")
+        eventually(lambda: has_counted(sidecar, expected()), "all of them")
         assert sidecar.json(QUEUES)["missed"] == 0
         assert worker.stop(60) == 0
         eventually(lambda: worker_of(sidecar, "threads")["alive"] is False, "its farewell")

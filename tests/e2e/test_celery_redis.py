@@ -8,7 +8,7 @@ from pathlib import Path
 import redis as redis_client
 from authority import Authority
 from celery import Celery
-from celery_lab import QUEUES, Broker, Worker, kept, watching, worker_of
+from celery_lab import QUEUES, Broker, Worker, kept, started, watching, worker_of
 from processes import free_port
 from sidecar import SidecarMaker
 from waiting import eventually
@@ -27,11 +27,7 @@ def test_what_a_sidecar_that_does_not_read_misses_is_counted(start_sidecar: Side
         worker.start()
         first = [orders.send_task("lab.good").id for _ in range(10)]
         eventually(lambda: worker_of(sidecar, "told").get("processed") == 10, "the first ten")
-
-        def started() -> int:
-            return sum(task["started"] for task in sidecar.json(QUEUES)["tasks"])
-
-        eventually(lambda: started() == 10, "their events")
+        eventually(lambda: started(sidecar) == 10, "their events")
         sidecar.send(signal.SIGSTOP)
         with redis_client.Redis.from_url(broker.url) as connection:
             # more than the kernel and the server keep for it
@@ -43,7 +39,7 @@ def test_what_a_sidecar_that_does_not_read_misses_is_counted(start_sidecar: Side
         eventually(lambda: worker_of(sidecar, "told")["processed"] == 60, "a heartbeat after it")
         eventually(lambda: sidecar.json(QUEUES)["missed"] == 50, "the fifty to be missed")
         state = sidecar.json(QUEUES)
-        assert (state["gap"], state["gaps"], started()) == (False, 1, 10)
+        assert (state["gap"], state["gaps"], started(sidecar)) == (False, 1, 10)
         assert sidecar.metric("content_factory_celery_events_missed_total") == 50
         assert sidecar.metric("content_factory_celery_gaps_total") == 1
     finally:
