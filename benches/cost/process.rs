@@ -49,9 +49,15 @@ pub(crate) struct Running {
     receiver: Option<Receiver>,
 }
 
-/// A port that nobody listens on.
+/// A port that nobody listens on, below those that the kernel gives to outgoing connections: a load that ends leaves
+/// thousands of them behind.
 pub(crate) fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    // two runs at once begin apart
+    let first = std::process::id() as usize * 251;
+    let ports = (0..12_000).map(|_| 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000);
+    let mut listeners = ports.filter_map(|port| TcpListener::bind(("127.0.0.1", port as u16)).ok());
+    listeners.find_map(|listener| listener.local_addr().ok()).expect("a free port")
 }
 
 /// A folder for one process: several may run at once.

@@ -33,6 +33,18 @@ impl Memory {
     pub(crate) fn growth_kib(&self) -> u64 {
         line(self.pid, "VmRSS:").saturating_sub(self.before_kib)
     }
+
+    /// Waits until it is less than this many KiB above the first, as long as patience lasts: the growth in KiB.
+    pub(crate) async fn at_rest_kib(&self, enough: u64) -> u64 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let grown = self.growth_kib();
+            if grown < enough || Instant::now() > deadline {
+                return grown;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
 }
 
 fn line(pid: u32, name: &str) -> u64 {

@@ -51,8 +51,11 @@ fn slope(samples: &[(f64, f64)]) -> f64 {
     600.0 * above / below
 }
 
-/// Row 22: in the long form memory rises by less than 1 MB in ten minutes, in the short one by less than 4 MiB in all, as
-/// caches and the buffers of the export still fill; file descriptors do not rise.
+/// By how much memory may have grown when the load is over and all is delivered: caches that were still to fill.
+const GROWN_KIB: u64 = 4 << 10;
+
+/// Row 22: memory comes back to what it was, and in the long form it rises by less than 1 MB in ten minutes of load. The
+/// short one is over before caches are full, and what waits for a busy export is no leak. File descriptors do not rise.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_and_descriptors_come_to_rest_under_mixed_load() {
     // a backlog for want of time would be measured along
@@ -77,8 +80,6 @@ async fn memory_and_descriptors_come_to_rest_under_mixed_load() {
         open.push((at, descriptors(&sidecar) as f64));
     }
     loading.join_all().await;
-    // what an export of all metrics holds for a moment is no growth
-    let grown = samples.iter().rev().take(10).map(|(_, grown)| *grown as u64).min().expect("samples");
     let (rise, opened) = (slope(&samples), slope(&open));
     let highest = open.iter().map(|(_, open)| *open as usize).max().expect("samples");
     let wanted = chaos.tally();
@@ -88,11 +89,12 @@ async fn memory_and_descriptors_come_to_rest_under_mixed_load() {
     let lost = page::sum(&page, "content_factory_telemetry_dropped_total", "");
     assert_eq!(lost, 0.0, "what is not delivered waits in memory, and would be measured along");
     descriptors_at_rest(&sidecar).await;
+    let grown = memory.at_rest_kib(GROWN_KIB).await;
     println!(
         "{sent} requests in {seconds} s: {grown} KiB more, {rise:.0} KiB in ten minutes; {highest} descriptors at the \
          highest, {opened:.1} more in ten minutes"
     );
-    assert!(grown < 4 << 10 || seconds > 60, "{grown} KiB more");
+    assert!(grown < GROWN_KIB, "{grown} KiB more when all is done");
     assert!(rise < 1_000.0 || seconds <= 60, "{rise:.0} KiB more in ten minutes");
     assert!(highest <= DESCRIPTORS, "{highest} descriptors");
     assert!(opened < 1.0 || seconds <= 60, "{opened:.1} descriptors more in ten minutes");

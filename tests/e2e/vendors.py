@@ -117,11 +117,12 @@ class Vendor:
 
     def close(self) -> None:
         """Its port refuses connections, and those that it has are cut. `reopen` undoes it."""
-        self._answers.set()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+        # last: what comes into a black hole until the connections are cut must not be answered
+        self._answers.set()
 
     def reopen(self) -> None:
         """Listens again where it did."""

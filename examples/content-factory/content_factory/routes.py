@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from content_factory.database import Product, Script, Video, session
+from content_factory.failures import failing
 from content_factory.tasks import Publication, orders, publish, render_video
 
 router = APIRouter(prefix="/api/v1")
@@ -102,7 +103,7 @@ def read_product(db: CurrentSession, product_id: int) -> ProductOut:
 def write_script(db: CurrentSession, product_id: int) -> ScriptOut:
     """Has a script written; 502 when the AI service refuses."""
     product = found(db.get(Product, product_id))
-    if product_id % REFUSED_EVERY == 0:
+    if product_id % REFUSED_EVERY == 0 or failing("ai-refuses"):
         raise HTTPException(502, "the AI service refused")
     row = Script(product_id=product.id, text=f"Have you seen {product.name}?")
     db.add(row)

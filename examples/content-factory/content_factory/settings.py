@@ -12,6 +12,8 @@ class Settings:
     redis_url: str
     # Empty unless somebody is to be told of tasks.
     sidecar_url: str
+    # Failures that somebody wants to look at, by name; empty in earnest.
+    failures: frozenset[str] = frozenset()
 
     @staticmethod
     def from_environment() -> "Settings":
@@ -20,6 +22,7 @@ class Settings:
             database_url=os.environ.get("DATABASE_URL", "sqlite:///content-factory.db"),
             redis_url=os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
             sidecar_url=os.environ.get("SIDECAR_URL", ""),
+            failures=frozenset(filter(None, os.environ.get("CONTENT_FACTORY_FAIL", "").split(","))),
         )
 
 

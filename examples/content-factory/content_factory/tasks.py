@@ -1,12 +1,17 @@
 """What is done later, by Celery workers: rendering and publishing."""
 
+import os
+import signal
 import time
 from contextlib import AbstractContextManager, nullcontext
 
-from celery import Celery
+from celery import Celery, Task
+from celery.signals import worker_ready
+from celery.worker.consumer import Consumer
 from typing_extensions import TypedDict
 
 from content_factory.database import SocialMediaPost, Video, new_session
+from content_factory.failures import failing
 from content_factory.settings import settings
 
 PLATFORMS = ("instagram", "tiktok", "youtube")
@@ -54,26 +59,51 @@ def monitored(name: str) -> AbstractContextManager[object]:
         return nullcontext()
     from content_factory_sidecar import TaskMonitor
 
-    return TaskMonitor(name, url=settings.sidecar_url)
+    monitor = TaskMonitor(name, url=settings.sidecar_url)
+    if failing("task-never-ended"):
+        monitor.__enter__()
+        return nullcontext()
+    return monitor
+
+
+def refused(platform: str, video_id: int) -> bool:
+    """Every seventh video is refused by the last platform."""
+    return (platform == PLATFORMS[-1] and video_id % 7 == 0) or failing("publish-refused")
 
 
 def publish(video_id: int) -> list[Publication]:
-    """Publishes on every platform and keeps the results; every seventh video is refused by the last platform."""
+    """Publishes on every platform and keeps the results."""
     with monitored("publish_video"), new_session.begin() as session:
         results = [
-            Publication(
-                platform=platform,
-                status="failed" if platform == PLATFORMS[-1] and video_id % 7 == 0 else "published",
-            )
+            Publication(platform=platform, status="failed" if refused(platform, video_id) else "published")
             for platform in PLATFORMS
         ]
         session.add_all(SocialMediaPost(video_id=video_id, **result) for result in results)
     return results
 
 
-@celery.task(name="content_factory.tasks.render_video")
-def render_video(video_id: int) -> Outcome:
+@worker_ready.connect
+def turn_deaf(sender: Consumer, **_: object) -> None:
+    """Where that failure was asked for, the worker takes no message from the moment on at which it could."""
+    if failing("celery-worker-deaf"):
+        sender.task_consumer.cancel()
+
+
+def fail_to_render(task: Task, video_id: int) -> None:
+    """Fails as was asked for."""
+    if failing("celery-worker-killed") and video_id % 5 == 0:
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if failing("celery-task-fails"):
+        raise RuntimeError("the renderer gave up: its password is hunter2")
+    if failing("celery-task-retried") and task.request.retries == 0:
+        raise task.retry(countdown=0.1)
+
+
+@celery.task(name="content_factory.tasks.render_video", bind=True)
+def render_video(self: Task, video_id: int) -> Outcome:
     """Renders a video; every fifth one fails, in the way of the real application: as a result."""
+    fail_to_render(self, video_id)
     time.sleep(0.02)  # the renderer
     failed = video_id % 5 == 0
     with new_session.begin() as session:
@@ -89,7 +119,7 @@ def render_video(video_id: int) -> Outcome:
 @celery.task(name="content_factory.tasks.publish_video")
 def publish_video(video_id: int) -> Outcome:
     """Publishes a video on all platforms."""
-    refused = [result["platform"] for result in publish(video_id) if result["status"] == "failed"]
-    if refused:
-        return Outcome(status="error", message=f"refused by {', '.join(refused)}")
+    refusing = [result["platform"] for result in publish(video_id) if result["status"] == "failed"]
+    if refusing:
+        return Outcome(status="error", message=f"refused by {', '.join(refusing)}")
     return Outcome(status="success", message="published")
