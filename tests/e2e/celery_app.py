@@ -77,6 +77,13 @@ def marked(self: Task, seconds: float) -> None:
     time.sleep(seconds)
 
 
+@app.task(name="lab.endless", bind=True)
+def endless(self: Task) -> None:
+    """Does not end before its worker is killed."""
+    mark("began", self.request.id)
+    time.sleep(600)
+
+
 @task_postrun.connect(sender=marked)
 def has_run(task_id: str, **_: Any) -> None:
     """The result is with Redis."""
