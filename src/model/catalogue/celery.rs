@@ -262,3 +262,10 @@ pub static SPANS_LEFT_OUT: Metric = Metric {
     max_age: Duration::ZERO,
     about: "Tasks that became no span of ours, because an SDK in their worker tells of them (sdk), or for want of room (no_room).",
 };
+
+/// How tasks that publish ended.
+pub static PUBLISHES: Metric = tasks(
+    "content_factory.celery.publishes",
+    &["outcome"],
+    "Tasks that publish (`celery.publish_tasks`) by outcome: `published`, and `failed` when they raise, say so themselves or are lost.",
+);

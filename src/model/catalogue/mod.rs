@@ -529,6 +529,7 @@ pub static ALL: &[&Metric] = &[
     &celery::EVENTS_MISSED,
     &celery::GAPS,
     &celery::SPANS_LEFT_OUT,
+    &celery::PUBLISHES,
     &REDACTIONS,
     &ROOM_RESTARTS,
 ];

@@ -24,6 +24,8 @@ pub struct Config {
     pub(super) consumers_period: Duration,
     pub(super) lost_after: Duration,
     pub(super) spans: Making,
+    /// Names of the tasks that publish.
+    pub(super) publish_tasks: Vec<String>,
 }
 
 /// Whether tasks become spans.
@@ -39,6 +41,8 @@ const MAKING: [(&str, Making); 3] = [("auto", Making::Auto), ("always", Making::
 
 /// The application's queues; one that nothing was ever sent to cannot be found.
 const QUEUES: [&str; 4] = ["celery", "main-queue", "video-queue", "publish-queue"];
+/// The application's tasks that publish.
+const PUBLISH_TASKS: [&str; 2] = ["publish_video", "publish_video_task"];
 /// kombu's own steps.
 const STEPS: [u8; 4] = [0, 3, 6, 9];
 /// Two dozen commands in one pipeline: nothing for Redis, and finer than any queue's fate.
@@ -91,6 +95,8 @@ impl Config {
         let about = "Whether each task that has run becomes a span. `auto`: unless the intake sees that an SDK in the workers makes \
                      them; `never`: where one does that sends past the intake; `always`: where only some workers have one.";
         let spans = section.choice("spans", Making::Auto, &MAKING, about);
+        let about = "Names of the tasks that publish, whole or their last part: how they end is one source of the rate of publishes.";
+        let publish_tasks = section.list("publish_tasks", &PUBLISH_TASKS, about);
         let server =
             redis.filter(|_| is_watched).map(|client| Secret::new(client.expose().get_connection_info().clone()));
         Self {
@@ -106,6 +112,7 @@ impl Config {
             consumers_period,
             lost_after,
             spans,
+            publish_tasks,
         }
     }
 }

@@ -98,6 +98,7 @@ impl Known {
             queues_age: age(state.board.read_at),
             consumers_age: age(state.board.asked_at()),
             tasks: state.ledger.totals.pairs().map(|(pair, counts)| task(state, pair, counts)).collect(),
+            publishes: state.publishes(),
             failures: failures(state).collect(),
         }
     }
@@ -264,6 +265,10 @@ fn own_samples(state: &State, redactor: &Redactor, now: Instant, out: &mut Vec<S
     out.push(Sample::count(&metrics::GAPS, state.gaps));
     for (reason, count) in [("sdk", state.told_by_sdk), ("no_room", state.ledger.traces.no_room)] {
         out.push(Sample::count(&metrics::SPANS_LEFT_OUT, count).with_literal("reason", reason));
+    }
+    let publishes = state.publishes();
+    for (outcome, count) in [("published", publishes.published), ("failed", publishes.failed)] {
+        out.push(Sample::count(&metrics::PUBLISHES, count).with_literal("outcome", outcome));
     }
     out.push(Sample::count(&metrics::TASKS_FOUND_AGAIN, state.ledger.totals.found_again));
     if let Some(listening) = state.hearing.up_since() {
