@@ -134,6 +134,15 @@ impl ExceptionClass {
     }
 }
 
+/// Names of tasks, queues and hosts are cut here.
+const LONGEST_NAME: usize = 120;
+
+/// A name that is no longer than is kept.
+pub(super) fn cut(mut name: String) -> String {
+    name.truncate(name.floor_char_boundary(LONGEST_NAME));
+    name
+}
+
 /// The id of a task, in a fixed size: what it stands for is never shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct TaskId(u128);

@@ -9,8 +9,8 @@ use redis::Pipeline;
 
 use crate::tasks::celery::event::TaskIds;
 use crate::tasks::celery::link::{Link, LinkError};
+use crate::tasks::celery::message::{self, Sent};
 use crate::tasks::celery::resp::Reply;
-use crate::tasks::celery::wire::message::{self, Sent};
 
 /// A message that is longer is not looked into.
 pub(super) const LONGEST_MESSAGE: u64 = 64 << 10;

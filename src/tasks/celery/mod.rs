@@ -15,6 +15,7 @@ mod glance;
 mod ledger;
 mod link;
 mod listen;
+mod message;
 mod moment;
 mod names;
 pub mod reader;

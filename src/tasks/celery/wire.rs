@@ -6,7 +6,6 @@
 //!
 //! Source: `kombu/transport/virtual`, `celery/events/dispatcher.py`, `celery/backends/base.py`.
 
-pub(super) mod message;
 mod result;
 
 use std::fmt;
@@ -27,8 +26,6 @@ use result::{Answer, text_verdict};
 pub(super) const LONGEST_MESSAGE: usize = 1 << 20;
 /// Celery sends 24 in one message.
 const MOST_EVENTS: usize = 1_000;
-/// Names of tasks, queues and hosts are cut here.
-const LONGEST_NAME: usize = 120;
 /// A worker that names no period of its heartbeats has Celery's own.
 const HEARTBEAT_SECONDS: f64 = 2.0;
 
@@ -268,11 +265,6 @@ fn step(raw: RawEvent) -> Option<Step> {
         "task-rejected" => Step::Rejected,
         _ => return None,
     })
-}
-
-fn cut(mut name: String) -> String {
-    name.truncate(name.floor_char_boundary(LONGEST_NAME));
-    name
 }
 
 #[cfg(test)]

@@ -5,25 +5,25 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::model::trace::{TraceParent, parse_traceparent};
-use crate::tasks::celery::event::{TaskId, TaskIds};
+use crate::tasks::celery::event::{TaskId, TaskIds, cut};
 
 /// What a message says of where it belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::tasks::celery) struct Sent {
-    pub(in crate::tasks::celery) id: TaskId,
-    pub(in crate::tasks::celery) context: TraceParent,
+pub(super) struct Sent {
+    pub(super) id: TaskId,
+    pub(super) context: TraceParent,
 }
 
 /// Reads a message as it stands in the list of a queue; `None` when it names no trace, or is none of Celery's.
-pub(in crate::tasks::celery) fn waiting(message: &[u8], ids: &TaskIds) -> Option<Sent> {
+pub(super) fn waiting(message: &[u8], ids: &TaskIds) -> Option<Sent> {
     serde_json::from_slice::<Message>(message).ok()?.sent(ids)
 }
 
 /// Reads an entry of the hash of messages that workers have taken and not acknowledged: its queue, and what it says.
-pub(in crate::tasks::celery) fn unacked(entry: &[u8], ids: &TaskIds) -> Option<(String, Option<Sent>)> {
+pub(super) fn unacked(entry: &[u8], ids: &TaskIds) -> Option<(String, Option<Sent>)> {
     // message, exchange, routing key: the queue's name, as Celery routes
     let (message, _, queue): (Message, IgnoredAny, String) = serde_json::from_slice(entry).ok()?;
-    Some((super::cut(queue), message.sent(ids)))
+    Some((cut(queue), message.sent(ids)))
 }
 
 #[derive(Deserialize)]
