@@ -8,6 +8,7 @@ pub mod app;
 pub mod checks;
 pub mod cli;
 pub mod config;
+pub mod credentials;
 pub mod database;
 pub mod demo;
 pub mod fetch;

@@ -9,12 +9,20 @@ pub const CLIENT_ADDRESS: &str = "client.address";
 pub const CELERY_TASK: &str = "content_factory.celery.task";
 /// The hash of a client's address with the key of the day; ours.
 pub const CONTENT_FACTORY_CLIENT_HASH: &str = "content_factory.client.hash";
+/// `code.file.path`
+pub const CODE_FILE_PATH: &str = "code.file.path";
+/// `code.function.name`
+pub const CODE_FUNCTION_NAME: &str = "code.function.name";
 /// `cpu.mode`
 pub const CPU_MODE: &str = "cpu.mode";
 /// `db.namespace`
 pub const DB_NAMESPACE: &str = "db.namespace";
 /// `error.type`
 pub const ERROR_TYPE: &str = "error.type";
+/// `exception.stacktrace`
+pub const EXCEPTION_STACKTRACE: &str = "exception.stacktrace";
+/// `exception.type`
+pub const EXCEPTION_TYPE: &str = "exception.type";
 /// `http.request.method`
 pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
 /// `http.request.method_original`

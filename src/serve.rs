@@ -16,7 +16,7 @@ use hyper::rt::bounds::Http2ServerConnExec;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -88,7 +88,7 @@ pub async fn accept<P: Future, S: Future<Output = ()> + Send + 'static>(
 /// Serves a connection until it ends, has lived long enough, or `end` comes; then to the end of what is under way.
 ///
 /// A client that breaks off or sends nonsense is its own problem: its error is nobody's news.
-pub async fn connection<S, B>(mut stream: TcpStream, service: S, bounds: Bounds, end: impl Future<Output = ()>)
+pub async fn connection<S, B>(stream: TcpStream, service: S, bounds: Bounds, end: impl Future<Output = ()>)
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -98,10 +98,24 @@ where
     TokioExecutor: Http2ServerConnExec<S::Future, B>,
 {
     let _ = stream.set_nodelay(true); // an answer is one write; without it nothing breaks
-    let Ok(Ok(greeting)) = timeout(GREETING, greeting(&mut stream)).await else { return };
+    halves(stream.into_split(), service, bounds, end).await;
+}
+
+/// The same of any connection, given as what it reads and what it writes, such as one of TLS.
+pub async fn halves<R, W, S, B>((mut reader, writer): (R, W), service: S, bounds: Bounds, end: impl Future<Output = ()>)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    S::Future: 'static,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    TokioExecutor: Http2ServerConnExec<S::Future, B>,
+{
+    let Ok(Ok(greeting)) = timeout(GREETING, greeting(&mut reader)).await else { return };
     let is_http2 = greeting == PREFACE;
-    let (rest, writer) = stream.into_split();
-    let io = TokioIo::new(tokio::io::join(Cursor::new(greeting).chain(rest), writer));
+    let io = TokioIo::new(tokio::io::join(Cursor::new(greeting).chain(reader), writer));
     if is_http2 {
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -132,11 +146,11 @@ async fn live<C: Future>(connection: C, life: Duration, end: impl Future<Output 
 }
 
 /// What is read until it is known whether the preface of HTTP/2 begins the connection: that, or what came instead.
-async fn greeting(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+async fn greeting(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut greeting = Vec::with_capacity(PREFACE.len());
     while greeting.len() < PREFACE.len() && PREFACE.starts_with(&greeting) {
         let missing = (PREFACE.len() - greeting.len()) as u64;
-        if (&mut *stream).take(missing).read_buf(&mut greeting).await? == 0 {
+        if (&mut *reader).take(missing).read_buf(&mut greeting).await? == 0 {
             break;
         }
     }

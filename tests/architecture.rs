@@ -16,7 +16,7 @@ mod circles;
 
 /// Lowest floor first. Modules that stand side by side do not know each other.
 const FLOORS: &[&[&str]] = &[
-    &["fetch", "lifecycle", "problem", "redact", "semconv", "serve", "wall_clock"],
+    &["credentials", "fetch", "lifecycle", "problem", "redact", "semconv", "serve", "wall_clock"],
     &["settings"],
     &["model"],
     &["checks", "database", "proxy", "system", "tasks", "telemetry", "traffic"],

@@ -1,19 +1,35 @@
-//! Who may read what: decided by the peer of the socket alone, never by a header that a client writes.
+//! Who is asking, and from where: told by the socket and its certificate, never by an address in a header that a client writes.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The peer of the socket, as an extension of each request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) IpAddr);
+use axum::http::{HeaderMap, header};
 
-/// What a peer may read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who is at the other end of the connection, as an extension of each request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    /// The peer of the socket.
+    pub(super) address: IpAddr,
+    /// Whether it has shown a certificate of `admin.tls.client_ca`.
+    pub(super) is_certified: bool,
+}
+
+/// What somebody may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reach {
-    /// Everything.
-    Full,
     /// Probes, and the word of `/health`.
     Bare,
+    /// Reads everything.
+    Full,
+    /// Also changes something, or makes work.
+    Write,
+}
+
+impl Peer {
+    /// Whether it is a process of this machine, or of this pod.
+    pub(super) fn is_loopback(self) -> bool {
+        self.address.to_canonical().is_loopback()
+    }
 }
 
 /// A block of addresses, such as `10.0.0.0/8` or `192.0.2.7`.
@@ -64,11 +80,7 @@ impl fmt::Display for Network {
     }
 }
 
-/// What the peer may read: loopback and the allowed networks see everything.
-pub(super) fn reach(peer: IpAddr, allowed: &[Network]) -> Reach {
-    let peer = peer.to_canonical();
-    if peer.is_loopback() || allowed.iter().any(|network| network.contains(peer)) { Reach::Full } else { Reach::Bare }
-}
+const SCHEME: &[u8] = b"Bearer ";
 
 /// Whether a page on another site may not have sent this request: the `Host` of a request to loopback is an
 /// address or `localhost`, never a name that somebody's DNS points at 127.0.0.1 (DNS rebinding).
@@ -79,6 +91,14 @@ pub(super) fn is_local_host(host: &str) -> bool {
     };
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     name.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".localhost")
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750, section 2.1); `None` without one, or with several.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next().filter(|_| values.next().is_none())?.as_bytes();
+    let (scheme, token) = value.split_at_checked(SCHEME.len())?;
+    scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim_ascii())
 }
 
 /// The key of a peer in a table: an IPv6 client owns a /64, so the rest of the address is no identity.
@@ -95,25 +115,6 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
-    }
-
-    #[test]
-    fn loopback_and_the_allowed_see_all_and_strangers_the_bare_word() {
-        let allowed = [Network::parse("10.1.0.0/16").unwrap(), Network::parse("2001:db8::/32").unwrap()];
-        for (peer, expected) in [
-            ("127.0.0.1", Reach::Full),
-            ("127.9.9.9", Reach::Full),
-            ("::1", Reach::Full),
-            ("::ffff:127.0.0.1", Reach::Full),
-            ("10.1.255.1", Reach::Full),
-            ("::ffff:10.1.2.3", Reach::Full),
-            ("2001:db8:1::1", Reach::Full),
-            ("10.2.0.1", Reach::Bare),
-            ("2001:db9::1", Reach::Bare),
-            ("192.0.2.1", Reach::Bare),
-        ] {
-            assert_eq!(reach(ip(peer), &allowed), expected, "{peer}");
-        }
     }
 
     #[test]
@@ -142,6 +143,28 @@ mod tests {
         }
         for host in ["evil.example", "evil.example:18090", "localhost.evil.example", "[x]", ""] {
             assert!(!is_local_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_read_by_its_scheme_and_two_are_none() {
+        let headers = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, value.parse().unwrap());
+            }
+            headers
+        };
+        for (values, expected) in [
+            (&["Bearer abc"][..], Some(&b"abc"[..])),
+            (&["bearer  abc "], Some(b"abc")),
+            (&["Bearer "], Some(b"")),
+            (&["Basic abc"], None),
+            (&["Bearer"], None),
+            (&["Bearer abc", "Bearer abc"], None),
+            (&[], None),
+        ] {
+            assert_eq!(bearer(&headers(values)), expected, "{values:?}");
         }
     }
 

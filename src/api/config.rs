@@ -1,17 +1,27 @@
 //! The settings of the admin port.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use crate::api::access::Network;
+use crate::api::tls::TlsConfig;
+use crate::api::tokens::{self, Tokens};
+use crate::redact::Secret;
 use crate::settings::Section;
 
 /// How the admin port is served.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The addresses; a loopback address, or one that includes it, is always among them.
     pub listen: Vec<SocketAddr>,
-    /// Who may read besides loopback.
+    /// Who may read everything without a token.
     pub allow: Vec<Network>,
+    /// Bearer tokens, one a line, that were found to be right; `None` without any.
+    pub tokens: Option<Secret<String>>,
+    /// Where the tokens are read from again; they stay when there is no file.
+    tokens_file: Option<PathBuf>,
+    /// `None` serves clear text.
+    pub tls: Option<TlsConfig>,
     /// Reads in a second that each peer may do.
     pub rate_per_peer: u32,
     /// Reads in a second of all peers together.
@@ -46,7 +56,8 @@ impl Config {
         let allow = admin.list(
             "allow",
             &[],
-            "Networks besides loopback that may read everything, such as 10.0.0.0/8 for scrapers. Others get probes and the word of /health.",
+            "Networks that may read everything without a token, such as 10.0.0.0/8 for scrapers. Others get probes and the word of /health; \
+             loopback reads all as long as there are no tokens.",
         );
         let allow = networks(&allow, &mut admin);
         let rate_per_peer = admin.number(
@@ -67,6 +78,8 @@ impl Config {
             1..=65_536,
             "Connections at once; a scraper needs one, a browser a few. Further ones wait.",
         );
+        let (tokens, tokens_file) = read_tokens(&mut admin);
+        let tls = TlsConfig::read(&mut admin.section("tls"));
         let words = [("own", Readiness::Own), ("critical", Readiness::Critical)];
         let readiness = root.section("readyz").choice(
             "checks",
@@ -77,12 +90,51 @@ impl Config {
         Self {
             listen,
             allow,
+            tokens,
+            tokens_file,
+            tls,
             rate_per_peer: bounded(rate_per_peer),
             rate: bounded(rate),
             connections: connections as usize,
             readiness,
         }
     }
+}
+
+impl Config {
+    /// Whether anything comes from files that may change.
+    pub(super) fn is_of_files(&self) -> bool {
+        self.tokens_file.is_some() || self.tls.as_ref().is_some_and(TlsConfig::is_of_files)
+    }
+
+    /// The same with what its files hold now; `read` gives the content of one.
+    ///
+    /// # Errors
+    /// A file cannot be read, or what it holds is wrong: which, and what was expected.
+    pub(super) fn reread(&self, read: impl Fn(&Path) -> Result<String, String>) -> Result<Self, String> {
+        let mut again = self.clone();
+        if let Some(file) = &self.tokens_file {
+            let text = read(file)?;
+            Tokens::parse(&text).map_err(|expected| format!("{}: expected {expected}", file.display()))?;
+            again.tokens = Some(Secret::new(text));
+        }
+        again.tls = self.tls.as_ref().map(|tls| tls.reread(read)).transpose()?;
+        Ok(again)
+    }
+}
+
+fn read_tokens(admin: &mut Section<'_>) -> (Option<Secret<String>>, Option<PathBuf>) {
+    let about = "Bearer tokens, one a line: TOKEN, or TOKEN write for one that may also change something. With them loopback needs one too, \
+                 but to tell of tasks and heartbeats.";
+    let tokens = admin.secret("tokens", about);
+    let Some(text) = &tokens else { return (None, None) };
+    if let Err(mistake) = Tokens::parse(text.expose()) {
+        admin.wrong_secret("tokens", &mistake);
+    }
+    // a line holds more than its token, and a log may hold the token alone
+    tokens::words(text.expose()).for_each(|token| admin.remember_secret(token));
+    let file = admin.secret_file("tokens");
+    (tokens, file)
 }
 
 fn addresses(texts: &[String], admin: &mut Section<'_>) -> Vec<SocketAddr> {

@@ -10,17 +10,19 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tokio::time::Instant;
 
-use crate::api::access::{Network, Peer, Reach, is_local_host, peer_key, reach};
-use crate::api::config::Config;
-use crate::api::limit::{Limiter, Rate};
+use crate::api::access::{Peer, Reach, bearer, is_local_host, peer_key};
+use crate::api::limit::Limiter;
+use crate::api::refusals::{Refusal, Refusals};
 use crate::api::reply::error;
 use crate::api::routes::{Access, find};
+use crate::api::rulebook::{Rulebook, Rules};
 
-/// The rules, and the buckets of the rate limit.
+/// Where the rules are found, the buckets of the rate limit, and the count of what is refused.
 #[derive(Debug)]
 pub(super) struct Guard {
-    allow: Vec<Network>,
+    rulebook: Rulebook,
     limiter: Limiter,
+    refusals: Arc<Refusals>,
 }
 
 /// Why a request is not answered.
@@ -32,10 +34,14 @@ enum Refused {
     ForeignHost,
     /// 403: a page of another site would change something.
     ForeignOrigin,
-    /// 401: an address that may not read this.
+    /// 401: somebody who may not read this.
     Stranger,
-    /// 401: an address that may not write.
-    Remote,
+    /// 401: somebody who may not write.
+    Unwritten,
+    /// 401: a token that nobody gave out.
+    UnknownToken,
+    /// 403: a token that may only read.
+    ReadOnly,
 }
 
 /// The page has no script and loads nothing but its own style; its icon is a `data:` picture.
@@ -51,41 +57,50 @@ const HEADERS: [(HeaderName, &str); 4] = [
 ];
 
 impl Guard {
-    /// The rules of this configuration, with empty buckets.
-    pub(super) fn new(config: &Config) -> Self {
-        let rate = |per_second: u32| Rate { per_second, burst: per_second.saturating_mul(2) };
-        let limiter = Limiter::new(rate(config.rate_per_peer), rate(config.rate));
-        Self { allow: config.allow.clone(), limiter }
+    /// Judges by these rules, with empty buckets.
+    pub(super) fn new(rulebook: Rulebook, refusals: Arc<Refusals>) -> Self {
+        Self { rulebook, limiter: Limiter::default(), refusals }
     }
 
     /// What the peer may do with this path.
     ///
     /// # Errors
     /// Why it may do nothing at all.
-    fn admit(&self, peer: IpAddr, (method, path): (&Method, &str), headers: &HeaderMap) -> Result<Reach, Refused> {
+    fn admit(&self, rules: &Rules, peer: Peer, request: Asking<'_>) -> Result<Reach, Refused> {
+        let Asking { method, path, headers } = request;
         let access = find(method, path).map_or(Access::Full, |route| route.access);
         if access == Access::Probe {
             return Ok(Reach::Bare);
         }
-        self.limiter.admit(peer_key(peer), Instant::now()).map_err(Refused::TooMany)?;
-        let reach = reach(peer, &self.allow);
+        self.limiter.admit(peer_key(peer.address), rules.rates(), Instant::now()).map_err(Refused::TooMany)?;
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let (host, is_loopback) = (text(header::HOST), peer.to_canonical().is_loopback());
-        if is_loopback && !host.is_none_or(is_local_host) {
+        let host = text(header::HOST);
+        if peer.is_loopback() && !host.is_none_or(is_local_host) {
             return Err(Refused::ForeignHost);
         }
-        match (reach, access) {
-            (_, Access::Write) if !is_loopback => Err(Refused::Remote),
+        let token = bearer(headers);
+        let reach = rules.reach(peer, token).ok_or(Refused::UnknownToken)?;
+        match access {
+            Access::Word | Access::Probe => Ok(reach),
+            Access::Full if reach >= Reach::Full => Ok(reach),
+            Access::Full => Err(Refused::Stranger),
             // a browser names the page behind a POST, and a program sends no such header
-            (_, Access::Write)
-                if headers.contains_key(header::ORIGIN) && !is_own_origin(text(header::ORIGIN), host) =>
-            {
+            _ if headers.contains_key(header::ORIGIN) && !is_own_origin(text(header::ORIGIN), host) => {
                 Err(Refused::ForeignOrigin)
             }
-            (Reach::Bare, Access::Full) => Err(Refused::Stranger),
-            _ => Ok(reach),
+            Access::Told if peer.is_loopback() => Ok(reach),
+            _ if reach == Reach::Write => Ok(reach),
+            _ if reach == Reach::Full && token.is_some() && rules.config.tokens.is_some() => Err(Refused::ReadOnly),
+            _ => Err(Refused::Unwritten),
         }
     }
+}
+
+/// A request, as far as leave depends on it.
+struct Asking<'r> {
+    method: &'r Method,
+    path: &'r str,
+    headers: &'r HeaderMap,
 }
 
 fn is_own_origin(origin: Option<&str>, host: Option<&str>) -> bool {
@@ -96,37 +111,77 @@ fn is_own_origin(origin: Option<&str>, host: Option<&str>) -> bool {
 /// Admits a request or answers in its place, and sets the headers of safety on every answer.
 pub(super) async fn guard(Shared(guard): Shared<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     // the server sets the peer on every request; one without it is a stranger
-    let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
-    let asked = (request.method(), request.uri().path());
-    let mut response = match guard.admit(peer, asked, request.headers()) {
+    let stranger = Peer { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), is_certified: false };
+    let peer = request.extensions().get().copied().unwrap_or(stranger);
+    let rules = guard.rulebook.in_force();
+    let asking = Asking { method: request.method(), path: request.uri().path(), headers: request.headers() };
+    let mut response = match guard.admit(&rules, peer, asking) {
         Ok(reach) => {
             request.extensions_mut().insert(reach);
+            request.extensions_mut().insert(rules.config.readiness);
             next.run(request).await
         }
-        Err(refused) => refused.answer(),
+        Err(refused) => {
+            guard.refusals.count(refused.reason());
+            refused.answer()
+        }
     };
     for (name, value) in HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
 }
 
 impl Refused {
-    fn answer(&self) -> Response {
+    fn reason(self) -> Refusal {
         match self {
-            Self::TooMany(wait) => too_many(*wait),
+            Self::TooMany(_) => Refusal::Rate,
+            Self::ForeignHost | Self::ForeignOrigin => Refusal::Foreign,
+            Self::Stranger | Self::Unwritten => Refusal::Stranger,
+            Self::UnknownToken => Refusal::Token,
+            Self::ReadOnly => Refusal::ReadOnly,
+        }
+    }
+
+    fn answer(self) -> Response {
+        match self {
+            Self::TooMany(wait) => too_many(wait),
             Self::ForeignHost => error(StatusCode::FORBIDDEN, "a foreign Host", "an address or localhost as Host"),
             Self::ForeignOrigin => {
                 error(StatusCode::FORBIDDEN, "a foreign Origin", "no Origin, or that of the sidecar's own pages")
             }
-            Self::Remote => error(StatusCode::UNAUTHORIZED, "no writing from this address", "a loopback peer"),
-            Self::Stranger => error(
-                StatusCode::UNAUTHORIZED,
-                "not allowed from this address",
-                "a loopback peer, or one of the networks in admin.allow",
+            Self::Stranger => challenge(
+                error(
+                    StatusCode::UNAUTHORIZED,
+                    "not allowed from this address",
+                    "a token of admin.tokens, a loopback peer without tokens, or one of the networks in admin.allow",
+                ),
+                "Bearer",
+            ),
+            Self::Unwritten => challenge(
+                error(
+                    StatusCode::UNAUTHORIZED,
+                    "no writing from this address",
+                    "a token that writes, or a loopback peer without tokens",
+                ),
+                "Bearer",
+            ),
+            Self::UnknownToken => challenge(
+                error(StatusCode::UNAUTHORIZED, "a token that is not known", "one of those in admin.tokens"),
+                r#"Bearer error="invalid_token""#,
+            ),
+            Self::ReadOnly => challenge(
+                error(StatusCode::FORBIDDEN, "a token that only reads", "one with the word write behind it"),
+                r#"Bearer error="insufficient_scope""#,
             ),
         }
     }
+}
+
+/// Says by what one may come in (RFC 6750, section 3).
+fn challenge(mut response: Response, challenge: &'static str) -> Response {
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    response
 }
 
 fn too_many(wait: Duration) -> Response {
@@ -140,15 +195,21 @@ fn too_many(wait: Duration) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::config::Config;
+    use crate::settings::{Place, Settings, Tree};
+    use serde_json::{Value, json};
 
-    fn guard() -> Guard {
-        let network = Network::parse("10.0.0.0/8").expect("a network");
-        Guard { allow: vec![network], limiter: limiter(10) }
+    fn guard(admin: Value) -> Guard {
+        let mut tree = Tree::default();
+        tree.merge(json!({ "admin": admin }), &Place("test".into()));
+        let mut settings = Settings::new(tree, |_: &str| Err("no file".into()));
+        let rulebook = Rulebook::new(Config::read(&mut settings.section(""))).expect("rules");
+        Guard::new(rulebook, Arc::default())
     }
 
-    fn limiter(per_peer: u32) -> Limiter {
-        let rate = |per_second| Rate { per_second, burst: per_second };
-        Limiter::new(rate(per_peer), rate(1_000))
+    fn judge(guard: &Guard, peer: &str, method: &Method, path: &str, headers: &HeaderMap) -> Result<Reach, Refused> {
+        let peer = Peer { address: peer.parse().expect("an address"), is_certified: false };
+        guard.admit(&guard.rulebook.in_force(), peer, Asking { method, path, headers })
     }
 
     fn asks(peer: &str, path: &str, host: &'static str) -> Result<Reach, u16> {
@@ -157,8 +218,8 @@ mod tests {
 
     fn calls(method: Method, peer: &str, path: &str, host: &'static str) -> Result<Reach, u16> {
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
-        let peer = peer.parse().expect("an address");
-        guard().admit(peer, (&method, path), &headers).map_err(|refused| refused.answer().status().as_u16())
+        judge(&guard(json!({"allow": "10.0.0.0/8"})), peer, &method, path, &headers)
+            .map_err(|refused| refused.answer().status().as_u16())
     }
 
     #[test]
@@ -175,7 +236,7 @@ mod tests {
     fn an_allowed_network_and_loopback_see_all_but_not_by_a_foreign_name() {
         assert_eq!(asks("10.9.9.9", "/status", "sidecar.default.svc"), Ok(Reach::Full));
         assert_eq!(asks("::ffff:10.9.9.9", "/status", "sidecar.default.svc"), Ok(Reach::Full));
-        assert_eq!(asks("127.0.0.1", "/status", "127.0.0.1:18090"), Ok(Reach::Full));
+        assert_eq!(asks("127.0.0.1", "/status", "127.0.0.1:18090"), Ok(Reach::Write));
         assert_eq!(asks("127.0.0.1", "/status", "evil.example"), Err(403));
         assert_eq!(asks("127.0.0.1", "/livez", "evil.example"), Ok(Reach::Bare));
     }
@@ -186,7 +247,7 @@ mod tests {
             [(Method::POST, "/api/v1/monitoring/tasks"), (Method::PATCH, "/api/v1/monitoring/tasks/1")]
         {
             let calls = |peer, host| calls(method.clone(), peer, path, host);
-            assert_eq!(calls("127.0.0.1", "127.0.0.1:18090"), Ok(Reach::Full), "{path}");
+            assert_eq!(calls("127.0.0.1", "127.0.0.1:18090"), Ok(Reach::Write), "{path}");
             assert_eq!(calls("127.0.0.1", "evil.example"), Err(403), "{path}");
             assert_eq!(calls("10.9.9.9", "sidecar"), Err(401), "{path}");
             assert_eq!(calls("192.0.2.1", "sidecar"), Err(401), "{path}");
@@ -197,8 +258,8 @@ mod tests {
     #[test]
     fn only_loopback_writes_and_no_page_of_another_site_through_it() {
         for (peer, host, origin, expected) in [
-            ("127.0.0.1", "127.0.0.1:18090", None, Ok(Reach::Full)),
-            ("::1", "localhost", Some("http://localhost"), Ok(Reach::Full)),
+            ("127.0.0.1", "127.0.0.1:18090", None, Ok(Reach::Write)),
+            ("::1", "localhost", Some("http://localhost"), Ok(Reach::Write)),
             ("127.0.0.1", "127.0.0.1:18090", Some("http://127.0.0.1:3000"), Err(403)),
             ("127.0.0.1", "127.0.0.1:18090", Some("null"), Err(403)),
             ("127.0.0.1", "evil.example", Some("http://evil.example"), Err(403)),
@@ -209,7 +270,7 @@ mod tests {
             let host = (header::HOST, HeaderValue::from_static(host));
             let headers = [host].into_iter().chain(origin).collect();
             for path in ["/api/v1/monitoring/checks/redis/run", "/api/v1/monitoring/heartbeat/import"] {
-                let admitted = guard().admit(peer.parse().expect("an address"), (&Method::POST, path), &headers);
+                let admitted = judge(&guard(json!({"allow": "10.0.0.0/8"})), peer, &Method::POST, path, &headers);
                 assert_eq!(admitted.map_err(|refused| refused.answer().status().as_u16()), expected, "{peer} {path}");
             }
         }
@@ -217,13 +278,69 @@ mod tests {
 
     #[test]
     fn a_peer_that_asks_too_often_is_told_when_to_come_back_and_probes_go_on() {
-        let guard = guard();
-        let peer = "127.0.0.1".parse().expect("an address");
-        let refused =
-            (0..50).filter_map(|_| guard.admit(peer, (&Method::GET, "/status"), &HeaderMap::new()).err()).last();
-        let refused = refused.expect("one of 50 is too many").answer();
+        let guard = guard(json!({"rate_per_peer": 5}));
+        let ask = |path| judge(&guard, "127.0.0.1", &Method::GET, path, &HeaderMap::new());
+        let refused = (0..50).find_map(|_| ask("/status").err()).expect("one of 50 is too many").answer();
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
-        assert!((0..50).all(|_| guard.admit(peer, (&Method::GET, "/readyz"), &HeaderMap::new()).is_ok()));
+        assert!((0..50).all(|_| ask("/readyz").is_ok()));
+    }
+
+    const READER: &str = "Bearer reader-0123456789abcdef";
+    const WRITER: &str = "Bearer writer-0123456789abcdef";
+    const NOBODY: &str = "Bearer nobody-0123456789abcdef";
+
+    /// Status and challenge of what is refused.
+    fn with_tokens(
+        peer: &str,
+        method: &Method,
+        path: &str,
+        token: Option<&'static str>,
+    ) -> Result<Reach, (u16, String)> {
+        let tokens = "reader-0123456789abcdef\nwriter-0123456789abcdef write";
+        let token = token.map(|token| (header::AUTHORIZATION, HeaderValue::from_static(token)));
+        let headers = token.into_iter().collect();
+        judge(&guard(json!({"tokens": tokens, "allow": "10.0.0.0/8"})), peer, method, path, &headers).map_err(
+            |refused| {
+                let answer = refused.answer();
+                let challenge =
+                    answer.headers().get(header::WWW_AUTHENTICATE).map(|value| value.to_str().expect("ASCII"));
+                (answer.status().as_u16(), challenge.unwrap_or_default().to_owned())
+            },
+        )
+    }
+
+    #[test]
+    fn a_token_reads_from_everywhere_and_one_that_nobody_gave_out_is_told_so() {
+        let asks = |peer, path, token| with_tokens(peer, &Method::GET, path, token);
+        for peer in ["127.0.0.1", "10.9.9.9", "192.0.2.1"] {
+            assert_eq!(asks(peer, "/status", Some(READER)), Ok(Reach::Full), "{peer}");
+            let unknown = Err((401, r#"Bearer error="invalid_token""#.to_owned()));
+            assert_eq!(asks(peer, "/status", Some(NOBODY)), unknown, "{peer}");
+            assert_eq!(asks(peer, "/health", Some(NOBODY)), unknown, "{peer}");
+            assert_eq!(asks(peer, "/readyz", Some(NOBODY)), Ok(Reach::Bare), "{peer}");
+        }
+        for peer in ["127.0.0.1", "192.0.2.1"] {
+            assert_eq!(asks(peer, "/status", None), Err((401, "Bearer".to_owned())), "{peer}");
+            assert_eq!(asks(peer, "/health", None), Ok(Reach::Bare), "{peer}");
+        }
+        assert_eq!(asks("10.9.9.9", "/status", None), Ok(Reach::Full));
+    }
+
+    #[test]
+    fn with_tokens_one_that_writes_is_needed_but_for_the_words_of_the_application_on_loopback() {
+        let run = |peer, token| with_tokens(peer, &Method::POST, "/api/v1/monitoring/checks/redis/run", token);
+        let begin = |peer, token| with_tokens(peer, &Method::POST, "/api/v1/monitoring/tasks", token);
+        let read_only = Err((403, r#"Bearer error="insufficient_scope""#.to_owned()));
+        for peer in ["127.0.0.1", "10.9.9.9", "192.0.2.1"] {
+            assert_eq!(run(peer, Some(WRITER)), Ok(Reach::Write), "{peer}");
+            assert_eq!(begin(peer, Some(WRITER)), Ok(Reach::Write), "{peer}");
+            assert_eq!(run(peer, Some(READER)), read_only, "{peer}");
+            assert_eq!(run(peer, None), Err((401, "Bearer".to_owned())), "{peer}");
+        }
+        assert_eq!(begin("127.0.0.1", None), Ok(Reach::Bare));
+        assert_eq!(begin("127.0.0.1", Some(READER)), Ok(Reach::Full));
+        assert_eq!(begin("192.0.2.1", None), Err((401, "Bearer".to_owned())));
+        assert_eq!(begin("192.0.2.1", Some(READER)), read_only);
     }
 }

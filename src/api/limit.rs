@@ -21,11 +21,16 @@ pub(super) struct Rate {
     pub(super) burst: u32,
 }
 
+/// What each peer may do, and all of them together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rates {
+    pub(super) per_peer: Rate,
+    pub(super) overall: Rate,
+}
+
 /// The buckets. One lock, held for a lookup: the admin port serves people and scrapers, not the application.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Limiter {
-    per_peer: Rate,
-    overall: Rate,
     buckets: Mutex<Buckets>,
 }
 
@@ -38,16 +43,11 @@ struct Buckets {
 }
 
 impl Limiter {
-    /// Limits each peer, and all of them together.
-    pub(super) fn new(per_peer: Rate, overall: Rate) -> Self {
-        Self { per_peer, overall, buckets: Mutex::default() }
-    }
-
-    /// Admits a request of this peer.
+    /// Admits a request of this peer by the rates of now.
     ///
     /// # Errors
     /// The time after which it would be admitted.
-    pub(super) fn admit(&self, peer: IpAddr, now: Instant) -> Result<(), Duration> {
+    pub(super) fn admit(&self, peer: IpAddr, rates: Rates, now: Instant) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let buckets = &mut *buckets;
         if buckets.peers.len() >= MOST_PEERS && !buckets.peers.contains_key(&peer) {
@@ -55,9 +55,9 @@ impl Limiter {
         }
         let known = buckets.peers.contains_key(&peer) || buckets.peers.len() < MOST_PEERS;
         let own = if known { buckets.peers.get(&peer).copied() } else { buckets.strangers };
-        let own = self.per_peer.fill(own, now)?;
+        let own = rates.per_peer.fill(own, now)?;
         // the peer pays only for what is admitted as a whole
-        buckets.overall = Some(self.overall.fill(buckets.overall, now)?);
+        buckets.overall = Some(rates.overall.fill(buckets.overall, now)?);
         if known {
             buckets.peers.insert(peer, own);
         } else {
@@ -83,7 +83,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     const RATE: Rate = Rate { per_second: 10, burst: 20 };
-    const WIDE: Rate = Rate { per_second: 1_000_000, burst: 1_000_000 };
+    const RATES: Rates = Rates { per_peer: RATE, overall: Rate { per_second: 1_000_000, burst: 1_000_000 } };
 
     fn peer(number: u32) -> IpAddr {
         IpAddr::V4(Ipv4Addr::from(number))
@@ -91,37 +91,38 @@ mod tests {
 
     #[test]
     fn a_burst_is_admitted_then_the_rate() {
-        let limiter = Limiter::new(RATE, WIDE);
+        let limiter = Limiter::default();
         let start = Instant::now();
-        let admitted = (0..100).filter(|_| limiter.admit(peer(1), start).is_ok()).count();
+        let admitted = (0..100).filter(|_| limiter.admit(peer(1), RATES, start).is_ok()).count();
         assert_eq!(admitted, 20);
-        assert_eq!(limiter.admit(peer(1), start), Err(Duration::from_millis(100)));
-        assert!(limiter.admit(peer(1), start + Duration::from_millis(100)).is_ok());
-        assert!(limiter.admit(peer(1), start + Duration::from_millis(100)).is_err());
+        assert_eq!(limiter.admit(peer(1), RATES, start), Err(Duration::from_millis(100)));
+        assert!(limiter.admit(peer(1), RATES, start + Duration::from_millis(100)).is_ok());
+        assert!(limiter.admit(peer(1), RATES, start + Duration::from_millis(100)).is_err());
         let later = start + Duration::from_secs(60);
-        assert_eq!((0..100).filter(|_| limiter.admit(peer(1), later).is_ok()).count(), 20);
+        assert_eq!((0..100).filter(|_| limiter.admit(peer(1), RATES, later).is_ok()).count(), 20);
     }
 
     #[test]
     fn one_peer_does_not_pay_for_another_but_all_share_the_whole() {
-        let limiter = Limiter::new(RATE, Rate { per_second: 10, burst: 30 });
+        let limiter = Limiter::default();
+        let rates = Rates { overall: Rate { per_second: 10, burst: 30 }, ..RATES };
         let now = Instant::now();
-        assert_eq!((0..50).filter(|_| limiter.admit(peer(1), now).is_ok()).count(), 20);
-        assert_eq!((0..50).filter(|_| limiter.admit(peer(2), now).is_ok()).count(), 10);
-        assert!(limiter.admit(peer(3), now).is_err());
+        assert_eq!((0..50).filter(|_| limiter.admit(peer(1), rates, now).is_ok()).count(), 20);
+        assert_eq!((0..50).filter(|_| limiter.admit(peer(2), rates, now).is_ok()).count(), 10);
+        assert!(limiter.admit(peer(3), rates, now).is_err());
     }
 
     #[test]
     fn a_flood_of_addresses_neither_grows_the_table_nor_frees_a_blocked_peer() {
-        let limiter = Limiter::new(RATE, WIDE);
+        let limiter = Limiter::default();
         let now = Instant::now();
-        while limiter.admit(peer(0), now).is_ok() {}
+        while limiter.admit(peer(0), RATES, now).is_ok() {}
         let flood = 3 * MOST_PEERS as u32;
-        let admitted = (1..flood).filter(|number| limiter.admit(peer(*number), now).is_ok()).count();
-        assert!(limiter.admit(peer(0), now).is_err());
+        let admitted = (1..flood).filter(|number| limiter.admit(peer(*number), RATES, now).is_ok()).count();
+        assert!(limiter.admit(peer(0), RATES, now).is_err());
         assert_eq!(limiter.buckets.lock().unwrap().peers.len(), MOST_PEERS);
         assert_eq!(admitted, MOST_PEERS - 1 + 20, "those beyond the table share one bucket");
-        assert!(limiter.admit(peer(flood), now + Duration::from_secs(60)).is_ok());
+        assert!(limiter.admit(peer(flood), RATES, now + Duration::from_secs(60)).is_ok());
         assert!(limiter.buckets.lock().unwrap().peers.len() < 10);
     }
 }

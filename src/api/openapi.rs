@@ -22,8 +22,9 @@ pub fn openapi() -> String {
             "description": "Everything is answered from memory: no GET causes work in the application or behind it.",
             "license": { "name": env!("CARGO_PKG_LICENSE"), "identifier": env!("CARGO_PKG_LICENSE") },
         },
+        "security": [{}, { "token": [] }],
         "paths": paths,
-        "components": { "schemas": {
+        "components": { "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } }, "schemas": {
             "Database": database::schema(),
             "Error": error_schema(),
             "Export": export::schema(),
@@ -79,7 +80,7 @@ fn operation_id(route: &Route) -> String {
 }
 
 fn response(meaning: &str, status: u16, route: &Route) -> Value {
-    if status == 404 || (status >= 400 && route.access == Access::Write) {
+    if (400..500).contains(&status) || (status >= 400 && matches!(route.access, Access::Write | Access::Told)) {
         return error_response(meaning);
     }
     let content: Map<String, Value> = route
@@ -106,17 +107,21 @@ fn error_response(meaning: &str) -> Value {
     json!({ "description": meaning, "content": content })
 }
 
+const UNKNOWN: &str = "a token that nobody gave out";
+
 fn common_answers(access: Access) -> &'static [(u16, &'static str)] {
     match access {
         Access::Probe => &[],
-        Access::Word => &[(403, "a foreign Host on loopback"), (429, "too many requests; see Retry-After")],
-        Access::Write => &[
-            (401, "not from loopback"),
-            (403, "a foreign Host, or a foreign Origin"),
+        Access::Word => {
+            &[(401, UNKNOWN), (403, "a foreign Host on loopback"), (429, "too many requests; see Retry-After")]
+        }
+        Access::Write | Access::Told => &[
+            (401, "neither from loopback nor with a token, or a token that nobody gave out"),
+            (403, "a token that only reads, a foreign Host, or a foreign Origin"),
             (429, "too many requests; see Retry-After"),
         ],
         Access::Full => &[
-            (401, "not allowed from this address"),
+            (401, "not allowed from this address without a token, or a token that nobody gave out"),
             (403, "a foreign Host on loopback"),
             (429, "too many requests; see Retry-After"),
         ],

@@ -12,6 +12,7 @@ use futures_core::Stream;
 use crate::api::contract;
 
 pub(super) const JSON: &str = "application/json";
+pub(super) const HEALTH: &str = "application/health+json";
 pub(super) const HTML: &str = "text/html; charset=utf-8";
 pub(super) const CSS: &str = "text/css; charset=utf-8";
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";

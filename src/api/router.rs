@@ -11,20 +11,21 @@ use axum::routing::{MethodFilter, on};
 
 use crate::api::access::Reach;
 use crate::api::answers::{Asked, answer};
-use crate::api::config::Config;
+use crate::api::config::Readiness;
 use crate::api::guard::{Guard, guard};
 use crate::api::reply::error;
 use crate::api::routes::{ROUTES, Verb, at};
 use crate::api::state::State;
 
 /// The router of all rows, behind the guard.
-pub(super) fn router(state: Arc<State>, config: &Config) -> Router {
-    let readiness = config.readiness;
+pub(super) fn router(state: Arc<State>, door: Guard) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
         let endpoint = route.endpoint;
         let answer = move |Shared(state): Shared<Arc<State>>, request: Request| async move {
-            let asked = Asked { reach: request.extensions().get().copied().unwrap_or(Reach::Bare), readiness, request };
+            let told = request.extensions();
+            let readiness = told.get().copied().unwrap_or(Readiness::Own);
+            let asked = Asked { reach: told.get().copied().unwrap_or(Reach::Bare), readiness, request };
             answer(endpoint, &state, asked).await
         };
         router = router.route(route.path, on(filter(route.verb), answer));
@@ -32,7 +33,7 @@ pub(super) fn router(state: Arc<State>, config: &Config) -> Router {
     router
         .fallback(async || error(StatusCode::NOT_FOUND, "no such path", "one of the paths in /openapi.json"))
         .method_not_allowed_fallback(async |request: Request| not_allowed(request.uri().path()))
-        .layer(from_fn_with_state(Arc::new(Guard::new(config)), guard))
+        .layer(from_fn_with_state(Arc::new(door), guard))
         .with_state(state)
 }
 

@@ -2,7 +2,7 @@
 
 use axum::http::Method;
 
-use crate::api::reply::{CSS, HTML, JSON, TEXT};
+use crate::api::reply::{CSS, HEALTH, HTML, JSON, TEXT};
 use crate::model::exposition::Format;
 
 /// What is answered. One variant per route, so a route without an answer does not compile.
@@ -68,10 +68,12 @@ pub(super) enum Access {
     Probe,
     /// Everybody: strangers get the bare word.
     Word,
-    /// Loopback and the allowed networks.
+    /// Loopback and the allowed networks, a client's certificate, a token.
     Full,
-    /// Loopback: it changes something, or is the application's word, and an address alone is no leave for that.
+    /// A token that writes; loopback as long as there are no tokens. An address alone is no leave to make work.
     Write,
+    /// The application's own word: loopback, where it lives, and a token that writes.
+    Told,
 }
 
 /// One row: the router and `/openapi.json` are made from it.
@@ -95,6 +97,8 @@ const OPEN_METRICS: &str = Format::OpenMetrics.content_type();
 
 const PROBE_QUERY: &[(&str, &str)] =
     &[("verbose", "tell every item also when all pass"), ("exclude", "do not mind the item of this name; repeatable")];
+const REFRESH: &[(&str, &str)] =
+    &[("refresh", "1: runs what is asked for, or joins the run in flight, and waits for it; needs leave to write")];
 const PROBE_ANSWERS: &[(u16, &str)] = &[(200, "passes"), (503, "fails")];
 const ITEM_ANSWERS: &[(u16, &str)] = &[(200, "passes"), (503, "fails"), (404, "no such item")];
 const OK: &[(u16, &str)] = &[(200, "the last values known")];
@@ -122,11 +126,19 @@ const fn write(path: &'static str, endpoint: Endpoint, summary: &'static str) ->
     Route { verb: Verb::Post, ..route(path, endpoint, Access::Write, summary) }
 }
 
+const fn told(path: &'static str, endpoint: Endpoint, summary: &'static str) -> Route {
+    Route { verb: Verb::Post, ..route(path, endpoint, Access::Told, summary) }
+}
+
 /// All routes of the admin port.
 pub(super) static ROUTES: &[Route] = &[
     Route {
         query: &[("strict", "1: answer 503 when the application is unhealthy")],
-        answers: &[(200, "the last known health, whatever it is"), (503, "unhealthy, with strict=1")],
+        answers: &[
+            (200, "the last known health, whatever it is"),
+            (503, "unhealthy, with strict=1, or as application/health+json"),
+        ],
+        media: &[JSON, HEALTH],
         ..route("/health", Endpoint::Health, Access::Word, "Health of the application and its services")
     },
     route("/status", Endpoint::Status, Access::Full, "Health, the node's resources and rows of the business tables"),
@@ -184,23 +196,39 @@ pub(super) static ROUTES: &[Route] = &[
         ..route(
             "/api/v1/monitoring/tasks",
             Endpoint::BeginTask,
-            Access::Write,
+            Access::Told,
             "Begins a task; the header traceparent names the span that it belongs to",
         )
     },
     Route {
         verb: Verb::Patch,
         answers: &[(200, "ended, now or before"), WRONG_BODY, NO_JSON, (404, "no such task")],
-        ..route("/api/v1/monitoring/tasks/{id}", Endpoint::EndTask, Access::Write, "Ends a task")
+        ..route("/api/v1/monitoring/tasks/{id}", Endpoint::EndTask, Access::Told, "Ends a task")
     },
-    route(
-        "/api/v1/monitoring/checks",
-        Endpoint::Checks,
-        Access::Full,
-        "All health checks: results, ages, percentiles, uptime",
-    ),
     Route {
-        answers: &[(200, "the last values known"), (404, "no such check")],
+        query: REFRESH,
+        answers: &[
+            (200, "the last values known"),
+            (403, "refresh=1 by somebody who may not write"),
+            (503, "unhealthy, as application/health+json"),
+        ],
+        media: &[JSON, HEALTH],
+        ..route(
+            "/api/v1/monitoring/checks",
+            Endpoint::Checks,
+            Access::Full,
+            "All health checks: results, ages, percentiles, uptime",
+        )
+    },
+    Route {
+        query: REFRESH,
+        answers: &[
+            (200, "the last values known"),
+            (403, "refresh=1 by somebody who may not write"),
+            (404, "no such check"),
+            (409, "refresh=1 of a check that is not configured"),
+            (504, "with refresh=1, no run ended in time"),
+        ],
         ..route("/api/v1/monitoring/checks/{item}", Endpoint::Check, Access::Full, "One health check")
     },
     Route {
@@ -218,7 +246,7 @@ pub(super) static ROUTES: &[Route] = &[
     },
     Route {
         answers: &[(200, "taken"), (404, "no check waits for a heartbeat of this name")],
-        ..write(
+        ..told(
             "/api/v1/monitoring/heartbeat/{item}",
             Endpoint::Heartbeat,
             "Takes the heartbeat of a check of kind heartbeat",

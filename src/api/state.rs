@@ -19,6 +19,7 @@ use crate::model::health::CheckReport;
 use crate::model::sample::{Sample, SampleSource};
 use crate::model::traffic::{Failure, RouteTraffic, Totals, Window};
 use crate::model::usage::SystemUsage;
+use crate::redact::Clean;
 use crate::tasks::Tasks;
 use crate::tasks::celery::reader::Reader as CeleryReader;
 use crate::traffic::reader::Reader;
@@ -59,6 +60,8 @@ pub struct State {
     pub proxy: Option<SocketAddr>,
     /// The application, as scheme, host and port.
     pub upstream: String,
+    /// The application's name at the vendors.
+    pub service: Clean<'static>,
 }
 
 /// What the proxy measured.

@@ -10,6 +10,8 @@ pub struct Addresses {
     pub proxy: Option<(SocketAddr, String)>,
     /// The admin port's addresses.
     pub admin: Vec<SocketAddr>,
+    /// How the admin port is spoken to: `http` or `https`.
+    pub admin_scheme: &'static str,
     /// Where the application's SDKs may send what, none when that is switched off.
     pub intake: Vec<(&'static str, SocketAddr)>,
 }
@@ -24,7 +26,7 @@ impl Addresses {
             writeln!(out, "proxy {address} -> {upstream}")?;
         }
         for address in &self.admin {
-            writeln!(out, "admin http://{address}")?;
+            writeln!(out, "admin {}://{address}", self.admin_scheme)?;
         }
         for (protocol, address) in &self.intake {
             writeln!(out, "otlp {protocol} {address}")?;

@@ -15,11 +15,12 @@ use crate::app::addresses::Addresses;
 use crate::app::data_dir::Claim;
 use crate::app::descriptors;
 use crate::app::supervisor::Supervisor;
-use crate::checks::{self, Introduction, Lives, Targets};
+use crate::checks::{self, Archive, Introduction, Lives, Targets};
 use crate::config::Config;
 use crate::lifecycle::{Drain, Latch, Pulse};
 use crate::model::application::About;
 use crate::model::catalogue::REDACTIONS;
+use crate::model::incident::{IncidentSink, IncidentSource, incidents};
 use crate::model::route::RouteTable;
 use crate::model::sample::{Sample, SampleSource};
 use crate::model::task::TaskSpan;
@@ -27,8 +28,8 @@ use crate::proxy::{self, Deps, TracePolicy};
 use crate::redact::{Outlet, Redactor};
 use crate::tasks::Tasks;
 use crate::tasks::celery::spans::SpanOut;
-use crate::telemetry::intake::{self, Door, Policy};
-use crate::telemetry::issues::{FailureSource, Issues};
+use crate::telemetry::intake::{self, Door, Intake, Policy};
+use crate::telemetry::issues::{Issues, Sources};
 use crate::telemetry::receipts::ReceiptsReader;
 use crate::telemetry::resource::Resource;
 use crate::telemetry::{SpanWriter, Telemetry, Upstream};
@@ -120,6 +121,7 @@ impl Rooms {
         let addresses = Addresses {
             proxy: path.address.map(|address| (address, ground.upstream())),
             admin: ports.admin.addresses(),
+            admin_scheme: ports.admin.scheme(),
             intake: ports.intake.as_ref().map(intake::Bound::addresses).unwrap_or_default(),
         };
         let readers = Readers { traffic: reader, telemetry: way_out.0.reader() };
@@ -194,9 +196,10 @@ impl Ground {
         let (checks, reports) = checks::build(&self.config.checks, targets, self.redactor.clone());
         let (system, usage) = system::build(&self.config.system, self.config.data_dir.clone());
         let (database, seen) = database::build(self.config.database.clone(), self.redactor.clone());
-        let tasks = self.tasks(&telemetry);
-        let door = ports.intake.map(|ports| self.take_in(&mut rooms, &telemetry, ports));
-        let celery = self.watch_celery(&mut rooms, &telemetry, door.as_ref().map(|door| door.celery()));
+        let (sink, incidents) = issues.as_ref().map(|_| incidents()).unzip();
+        let tasks = self.tasks(&telemetry, sink.clone());
+        let door = ports.intake.map(|bound| self.take_in(&mut rooms, (telemetry.intake(), sink.clone()), bound));
+        let celery = self.watch_celery(&mut rooms, &telemetry, sink, door.as_ref().map(|door| door.celery()));
         let mut samples: Vec<SampleSource> = vec![
             source(&readers.traffic, traffic::reader::Reader::samples),
             source(&readers.telemetry, telemetry::Reader::samples),
@@ -205,6 +208,7 @@ impl Ground {
             checks::samples(reports.clone(), self.redactor.clone()),
             source(&tasks, Tasks::samples),
             source(&celery, tasks::celery::reader::Reader::samples),
+            ports.admin.samples(),
             self.redactions(),
             rooms.restarts(),
         ];
@@ -212,8 +216,8 @@ impl Ground {
             let read = |room: Arc<Arc<ReceiptsReader>>, drain| async move { room.run(drain).await };
             rooms.add("receipts", again(control, receipts, read));
         }
-        if let Some(issues) = issues {
-            samples.push(self.report_failures(&mut rooms, issues, readers));
+        if let Some((issues, incidents)) = issues.zip(incidents) {
+            samples.push(self.report_failures(&mut rooms, issues, (readers, incidents)));
         }
         samples.extend(door.map(|door| source(&door, |door, out| door.samples(out))));
         samples.extend(path.counters.iter().map(|counters| source(counters, |counters, out| counters.samples(out))));
@@ -237,30 +241,28 @@ impl Ground {
             control_pulse: checks.pulse(),
         };
         let served = (ports.admin, self.state(shown, path, readers));
-        let serve = |served: Arc<(api::Bound, api::State)>, drain| async move {
-            served.0.serve(served.1.clone(), drain).await;
-        };
-        rooms.add("admin", again(control, served, serve));
+        let archive = checks.archive();
+        rooms.add("admin", again(control, served, answer));
         rooms.add("checks", again(control, checks, |room, drain| async move { room.run(drain).await }));
         rooms.add("system", again(control, system, |room, drain| async move { room.run(drain).await }));
         rooms.add("database", again(control, database, |room, drain| async move { room.run(drain).await }));
-        let claim = Claim::new(self.config.data_dir.clone());
-        rooms.add("telemetry", again(control, (telemetry, samples, claim), deliver));
+        let folder = (Claim::new(self.config.data_dir.clone()), archive);
+        rooms.add("telemetry", again(control, (telemetry, samples, folder), deliver));
         rooms
     }
 
     /// What the application tells of its tasks; those in a trace become spans.
-    fn tasks(&self, telemetry: &Telemetry) -> Tasks {
+    fn tasks(&self, telemetry: &Telemetry, incidents: Option<IncidentSink>) -> Tasks {
         let spans = telemetry.task_spans();
         let sink = Arc::new(move |span: TaskSpan| spans.push(&span));
-        tasks::open(&self.config.tasks, self.redactor.clone(), Some(sink))
+        tasks::open(&self.config.tasks, self.redactor.clone(), Some(sink), incidents)
     }
 
     /// Opens the way in for the application's own telemetry.
-    fn take_in(&self, rooms: &mut Supervisor, telemetry: &Telemetry, ports: intake::Bound) -> Arc<Door> {
+    fn take_in(&self, rooms: &mut Supervisor, ways: (Intake, Option<IncidentSink>), ports: intake::Bound) -> Arc<Door> {
         let config = &self.config.telemetry;
         let policy = Policy { spans: config.spans, privacy: config.privacy, limits: config.limits };
-        let door = ports.door(policy, self.identity(), self.redactor.clone(), telemetry.intake());
+        let door = ports.door(policy, self.identity(), self.redactor.clone(), ways);
         let door = Arc::new(door);
         let serve = |room: Arc<Arc<Door>>, drain| async move { room.serve(drain).await };
         rooms.add("intake", again(&self.control, Arc::clone(&door), serve));
@@ -268,12 +270,16 @@ impl Ground {
     }
 
     /// Starts what tells Sentry of failures; gives what it counts.
-    fn report_failures(&self, rooms: &mut Supervisor, issues: Arc<Issues>, readers: &Readers) -> SampleSource {
+    fn report_failures(
+        &self,
+        rooms: &mut Supervisor,
+        issues: Arc<Issues>,
+        (readers, incidents): (&Readers, IncidentSource),
+    ) -> SampleSource {
         let (traffic, counted, mut seen) = (readers.traffic.clone(), Arc::clone(&issues), Vec::new());
-        let source: FailureSource = Box::new(move || traffic.failures_since(&mut seen));
-        let tell =
-            |room: Arc<(Arc<Issues>, Mutex<FailureSource>)>, drain| async move { room.0.run(&room.1, drain).await };
-        rooms.add("issues", again(&self.control, (issues, Mutex::new(source)), tell));
+        let sources = Sources { failures: Box::new(move || traffic.failures_since(&mut seen)), incidents };
+        let tell = |room: Arc<(Arc<Issues>, Mutex<Sources>)>, drain| async move { room.0.run(&room.1, drain).await };
+        rooms.add("issues", again(&self.control, (issues, Mutex::new(sources)), tell));
         Arc::new(move |out| counted.samples(out))
     }
 
@@ -282,12 +288,13 @@ impl Ground {
         &self,
         rooms: &mut Supervisor,
         telemetry: &Telemetry,
+        incidents: Option<IncidentSink>,
         sdk: Option<watch::Receiver<Option<Instant>>>,
     ) -> tasks::celery::reader::Reader {
         let (spans, sampling) = (telemetry.task_spans(), self.config.telemetry.sampling);
         let sink = Arc::new(move |span: TaskSpan| spans.push(&span));
-        let out = SpanOut { sink, sampling, sdk };
-        let (room, reader) = tasks::celery::build(&self.config.celery, self.redactor.clone(), Some(out));
+        let told = (Some(SpanOut { sink, sampling, sdk }), incidents);
+        let (room, reader) = tasks::celery::build(&self.config.celery, self.redactor.clone(), told);
         if let Some(room) = room {
             rooms.add("celery", again(&self.control, room, |room, drain| async move { room.run(drain).await }));
         }
@@ -344,6 +351,7 @@ impl Ground {
             started: self.started,
             proxy: path.address,
             upstream: self.upstream(),
+            service: self.redactor.text(Outlet::Endpoint, self.config.service.name.as_bytes()).into_owned(),
         }
     }
 
@@ -378,11 +386,18 @@ fn source<R: Clone + Send + Sync + 'static>(reader: &R, samples: fn(&R, &mut Vec
     Arc::new(move |out| samples(&reader, out))
 }
 
+/// Answers at the admin port.
+async fn answer(served: Arc<(api::Bound, api::State)>, drain: Drain) {
+    served.0.serve(served.1.clone(), drain).await;
+}
+
 /// Delivers, and keeps what cannot be delivered as soon as there is a folder for it.
-async fn deliver(room: Arc<(Telemetry, Vec<SampleSource>, Claim)>, drain: Drain) {
-    let (telemetry, samples, claim) = &*room;
+async fn deliver(room: Arc<(Telemetry, Vec<SampleSource>, (Claim, Archive))>, drain: Drain) {
+    let (telemetry, samples, (claim, archive)) = &*room;
     let kept = async {
-        telemetry.keep_in(claim.granted().await.path());
+        let folder = claim.granted().await.path();
+        telemetry.keep_in(folder);
+        archive.keep_in(folder);
         pending::<()>().await; // the folder is held until the delivery has ended
     };
     tokio::select! {

@@ -6,6 +6,7 @@
 //! Never tells raw errors: fixed words and a class, the rest goes, redacted, to our own log.
 
 mod about;
+mod archive;
 mod beats;
 mod build;
 mod certificate;
@@ -19,6 +20,7 @@ mod kinds;
 mod lives;
 mod maintenance;
 mod own;
+mod past;
 mod plan;
 mod runner;
 mod samples;
@@ -28,6 +30,7 @@ mod trust;
 mod uptime;
 
 pub use about::Introduction;
+pub use archive::Archive;
 pub use build::{Targets, build};
 pub use check::{Check, Finding, Reader};
 pub use desk::Desk;

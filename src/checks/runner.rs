@@ -7,6 +7,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 
+use crate::checks::archive::{Archive, Memory};
 use crate::checks::beats::Beats;
 use crate::checks::check::{Check, Finding};
 use crate::checks::desk::Desk;
@@ -47,6 +48,9 @@ pub struct Runner {
 
 struct Shared {
     entries: Vec<(Entry, Arc<Door>)>,
+    /// What each check remembers over a restart, by its name.
+    memories: Vec<(String, Memory)>,
+    archive: Archive,
     reports: watch::Sender<Arc<[CheckReport]>>,
     places: Semaphore,
     redactor: Arc<Redactor>,
@@ -70,7 +74,10 @@ impl Runner {
             let door = Arc::new(Door::new(entry.service.timeout));
             (entry, door)
         });
-        let shared = Shared { entries: entries.collect(), reports, places: Semaphore::new(concurrency), redactor };
+        let entries: Vec<(Entry, Arc<Door>)> = entries.collect();
+        let memories = entries.iter().map(|(entry, _)| (entry.service.name.to_string(), Memory::default())).collect();
+        let places = Semaphore::new(concurrency);
+        let shared = Shared { entries, memories, archive: Archive::default(), reports, places, redactor };
         Self { shared: Arc::new(shared), beats, pulse: Pulse::new("checks") }
     }
 
@@ -88,6 +95,12 @@ impl Runner {
         Desk::new(doors.collect(), self.beats.clone())
     }
 
+    /// Where it is told of a folder for what is remembered over a restart.
+    #[must_use]
+    pub fn archive(&self) -> Archive {
+        self.shared.archive.clone()
+    }
+
     /// Runs until the process drains. May be called again after a panic; streaks then begin anew.
     pub async fn run(&self, mut drain: Drain) {
         let mut loops = JoinSet::new();
@@ -96,10 +109,12 @@ impl Runner {
             let delay = STAGGER * u32::try_from(turn).unwrap_or(0);
             loops.spawn(self.shared.clone().keep_checking(index, delay));
         }
+        let shared = self.shared.clone();
+        loops.spawn(async move { shared.archive.keep(&shared.memories).await });
         let mut beat = interval(BEAT);
         loop {
             tokio::select! {
-                _ = drain.begun() => return,
+                _ = drain.begun() => return self.shared.archive.save(&self.shared.memories).await,
                 _ = beat.tick() => self.pulse.beat(),
                 // a loop has no end: only a panic ends it, and the supervisor starts this room again
                 Some(ended) = loops.join_next() => ended.expect("a check panicked"),
@@ -111,7 +126,7 @@ impl Runner {
 impl Shared {
     async fn keep_checking(self: Arc<Self>, index: usize, delay: Duration) {
         let (entry, door) = &self.entries[index];
-        let mut track = Track::default();
+        let mut track = Track::of(Memory::clone(&self.memories[index].1));
         let mut next = Instant::now() + delay + entry.service.initial_delay;
         door.open();
         loop {

@@ -1,11 +1,12 @@
 //! What a check remembers of its runs: the status that stands, and the numbers that are told of it. Pure.
 
 use std::collections::VecDeque;
+use std::sync::PoisonError;
 use std::time::Duration;
 
+use crate::checks::archive::Memory;
 use crate::checks::damping::Damping;
 use crate::checks::service::Service;
-use crate::checks::uptime::Uptime;
 use crate::model::health::{CheckHistory, HealthStatus};
 use crate::redact::Clean;
 
@@ -38,7 +39,8 @@ pub(super) struct Track {
     words: [Option<Clean<'static>>; 4],
     recent: VecDeque<HealthStatus>,
     latencies: VecDeque<Duration>,
-    uptime: Uptime,
+    /// What outlives this process.
+    memory: Memory,
     shown: HealthStatus,
     history: CheckHistory,
 }
@@ -52,19 +54,32 @@ pub(super) struct Shown {
 }
 
 impl Track {
+    /// One that goes on from what is remembered.
+    pub(super) fn of(memory: Memory) -> Self {
+        Self { memory, ..Self::default() }
+    }
+
     /// Takes a run.
     pub(super) fn take(&mut self, run: &Run, service: &Service) -> Shown {
         let in_maintenance = service.is_in_maintenance(run.at);
         self.words[run.status as usize] = Some(run.message.clone().cut(MESSAGE_LIMIT));
         let standing = self.damping.take(run.status, service.thresholds);
         self.count(run);
-        if run.status != HealthStatus::Unknown && !in_maintenance {
-            self.uptime.take(run.at, run.status != HealthStatus::Unhealthy);
+        let counts = run.status != HealthStatus::Unknown && !in_maintenance;
+        if counts {
             self.judge_changes(run.status);
         }
         let history = &mut self.history;
         (history.in_maintenance, history.waits_for) = (in_maintenance, None);
-        history.uptime_ratio = self.uptime.ratio();
+        let mut past = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts {
+            past.uptime.take(run.at, run.status != HealthStatus::Unhealthy);
+        }
+        if matches!(run.status, HealthStatus::Healthy | HealthStatus::Degraded) {
+            past.last_ok = Some(run.at);
+        }
+        (history.uptime_ratio, history.last_ok) = (past.uptime.ratio(), past.last_ok);
+        drop(past);
         let is_flapping = history.flapping && standing != HealthStatus::Unknown;
         let status = match standing {
             _ if in_maintenance => HealthStatus::Unknown,
@@ -92,9 +107,6 @@ impl Track {
         history.streak = if goes_on { history.streak.saturating_add(1) } else { 1 };
         history.result = run.status;
         history.runs[run.status as usize] += 1;
-        if matches!(run.status, HealthStatus::Healthy | HealthStatus::Degraded) {
-            history.last_ok = Some(run.at);
-        }
         keep(&mut self.latencies, run.latency, LATENCIES);
         let mut sorted: Vec<Duration> = self.latencies.iter().copied().collect();
         sorted.sort_unstable();

@@ -27,14 +27,37 @@ impl Uptime {
     /// Takes a result of this moment, in seconds since the Unix epoch; one of a clock that was set back counts as of now.
     #[expect(clippy::fn_params_excessive_bools, reason = "a result is one of two")]
     pub(super) fn take(&mut self, at: f64, is_good: bool) {
+        self.advance(at);
+        let slot = &mut self.slots[(self.newest % SLOTS) as usize];
+        slot.good = slot.good.saturating_add(u32::from(is_good));
+        slot.all = slot.all.saturating_add(1);
+    }
+
+    /// The counts that there are, each as the number of its slot since the Unix epoch, the good ones and all.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (u64, u32, u32)> {
+        let numbers = self.newest.saturating_sub(SLOTS - 1)..=self.newest;
+        let counts = numbers.map(|number| (number, self.slots[(number % SLOTS) as usize]));
+        counts.filter(|(_, slot)| slot.all > 0).map(|(number, slot)| (number, slot.good, slot.all))
+    }
+
+    /// Adds counts of an earlier life, by the number of their slot; not those that are older than a day, or lie ahead.
+    pub(super) fn add(&mut self, number: u64, (good, all): (u64, u64), now: f64) {
+        self.advance(now);
+        let is_of_the_day = number <= self.newest && number + SLOTS > self.newest;
+        let (Ok(good), Ok(all)) = (u32::try_from(good), u32::try_from(all)) else { return };
+        if is_of_the_day && good <= all {
+            let slot = &mut self.slots[(number % SLOTS) as usize];
+            (slot.good, slot.all) = (slot.good.saturating_add(good), slot.all.saturating_add(all));
+        }
+    }
+
+    /// Lets go of what is a day old at this moment.
+    fn advance(&mut self, at: f64) {
         let slot = at.max(0.0) as u64 / SLOT;
         for passed in (self.newest + 1..=slot).rev().take(SLOTS as usize) {
             self.slots[(passed % SLOTS) as usize] = Slot::default();
         }
         self.newest = self.newest.max(slot);
-        let slot = &mut self.slots[(self.newest % SLOTS) as usize];
-        slot.good = slot.good.saturating_add(u32::from(is_good));
-        slot.all = slot.all.saturating_add(1);
     }
 
     /// From 0 to 1; `None` without any result.

@@ -142,9 +142,15 @@ impl DemoFlags {
 
 #[derive(Debug, Args)]
 pub(super) struct HealthTarget {
-    /// The address to ask
+    /// The address to ask; https:// where admin.tls is set
     #[arg(default_value = "http://127.0.0.1:18090/health")]
     pub(super) url: String,
+    /// Certificates to trust, in PEM [default: the system's; a loopback address is asked without looking at its certificate]
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Option<PathBuf>,
+    /// A file that begins with a token of admin.tokens; without one the answer is the bare word
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

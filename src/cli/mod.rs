@@ -86,7 +86,7 @@ pub fn run(process: Process<'_>) -> io::Result<ExitCode> {
             Ok(loaded) => print(&document::yaml(&loaded.keys), out),
             Err(error) => refuse(&error, err),
         },
-        Command::Health(target) => health::ask(&target.url, out, err),
+        Command::Health(target) => health::ask(&target, out, err),
         Command::Openapi => print(&api::openapi(), out),
         Command::Docs { page: Page::Metrics } => print(&model::exposition::metrics_markdown(), out),
         Command::Docs { page: Page::Configuration } => {

@@ -36,7 +36,7 @@ const FOREIGN: &[(&str, &str)] =
 const SERVICE_LINKS: &[&str] = &["SIDECAR_SERVICE_", "SIDECAR_PORT"];
 
 /// By which the application finds the sidecar's admin port (`clients/python`): both may have the same environment.
-const OF_CLIENTS: &str = "SIDECAR_URL";
+const OF_CLIENTS: &[&str] = &["SIDECAR_URL", "SIDECAR_TOKEN", "SIDECAR_TOKEN_FILE"];
 
 impl Sources {
     /// Reads all of them into a configuration.
@@ -138,7 +138,7 @@ struct OwnVariable<'a> {
 /// `SIDECAR_PROXY__POOL_IDLE` is `proxy.pool_idle`.
 fn own(name: &str) -> Option<OwnVariable<'_>> {
     let is_link = SERVICE_LINKS.iter().any(|prefix| name.starts_with(prefix)) && !name.starts_with("SIDECAR_SERVICE__");
-    if is_link || name == OF_CLIENTS {
+    if is_link || OF_CLIENTS.contains(&name) {
         return None;
     }
     let rest = name.strip_prefix("SIDECAR_").filter(|rest| !rest.is_empty())?;

@@ -14,6 +14,7 @@ pub mod dsn;
 pub mod export;
 pub mod exposition;
 pub mod health;
+pub mod incident;
 pub mod request;
 pub mod route;
 pub mod sample;

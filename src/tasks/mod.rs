@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::model::incident::IncidentSink;
 use crate::model::sample::Sample;
 use crate::model::task::{TaskId, TaskLists, TaskSpan, TaskState, TaskTotals};
 use crate::model::trace::TraceParent;
@@ -96,10 +97,15 @@ pub enum EndError {
     Unknown,
 }
 
-/// Opens the room: no task is known.
+/// Opens the room: no task is known. Those that fail are told to `incidents`, if there is one.
 #[must_use]
-pub fn open(config: &Config, redactor: Arc<Redactor>, spans: Option<SpanSink>) -> Tasks {
-    Tasks(Arc::new(Shared { store: Mutex::new(Store::new(config)), redactor, spans }))
+pub fn open(
+    config: &Config,
+    redactor: Arc<Redactor>,
+    spans: Option<SpanSink>,
+    incidents: Option<IncidentSink>,
+) -> Tasks {
+    Tasks(Arc::new(Shared { store: Mutex::new(Store::new(config, incidents)), redactor, spans }))
 }
 
 impl Tasks {

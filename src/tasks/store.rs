@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::model::catalogue::tasks::TASKS_REFUSED;
+use crate::model::incident::{Incident, IncidentSink, Mishap, TaskFault};
 use crate::model::sample::Sample;
 use crate::model::task::{EndedTask, OpenTask, TaskId, TaskLists, TaskState, TaskTotals};
 use crate::model::trace::TraceParent;
@@ -36,6 +37,8 @@ pub(super) struct Store {
     ended: [u64; TaskState::ALL.len()],
     too_many_open: u64,
     too_many_names: u64,
+    /// Hears of each that failed or was lost; `None` when nobody does.
+    incidents: Option<IncidentSink>,
 }
 
 /// A task as it was begun.
@@ -82,7 +85,7 @@ pub(super) enum Known {
 pub(super) struct Full;
 
 impl Store {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, incidents: Option<IncidentSink>) -> Self {
         Self {
             config: config.clone(),
             open: HashMap::new(),
@@ -94,6 +97,7 @@ impl Store {
             ended: [0; TaskState::ALL.len()],
             too_many_open: 0,
             too_many_names: 0,
+            incidents,
         }
     }
 
@@ -137,6 +141,9 @@ impl Store {
         self.ended[ended.state as usize] += 1;
         if ended.state == TaskState::Failed {
             self.failures.add(ended.task.task_id.as_ref());
+        }
+        if let Some((sink, incident)) = self.incidents.as_ref().zip(incident(&ended)) {
+            sink.put(incident);
         }
         if self.recent.len() >= self.config.recent {
             self.recent.pop_front();
@@ -206,4 +213,26 @@ impl Store {
             out.push(Sample::count(&TASKS_REFUSED, count).with_literal("reason", reason));
         }
     }
+}
+
+/// What is told of a task that did not do what it should.
+fn incident(ended: &Ended) -> Option<Incident> {
+    let fault = match ended.state {
+        TaskState::Succeeded => return None,
+        TaskState::Failed => TaskFault::Failed,
+        TaskState::Lost => TaskFault::Lost,
+    };
+    let what = Mishap::Task {
+        name: ended.task.name.clone(),
+        fault,
+        error_type: ended.error_type.clone(),
+        task_id: ended.task.task_id.as_ref().and_then(|id| TaskId::parse(id.as_str())),
+    };
+    let trace = ended.task.trace;
+    Some(Incident {
+        at: None,
+        what,
+        trace_id: trace.map(|trace| trace.trace_id),
+        span_id: trace.map(|trace| trace.parent),
+    })
 }

@@ -12,7 +12,7 @@ fn config() -> Config {
 }
 
 fn room() -> Tasks {
-    open(&config(), Arc::new(Redactor::new(["hunter2-secret"])), None)
+    open(&config(), Arc::new(Redactor::new(["hunter2-secret"])), None, None)
 }
 
 fn named(name: &str) -> Beginning<'_> {
@@ -153,7 +153,7 @@ async fn a_task_in_a_trace_that_is_kept_becomes_a_span_when_it_ends() {
     let seen: Arc<Mutex<Vec<TaskSpan>>> = Arc::default();
     let sink = Arc::clone(&seen);
     let sink: SpanSink = Arc::new(move |span| sink.lock().unwrap().push(span));
-    let tasks = open(&config(), Arc::new(Redactor::new([])), Some(sink));
+    let tasks = open(&config(), Arc::new(Redactor::new([])), Some(sink), None);
     for (flags, ending) in [("01", FAILED), ("00", FAILED), ("01", SUCCEEDED)] {
         let parent = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}");
         let trace = parse_traceparent(parent.as_bytes()).ok();

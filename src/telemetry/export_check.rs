@@ -28,9 +28,9 @@ use crate::telemetry::receipts::PATIENCE;
 use crate::telemetry::receipts::acceptance::{Counts, VendorVerdict, Verdict};
 use crate::telemetry::resolver::Resolver;
 use crate::telemetry::resource::Resource;
+use crate::telemetry::sealed::Form;
 use crate::telemetry::sender::DestinationError;
 use crate::telemetry::sender::answer::Answer;
-use crate::telemetry::sender::compression::Form;
 use crate::telemetry::sender::destination::Destination;
 use crate::telemetry::wire;
 use crate::wall_clock::since_epoch;
@@ -89,8 +89,8 @@ impl ExportCheck {
     pub async fn send(&self, signal: Signal) -> Result<Option<Verdict>, DestinationError> {
         let Some(Some(config)) = self.destinations.get(signal as usize) else { return Ok(None) };
         let (resolver, redactor) = (self.resolver.clone(), Arc::clone(&self.redactor));
-        let destination = Destination::new(config.clone(), self.connection, resolver, redactor)?;
-        let form = Form::Raw(self.requests[signal as usize].clone().into());
+        let destination = Destination::new(config.clone(), self.connection, resolver, redactor, Arc::default())?;
+        let form = Form::plain(&self.requests[signal as usize]);
         let answer = destination.attempt(signal, &form, destination.timeout()).await;
         Ok(Some(match answer {
             Answer::Accepted { rejected: 0, .. } => Verdict::Accepted,

@@ -37,6 +37,8 @@ const BUFFERS_READY: usize = 2;
 pub(crate) struct WorkerCount {
     produced: AtomicU64,
     lost: AtomicU64,
+    /// Bytes of the chunks that were handed over.
+    handed: AtomicU64,
     truncated: AtomicU64,
     /// By `Reason`.
     over_budget: [AtomicU64; Reason::ALL.len()],
@@ -51,6 +53,11 @@ impl WorkerCount {
     /// Spans that could not be handed over, since the start.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Acquire)
+    }
+
+    /// Bytes handed over, since the start.
+    pub(crate) fn handed(&self) -> u64 {
+        self.handed.load(Ordering::Acquire)
     }
 
     /// Values cut, since the start.
@@ -101,11 +108,15 @@ impl HandOff {
     pub(crate) fn give(&mut self, items: u64, bytes: Vec<u8>) -> Vec<u8> {
         // the next chunk is probably as large as this one; grown step by step it would be copied often
         let length = bytes.len();
+        // before, so that what was taken over is never more than what was handed over
+        let handed = self.count.handed.load(Ordering::Relaxed);
+        self.count.handed.store(handed + length as u64, Ordering::Release);
         let mut buffer = match self.sender.try_send(Chunk { items, bytes, home: self.home.clone() }) {
             Ok(()) => self.emptied.try_recv().unwrap_or_else(|_| Vec::with_capacity(length)),
             Err(mpsc::error::TrySendError::Full(chunk) | mpsc::error::TrySendError::Closed(chunk)) => {
                 let lost = &self.count.lost;
                 lost.store(lost.load(Ordering::Relaxed) + chunk.items, Ordering::Release);
+                self.count.handed.store(handed, Ordering::Release);
                 chunk.bytes
             }
         };

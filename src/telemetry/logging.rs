@@ -218,6 +218,27 @@ mod tests {
     }
 
     #[test]
+    fn no_line_tells_who_a_url_is_used_as_or_the_secrets_of_its_query() {
+        let url = "https://user:of-nobody@h:8443/v1?token=of-nobody&page=2&api_key=of-nobody#part";
+        let failure = io::Error::other(format!("cannot ask {url}: refused"));
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let text = logged(format, || {
+                let span = tracing::info_span!("ask", url = %url);
+                let _entered = span.enter();
+                tracing::info!("asking {url} now");
+                tracing::warn!(%url, "as a field");
+                tracing::warn!(?url, "as a field of Debug");
+                tracing::error!(error = &failure as &dyn std::error::Error, reason = ?failure, "as an error");
+            });
+            assert_eq!(text.lines().count(), 4, "{text}");
+            assert!(!text.contains("of-nobody") && !text.contains("user:"), "{text}");
+            let told =
+                text.matches("https://REDACTED:REDACTED@h:8443/v1?token=REDACTED&page=2&api_key=REDACTED").count();
+            assert!(told >= 8, "all else of a URL stays: {told} times in {text}");
+        }
+    }
+
+    #[test]
     fn json_lines_are_json() {
         let text = logged(LogFormat::Json, || tracing::warn!(items = 3, "left"));
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();

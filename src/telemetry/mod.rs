@@ -23,6 +23,7 @@ mod receipt;
 pub mod receipts;
 pub mod resolver;
 pub mod resource;
+mod sealed;
 mod sender;
 mod span;
 mod span_writer;
@@ -57,6 +58,7 @@ use crate::telemetry::privacy::Personal;
 use crate::telemetry::queue::Queue;
 use crate::telemetry::receipts::ReceiptsReader;
 use crate::telemetry::resource::Resource;
+use crate::telemetry::sender::compression::Press;
 use crate::telemetry::sender::delivery::{Delivery, Stage};
 use crate::telemetry::sender::destination::{Destination, Destinations};
 use crate::telemetry::span::SpanEncoder;
@@ -113,14 +115,16 @@ impl Telemetry {
         upstream: &Upstream,
         workers: usize,
     ) -> Result<(Self, Vec<SpanWriter>), DestinationError> {
-        let queues = Signal::ALL.map(|signal| Arc::new(Queue::new(signal, config.queue_bytes[signal as usize])));
+        let queues = Signal::ALL
+            .map(|signal| Arc::new(Queue::new(signal, config.queue_bytes[signal as usize], config.request_bytes)));
         let identity = &identity.cleaned(redactor);
-        let destinations = destinations(&config, redactor)?;
-        let spool = Spool::new(&config.spool, &queues).map(Arc::new);
+        let press = Arc::default();
+        let destinations = destinations(&config, redactor, &press)?;
+        let spool = Spool::new(&config.spool, &queues, &destinations, &press).map(Arc::new);
         let deliveries = Signal::ALL.map(|signal| {
             let destination = destinations[signal as usize].clone()?;
             let queue = Arc::clone(&queues[signal as usize]);
-            Some(Delivery::new(queue, spool.clone(), destination, config.request_bytes))
+            Some(Delivery::new(queue, spool.clone(), destination))
         });
         let (sender, chunks) = mpsc::channel(CHUNKS_PER_WORKER * workers.max(1));
         let (limits, personal) = (config.limits, Personal::new(config.privacy));
@@ -138,7 +142,8 @@ impl Telemetry {
         let seen = receipts.as_ref().map(|receipts| receipts.watch());
         let (resource, scope) = (identity.encoded(), otlp::own_scope());
         let metrics = MetricsExporter::new(config.metrics, resource.clone(), scope.clone(), reading());
-        let reader = Reader::new(queues.clone(), destinations.clone(), spool.clone(), seen, metrics.series());
+        let sending = (destinations.clone(), press);
+        let reader = Reader::new(queues.clone(), sending, spool.clone(), seen, metrics.series());
         let (chunks, metrics) = (Mutex::new(chunks), Mutex::new(metrics));
         let own = own_telemetry(&config, identity, &queues, redactor);
         let room = Self {
@@ -235,7 +240,7 @@ impl Telemetry {
         };
         let keep = async {
             if let Some(spool) = &self.spool {
-                spool.run(&self.destinations, seen.clone()).await;
+                spool.run(seen.clone()).await;
             }
         };
         tokio::select! {
@@ -364,8 +369,9 @@ fn reading() -> Reading {
 fn destinations(
     config: &Config,
     redactor: &Arc<Redactor>,
-) -> Result<[Option<Arc<Destination>>; Signal::ALL.len()], DestinationError> {
-    let mut made: [Option<Arc<Destination>>; Signal::ALL.len()] = Default::default();
+    press: &Arc<Press>,
+) -> Result<Destinations, DestinationError> {
+    let mut made = Destinations::default();
     for signal in Signal::ALL {
         let Some(wanted) = &config.destinations[signal as usize] else { continue };
         let known = made.iter().flatten().find(|known| known.config() == wanted).cloned();
@@ -373,7 +379,8 @@ fn destinations(
             Some(known) => known,
             None => {
                 let (connection, resolver) = (config.connection, config.resolver.clone());
-                Arc::new(Destination::new(wanted.clone(), connection, resolver, Arc::clone(redactor))?)
+                let (redactor, press) = (Arc::clone(redactor), Arc::clone(press));
+                Arc::new(Destination::new(wanted.clone(), connection, resolver, redactor, press)?)
             }
         });
     }

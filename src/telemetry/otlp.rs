@@ -112,6 +112,19 @@ pub(crate) fn split(signal: Signal, body: &[u8], limit: usize) -> Result<Vec<Req
     Ok(parts)
 }
 
+/// Whether anything in a request tells of an error; what cannot be read does not.
+pub(crate) fn has_errors(signal: Signal, body: &[u8]) -> bool {
+    let mut found = false;
+    let can_tell = matches!(signal, Signal::Traces | Signal::Logs);
+    let read = can_tell.then(|| {
+        for_each_item(body, |_, _, item| {
+            found = found || tells_of_an_error(signal, item);
+            Ok(())
+        })
+    });
+    found && read == Some(Ok(()))
+}
+
 /// Parts a request in two, in order: what tells of an error, and the rest.
 ///
 /// # Errors
@@ -235,7 +248,10 @@ pub(crate) fn points(metric: &[u8]) -> Result<u64, Malformed> {
 }
 
 /// Calls back with the resource's part, the scope's part and the item.
-fn for_each_item<'a>(
+///
+/// # Errors
+/// When the bytes are no export request, or what the callback says.
+pub(crate) fn for_each_item<'a>(
     body: &'a [u8],
     mut visit: impl FnMut(&'a [u8], &'a [u8], &Field<'a>) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {

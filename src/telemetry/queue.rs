@@ -1,23 +1,30 @@
 //! The queue of one signal, bounded in bytes, and its account: nothing comes in or goes out uncounted.
 //!
-//! Pieces are whole export requests. The sender leases a batch and settles it; a lease that is let go without a
-//! word goes back to the front. Workers never take the lock: they count on atomics, see `hand_off`.
+//! Pieces are whole export requests. The sender leases a batch, which is compressed then, once, and settles it; a lease that
+//! is let go without a word goes back to the front as it is. Workers never take the lock: they count on atomics, see `hand_off`.
 //! What waits on disk is in the account too, so that it is exact at any moment; the file itself is `spool`'s.
 //! How long something waits is told by the clock that nobody sets.
 
+pub(crate) mod piece;
+
 use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use crate::model::telemetry::{Account, DropReason, Signal};
+use crate::telemetry::config::Compression;
 use crate::telemetry::hand_off::{Chunk, WorkerCount};
-use crate::telemetry::otlp::{self, Origin, Request};
+use crate::telemetry::otlp::{Origin, Request};
+use crate::telemetry::queue::piece::{Body, Piece};
 use crate::telemetry::receipt::Receipt;
+use crate::telemetry::sealed::Sealed;
+use crate::telemetry::sender::compression::Press;
 use crate::telemetry::tail::Reason;
 
 /// Pieces smaller than this are appended to the one before.
@@ -27,48 +34,13 @@ const COALESCED: usize = 64 << 10;
 /// another copy.
 pub(crate) const GATHERED: usize = 256 << 10;
 
-/// A request that waits, and who wants to hear of its delivery.
-#[derive(Debug)]
-pub(crate) struct Piece {
-    request: Request,
-    receipts: Vec<Receipt>,
-    /// Its oldest part came in.
-    since: Instant,
-}
-
-impl From<Request> for Piece {
-    fn from(request: Request) -> Self {
-        Self { request, receipts: Vec::new(), since: Instant::now() }
-    }
-}
-
-impl Piece {
-    /// A request whose delivery somebody waits for.
-    pub(crate) fn with_receipt(request: Request, receipt: Receipt) -> Self {
-        Self { request, receipts: vec![receipt], since: Instant::now() }
-    }
-
-    fn append(&mut self, mut other: Self) {
-        self.request.items += other.request.items;
-        self.request.body.append(&mut other.request.body);
-        self.receipts.append(&mut other.receipts);
-    }
-
-    fn len(&self) -> usize {
-        self.request.body.len()
-    }
-
-    /// Whether so many bytes more fit without another buffer.
-    fn has_room(&self, bytes: usize) -> bool {
-        self.request.body.capacity() - self.len() >= bytes
-    }
-}
-
 /// The queue of one signal.
 #[derive(Debug)]
 pub(crate) struct Queue {
     signal: Signal,
     capacity: usize,
+    /// Bytes of a request before compression; shrinks for good when the receiver finds them too many.
+    limit: AtomicUsize,
     workers: Mutex<Vec<Arc<WorkerCount>>>,
     state: Mutex<State>,
     /// Something came in, or can be taken again.
@@ -99,6 +71,9 @@ struct State {
     items: u64,
     /// Taken over from workers.
     taken: u64,
+    taken_bytes: u64,
+    /// In memory for attempts from the disk.
+    lent: usize,
     /// Put in by others.
     put_in: u64,
     /// Values that others cut.
@@ -118,9 +93,21 @@ struct State {
 }
 
 impl Queue {
-    pub(crate) fn new(signal: Signal, capacity: usize) -> Self {
+    /// For so many bytes that wait, sent in requests of at most `limit`.
+    pub(crate) fn new(signal: Signal, capacity: usize, limit: usize) -> Self {
         let [arrived, pressed, left] = [const { Notify::const_new() }; 3];
-        Self { signal, capacity, workers: Mutex::default(), state: Mutex::default(), arrived, pressed, left }
+        let (workers, state, limit) = (Mutex::default(), Mutex::default(), AtomicUsize::new(limit));
+        Self { signal, capacity, limit, workers, state, arrived, pressed, left }
+    }
+
+    /// The most bytes of a request, before compression.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// The receiver found one too large that was twice as long: requests are smaller from now on.
+    pub(crate) fn shrink_limit(&self, bytes: usize) {
+        self.limit.fetch_min(bytes.max(1), Ordering::Relaxed);
     }
 
     pub(crate) fn signal(&self) -> Signal {
@@ -134,11 +121,11 @@ impl Queue {
 
     /// Takes in what was produced elsewhere than on a worker.
     pub(crate) fn push(&self, piece: Piece) {
-        if piece.request.items == 0 {
+        if piece.items == 0 {
             return; // receivers refuse empty requests
         }
         let mut state = self.state();
-        state.put_in += piece.request.items;
+        state.put_in += piece.items;
         self.add(state, piece);
     }
 
@@ -148,8 +135,8 @@ impl Queue {
         if state.is_closed || state.bytes + piece.len() > self.capacity {
             return Err(piece);
         }
-        if piece.request.items > 0 {
-            state.put_in += piece.request.items;
+        if piece.items > 0 {
+            state.put_in += piece.items;
             self.add(state, piece);
         }
         Ok(())
@@ -169,10 +156,13 @@ impl Queue {
     pub(crate) fn push_handed_over(&self, origin: &Origin<'_>, chunk: &Chunk) {
         let mut state = self.state();
         state.taken += chunk.items;
+        state.taken_bytes += chunk.bytes.len() as u64;
         let length = origin.request_length(&chunk.bytes);
-        if let Some(last) = state.pieces.back_mut().filter(|last| last.has_room(length)) {
-            origin.write_request(&chunk.bytes, &mut last.request.body);
-            last.request.items += chunk.items;
+        if let Some(last) = state.pieces.back_mut()
+            && let Some(body) = last.with_room(length)
+        {
+            origin.write_request(&chunk.bytes, body);
+            last.items += chunk.items;
             return self.added(state, chunk.items, length);
         }
         let mut body = std::mem::take(&mut state.spare);
@@ -183,7 +173,7 @@ impl Queue {
     }
 
     fn add(&self, mut state: MutexGuard<'_, State>, piece: Piece) {
-        let (items, bytes) = (piece.request.items, piece.len());
+        let (items, bytes) = (piece.items, piece.len());
         state.add(piece, if self.signal.joins() { COALESCED } else { 0 });
         self.added(state, items, bytes);
     }
@@ -192,7 +182,7 @@ impl Queue {
     fn added(&self, mut state: MutexGuard<'_, State>, items: u64, bytes: usize) {
         state.items += items;
         state.bytes += bytes;
-        state.make_room(self.capacity);
+        state.make_room(self.signal, self.capacity);
         let is_half_full = state.bytes > self.capacity / 2;
         drop(state);
         self.arrived.notify_waiters();
@@ -226,49 +216,36 @@ impl Queue {
         self.state().pieces.iter().map(Piece::len).sum()
     }
 
-    /// Takes the oldest items, at most `limit` bytes of them; more only when a single item is larger.
-    pub(crate) fn lease(self: &Arc<Self>, limit: usize) -> Option<Lease> {
+    /// Takes the oldest items, at most `goal` bytes of them; more only when a single item is larger, or when they are
+    /// compressed already: those stay together as long as the receiver takes as many.
+    pub(crate) fn lease(self: &Arc<Self>, goal: usize) -> Option<Lease> {
         let mut state = self.state();
         let mut batch = state.pieces.pop_front()?;
-        if batch.len() > limit && self.signal.joins() {
+        let limit = if batch.is_raw() { goal.min(self.limit()) } else { self.limit() };
+        if batch.raw_len() > limit && self.signal.joins() {
             batch = self.cut(&mut state, batch, limit);
         }
-        let is_indivisible = batch.request.items <= 1 || batch.len() > limit;
-        while let Some(next) = state.pieces.front().filter(|_| self.signal.joins()) {
-            if batch.len() + next.len() > limit {
-                break;
-            }
-            if let Some(next) = state.pieces.pop_front() {
-                batch.append(next);
-            }
+        let is_indivisible = batch.items <= 1 || batch.raw_len() > limit;
+        while let Some(next) = state.pieces.pop_front_if(|next| self.signal.joins() && batch.joins(next, limit)) {
+            batch.append(next);
         }
         drop(state);
-        let body = Bytes::from(std::mem::take(&mut batch.request.body));
-        Some(Lease {
-            queue: Arc::clone(self),
-            items: batch.request.items,
-            body,
-            receipts: batch.receipts,
-            since: batch.since,
-            is_indivisible,
-        })
+        Some(Lease { queue: Arc::clone(self), piece: Some(batch), is_indivisible })
     }
 
     /// Keeps the first part of a piece, and puts the others back to the front.
     fn cut(&self, state: &mut State, piece: Piece, limit: usize) -> Piece {
-        let Ok(parts) = otlp::split(self.signal, &piece.request.body, limit) else {
-            return piece; // it was counted when it came in, so it can be read; whole is better than lost
-        };
+        // it was counted when it came in, so it can be read; whole is better than lost
+        let Some(parts) = piece.split(self.signal, limit) else { return piece };
         let before = piece.len();
-        let part = |request| Piece { request, receipts: piece.receipts.clone(), since: piece.since };
-        let mut parts = parts.into_iter().map(part);
+        let mut parts = parts.into_iter();
         let Some(first) = parts.next() else { return piece };
         let mut after = first.len();
         for part in parts.rev() {
             after += part.len();
             state.pieces.push_front(part);
         }
-        state.bytes = state.bytes + after - before; // each part repeats the resource
+        state.bytes = state.bytes + after - before; // each part repeats the resource, and is not compressed yet
         first
     }
 
@@ -277,7 +254,7 @@ impl Queue {
         let mut state = self.state();
         let mut items = 0;
         while let Some(piece) = state.pieces.pop_front() {
-            items += piece.request.items;
+            items += piece.items;
             state.remove(&piece, reason);
         }
         items
@@ -304,6 +281,12 @@ impl Queue {
         let state = self.state();
         let on_disk = state.oldest_spooled.map(|(age, seen)| age + seen.elapsed());
         state.oldest_in_memory().max(on_disk.unwrap_or_default())
+    }
+
+    /// So many bytes are held for an attempt from the disk, until this is let go.
+    pub(crate) fn lend(self: &Arc<Self>, bytes: usize) -> Lent {
+        self.state().lent += bytes;
+        Lent { queue: Arc::clone(self), bytes }
     }
 
     /// So many bytes came to the disk with what was leased for it; whoever delivers may look.
@@ -342,8 +325,9 @@ impl Queue {
         let workers = self.workers.lock().expect("no code panics while it holds the list of workers");
         let state = self.state();
         let mut dropped = state.dropped;
-        let (mut produced, mut lost) = (0, 0);
+        let (mut produced, mut lost, mut handed) = (0, 0, 0);
         for worker in workers.iter() {
+            handed += worker.handed();
             // lost first: what is counted there was produced before
             lost += worker.lost();
             produced += worker.produced();
@@ -356,7 +340,7 @@ impl Queue {
             dropped,
             // in the chunks of the workers and on the way from them, then here
             queued: (produced - lost - state.taken) + state.items,
-            queued_bytes: state.bytes as u64,
+            queued_bytes: (state.bytes + state.lent) as u64 + (handed - state.taken_bytes),
             spooled: state.spooled,
             spooled_bytes: state.spooled_bytes,
         }
@@ -402,34 +386,64 @@ impl State {
 
     /// Appends the piece to the last one when both are at most `joined` bytes together.
     fn add(&mut self, piece: Piece, joined: usize) {
-        match self.pieces.back_mut().filter(|last| last.len() + piece.len() <= joined) {
+        match self.pieces.back_mut().filter(|last| last.joins(&piece, joined)) {
             Some(last) => last.append(piece),
             None => self.pieces.push_back(piece),
         }
     }
 
-    /// Drops the oldest until all is at most `capacity` bytes.
-    fn make_room(&mut self, capacity: usize) {
+    /// Drops the oldest until all is at most `capacity` bytes; what tells of errors goes last.
+    fn make_room(&mut self, signal: Signal, capacity: usize) {
         while self.bytes > capacity {
-            let Some(oldest) = self.pieces.pop_front() else { break };
+            let at = self.pieces.iter().position(|piece| signal.joins() && !piece.is_errors()).unwrap_or(0);
+            let Some(oldest) = self.pieces.remove(at) else { break };
+            let errors = if oldest.is_errors() || !signal.joins() { None } else { oldest.errors(signal) };
             self.remove(&oldest, DropReason::QueueFull);
+            if let Some(errors) = errors {
+                self.put_back(at, errors);
+            }
         }
     }
 
-    /// Keeps the buffer for the next large request, when nobody else reads it.
-    fn keep_buffer(&mut self, body: Bytes) {
-        if body.len() >= COALESCED && body.is_unique() {
-            self.spare = body.into();
-            self.spare.clear();
-            self.spare.shrink_to(GATHERED);
+    /// What was dropped with the piece that was there is not.
+    fn put_back(&mut self, at: usize, errors: Piece) {
+        self.bytes += errors.len();
+        self.items += errors.items;
+        self.dropped[DropReason::QueueFull as usize] -= errors.items;
+        let before = at.checked_sub(1).and_then(|before| self.pieces.get_mut(before));
+        match before.filter(|before| before.is_errors() && before.joins(&errors, COALESCED)) {
+            Some(before) => before.append(errors),
+            None => self.pieces.insert(at, errors),
+        }
+    }
+
+    /// Keeps the buffer for the next large request.
+    fn keep_buffer(&mut self, mut body: Vec<u8>) {
+        if body.len() >= COALESCED {
+            body.clear();
+            body.shrink_to(GATHERED);
+            self.spare = body;
         }
     }
 
     fn remove(&mut self, piece: &Piece, reason: DropReason) {
         self.bytes -= piece.len();
-        self.items -= piece.request.items;
-        self.dropped[reason as usize] += piece.request.items;
+        self.items -= piece.items;
+        self.dropped[reason as usize] += piece.items;
         piece.receipts.iter().for_each(Receipt::fail);
+    }
+}
+
+/// Bytes that are on their way from the disk.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    queue: Arc<Queue>,
+    bytes: usize,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.queue.state().lent -= self.bytes;
     }
 }
 
@@ -437,10 +451,8 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Lease {
     queue: Arc<Queue>,
-    items: u64,
-    body: Bytes,
-    receipts: Vec<Receipt>,
-    since: Instant,
+    /// Until it is settled.
+    piece: Option<Piece>,
     is_indivisible: bool,
 }
 
@@ -450,128 +462,86 @@ impl Lease {
         self.is_indivisible
     }
 
-    pub(crate) fn body(&self) -> &Bytes {
-        &self.body
+    /// Bytes before compression.
+    pub(crate) fn raw_len(&self) -> usize {
+        self.piece.as_ref().map_or(0, Piece::raw_len)
+    }
+
+    /// How it is compressed; `None` before it was.
+    pub(crate) fn coding(&self) -> Option<Compression> {
+        match &self.piece.as_ref()?.body {
+            Body::Raw(_) => None,
+            Body::Sealed(sealed) => Some(sealed.form().coding()),
+        }
+    }
+
+    /// Compresses it in this way, unless it is already. In a coding that does not join, what tells of errors goes by itself, and
+    /// the rest is the next batch.
+    ///
+    /// # Errors
+    /// The compressor has no memory.
+    pub(crate) fn seal(&mut self, coding: Compression, press: &Press) -> io::Result<Sealed> {
+        let signal = self.queue.signal;
+        let Some(piece) = &mut self.piece else { return Err(io::ErrorKind::NotFound.into()) };
+        let before = piece.len();
+        if !coding.joins()
+            && let Some(rest) = piece.take_rest(signal)
+        {
+            // a request by itself, and the next
+            let mut state = self.queue.state();
+            state.bytes = state.bytes + piece.len() + rest.len() - before;
+            state.pieces.push_front(rest);
+        }
+        let before = piece.len();
+        let sealed = match &piece.body {
+            Body::Sealed(sealed) if sealed.form().coding() == coding => return Ok(Sealed::clone(sealed)),
+            Body::Sealed(sealed) => sealed.in_coding(signal, coding, press)?,
+            Body::Raw(raw) => Sealed::new(signal, (raw, piece.items), coding, (press, piece.occasion))?,
+        };
+        let was = std::mem::replace(&mut piece.body, Body::Sealed(Box::new(sealed.clone())));
+        let mut state = self.queue.state();
+        state.bytes = state.bytes + piece.len() - before;
+        if let Body::Raw(raw) = was {
+            state.keep_buffer(raw);
+        }
+        drop(state);
+        self.queue.left.notify_waiters(); // what is compressed takes less room
+        Ok(sealed)
     }
 
     /// It waits no more.
     pub(crate) fn settle(mut self, fate: Fate) {
+        let Some(piece) = self.piece.take() else { return };
         let mut state = self.queue.state();
-        state.bytes -= self.body.len();
-        state.items -= self.items;
-        state.end(self.items, fate);
-        state.keep_buffer(std::mem::take(&mut self.body));
+        state.bytes -= piece.len();
+        state.items -= piece.items;
+        state.end(piece.items, fate);
         drop(state);
         self.queue.left.notify_waiters();
         if matches!(fate, Fate::Dropped(_)) {
-            self.receipts.iter().for_each(Receipt::fail);
+            piece.receipts.iter().for_each(Receipt::fail);
         }
-        self.settled();
     }
 
     /// The disk has it. Whoever waits for a receipt hears that it is safe.
     pub(crate) fn spooled(mut self) {
+        let Some(piece) = self.piece.take() else { return };
         let mut state = self.queue.state();
-        state.bytes -= self.body.len();
-        state.items -= self.items;
-        state.spooled += self.items;
+        state.bytes -= piece.len();
+        state.items -= piece.items;
+        state.spooled += piece.items;
         drop(state);
         self.queue.left.notify_waiters();
-        self.settled();
-    }
-
-    fn settled(&mut self) {
-        self.items = 0;
-        self.body = Bytes::new();
-        self.receipts.clear();
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.body.is_empty() {
-            return;
+        if let Some(piece) = self.piece.take() {
+            self.queue.state().pieces.push_front(piece);
         }
-        let body = std::mem::take(&mut self.body).into();
-        let receipts = std::mem::take(&mut self.receipts);
-        let request = Request { items: self.items, body };
-        self.queue.state().pieces.push_front(Piece { request, receipts, since: self.since });
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::telemetry::hand_off::HandOff;
-
-    fn piece(bytes: usize) -> Piece {
-        Request { items: 1, body: vec![0; bytes] }.into()
-    }
-
-    #[test]
-    fn what_is_offered_goes_in_where_there_is_room_and_pushes_nothing_out() {
-        let queue = Arc::new(Queue::new(Signal::Traces, 100));
-        assert!(queue.offer(piece(60)).is_ok());
-        assert!(queue.offer(piece(60)).is_err());
-        let lease = queue.lease(100).expect("one waits");
-        assert!(queue.offer(piece(60)).is_err(), "what is on its way has its room still");
-        lease.settle(Fate::Delivered { rejected: 0 });
-        assert!(queue.offer(piece(60)).is_ok());
-        let account = queue.account();
-        assert_eq!(
-            (account.produced, account.delivered, account.queued, account.dropped.iter().sum()),
-            (2, 1, 1, 0_u64)
-        );
-    }
-
-    #[test]
-    fn spans_of_workers_are_gathered_in_one_buffer_that_the_next_request_has_again() {
-        let queue = Arc::new(Queue::new(Signal::Traces, 1 << 20));
-        let origin = Origin { resource: b"", scope: b"" };
-        let (sender, mut chunks) = tokio::sync::mpsc::channel(1);
-        let mut worker = HandOff::new(sender, Arc::default());
-        queue.adopt(Arc::clone(&worker.count));
-        let mut leased = || {
-            for _ in 0..3 {
-                worker.count.count_produced(10);
-                let empty = worker.give(10, vec![0; COALESCED]);
-                assert!(empty.is_empty());
-                let chunk = chunks.try_recv().expect("it was handed over");
-                queue.push_handed_over(&origin, &chunk);
-            }
-            let lease = queue.lease(1 << 20).expect("they wait");
-            assert!(lease.body().len() > 3 * COALESCED && lease.items == 30, "all at once");
-            let buffer = lease.body().as_ptr();
-            lease.settle(Fate::Delivered { rejected: 0 });
-            buffer
-        };
-        let first = leased();
-        assert_eq!(first, leased());
-        let account = queue.account();
-        assert_eq!((account.delivered, account.queued_bytes), (60, 0));
-    }
-
-    #[test]
-    fn a_closed_queue_gives_back_what_is_offered_and_keeps_what_it_has() {
-        let queue = Queue::new(Signal::Logs, 100);
-        assert!(queue.offer(piece(10)).is_ok());
-        queue.close();
-        assert!(queue.offer(piece(10)).is_err());
-        assert_eq!(queue.account().queued, 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_waits_grows_old_by_the_clock_that_nobody_sets() {
-        let queue = Arc::new(Queue::new(Signal::Logs, 100));
-        queue.push(piece(10));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(queue.oldest_in_memory(), Duration::from_secs(1));
-        drop(queue.lease(100));
-        assert_eq!(queue.oldest_in_memory(), Duration::from_secs(1), "what comes back is as old as it was");
-        queue.oldest_on_disk(Some(Duration::from_secs(60)));
-        tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!((queue.oldest_in_memory(), queue.oldest_age()), (Duration::from_secs(6), Duration::from_secs(65)));
-        queue.oldest_on_disk(None);
-        assert_eq!(queue.oldest_age(), Duration::from_secs(6));
-    }
-}
+mod tests;

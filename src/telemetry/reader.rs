@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+use crate::model::catalogue::telemetry::TELEMETRY_COMPRESSIONS;
 use crate::model::catalogue::{
     TELEMETRY_BREAKER_OPEN, TELEMETRY_DELIVERED, TELEMETRY_DELIVERED_SIZE, TELEMETRY_DROPPED, TELEMETRY_OLDEST_AGE,
     TELEMETRY_PRODUCED, TELEMETRY_QUEUE_BYTES, TELEMETRY_QUEUED, TELEMETRY_REJECTED, TELEMETRY_RETRIES,
@@ -16,6 +17,7 @@ use crate::model::sample::Sample;
 use crate::model::telemetry::{DropReason, ExportCondition, Signal};
 use crate::telemetry::queue::Queue;
 use crate::telemetry::receipts;
+use crate::telemetry::sender::compression::{Occasion, Press};
 use crate::telemetry::sender::destination::Destinations;
 use crate::telemetry::spool::Spool;
 use crate::telemetry::tail::Reason;
@@ -25,6 +27,7 @@ use crate::telemetry::tail::Reason;
 pub struct Reader {
     queues: [Arc<Queue>; Signal::ALL.len()],
     destinations: Destinations,
+    press: Arc<Press>,
     spool: Option<Arc<Spool>>,
     receipts: Option<watch::Receiver<Arc<Receipts>>>,
     /// Series of metrics that were exported so far; the exporter writes it.
@@ -34,12 +37,12 @@ pub struct Reader {
 impl Reader {
     pub(crate) fn new(
         queues: [Arc<Queue>; Signal::ALL.len()],
-        destinations: Destinations,
+        (destinations, press): (Destinations, Arc<Press>),
         spool: Option<Arc<Spool>>,
         receipts: Option<watch::Receiver<Arc<Receipts>>>,
         series: Arc<AtomicU64>,
     ) -> Self {
-        Self { queues, destinations, spool, receipts, series }
+        Self { queues, destinations, press, spool, receipts, series }
     }
 
     /// The accounts, each exact at one moment, and the state of deliveries.
@@ -112,6 +115,10 @@ impl Reader {
                 let volume = destination.volume(signal);
                 out.push(labelled(Sample::count(&TELEMETRY_DELIVERED_SIZE, volume.bytes)));
                 out.push(labelled(Sample::count(&TELEMETRY_SENT_SIZE, volume.compressed_bytes)));
+                for reason in Occasion::ALL {
+                    let batches = Sample::count(&TELEMETRY_COMPRESSIONS, self.press.compressions(signal, reason));
+                    out.push(labelled(batches).with_literal("reason", reason.label()));
+                }
             }
             let truncated = self.queues[signal as usize].truncated();
             out.push(labelled(Sample::count(&TELEMETRY_TRUNCATED, truncated)));

@@ -5,12 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
-use rustls::RootCertStore;
-use rustls::crypto::ring;
-use rustls::pki_types::pem::{PemObject, SectionKind};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::sign::CertifiedKey;
+use rustls::pki_types::ServerName;
 
+use crate::credentials::{self, Misfit};
 use crate::redact::Secret;
 use crate::settings::Section;
 
@@ -40,7 +37,7 @@ impl TlsConfig {
     pub(crate) fn read(section: &mut Section<'_>, generic: Option<&Self>) -> Self {
         let generic = generic.cloned().unwrap_or_default();
         let ca = section.secret("ca", "certificates to trust, in PEM, instead of the system's");
-        if let Some(mistake) = ca.as_ref().and_then(|ca| trusted(ca.expose()).err()) {
+        if let Some(mistake) = ca.as_ref().and_then(|ca| credentials::authorities(ca.expose()).err()) {
             section.wrong_secret("ca", &mistake);
         }
         let mut files = generic.files;
@@ -78,7 +75,8 @@ impl TlsConfig {
         };
         if let (Some(file), Some(was)) = (&self.files.ca, &self.ca) {
             let ca = again_secret(&self.files.ca, was)?;
-            trusted(ca.expose()).map_err(|expected| format!("{}: expected {expected}", file.display()))?;
+            credentials::authorities(ca.expose())
+                .map_err(|expected| format!("{}: expected {expected}", file.display()))?;
             again.ca = Some(ca);
         }
         if let Some((certificate, key)) = &self.identity {
@@ -121,71 +119,12 @@ fn read_identity(section: &mut Section<'_>) -> Option<(Secret<String>, Secret<St
 
 /// What is wrong with a certificate and its key, each by the name of its setting.
 fn misfits(certificate: &Secret<String>, key: &Secret<String>) -> Vec<(&'static str, String)> {
-    match (certificates(certificate.expose()), private_key(key.expose())) {
-        (Ok(chain), Ok(private_key)) => match CertifiedKey::from_der(chain, private_key, &ring::default_provider()) {
-            Ok(_) => Vec::new(),
-            Err(error) => {
-                let expected = format!("the private key of the certificate in {CERTIFICATE} (found another: {error})");
-                vec![(KEY, expected)]
-            }
-        },
-        (chain, private_key) => {
-            let certificate = chain.err().map(|mistake| (CERTIFICATE, mistake));
-            certificate.into_iter().chain(private_key.err().map(|mistake| (KEY, mistake))).collect()
-        }
-    }
-}
-
-/// The mistake completes the sentence "…, expected …".
-fn trusted(pem: &str) -> Result<(), String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(pem)? {
-        roots.add(certificate).map_err(|error| format!("certificates in PEM (found one that is none: {error})"))?;
-    }
-    Ok(())
-}
-
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found = sections(pem).map_err(|found| format!("certificates in PEM (found {found})"))?;
-    let certificates: Vec<_> = found
-        .iter()
-        .filter(|(kind, _)| *kind == SectionKind::Certificate)
-        .map(|(_, der)| CertificateDer::from(der.clone()))
-        .collect();
-    if certificates.is_empty() {
-        return Err(format!("certificates in PEM (found only {})", kinds(&found)));
-    }
-    Ok(certificates)
-}
-
-fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, String> {
-    const EXPECTED: &str = "a private key in PEM, not encrypted";
-    let found = sections(pem).map_err(|found| format!("{EXPECTED} (found {found})"))?;
-    let key = found.iter().find_map(|(kind, der)| PrivateKeyDer::from_pem(*kind, der.clone()));
-    key.ok_or_else(|| format!("{EXPECTED} (found only {})", kinds(&found)))
-}
-
-/// The sections that TLS knows; at least one. The error says what was found in their place, never its text.
-fn sections(pem: &str) -> Result<Vec<(SectionKind, Vec<u8>)>, String> {
-    let sections: Result<Vec<_>, _> = <(SectionKind, Vec<u8>)>::pem_slice_iter(pem.as_bytes()).collect();
-    match sections {
-        Ok(sections) if sections.is_empty() => Err(format!("none in its {} bytes", pem.len())),
-        Ok(sections) => Ok(sections),
-        Err(_) => Err(format!("broken PEM in its {} bytes", pem.len())),
-    }
-}
-
-fn kinds(sections: &[(SectionKind, Vec<u8>)]) -> String {
-    let kinds: Vec<_> = sections
-        .iter()
-        .map(|(kind, _)| match kind {
-            SectionKind::Certificate => "a certificate",
-            SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey => "a private key",
-            SectionKind::PublicKey => "a public key",
-            _ => "something else",
-        })
-        .collect();
-    kinds.join(", ")
+    let misfits = credentials::certified(certificate.expose(), key.expose(), CERTIFICATE).err().unwrap_or_default();
+    let named = |misfit| match misfit {
+        Misfit::Certificate(expected) => (CERTIFICATE, expected),
+        Misfit::Key(expected) => (KEY, expected),
+    };
+    misfits.into_iter().map(named).collect()
 }
 
 fn is_dns_name(text: &str) -> bool {

@@ -94,6 +94,24 @@ def test_the_sidecars_probes_ask_the_sidecar_and_the_applications_ask_the_applic
     assert "livenessProbe" not in found.application
 
 
+def test_the_admin_port_s_tokens_and_certificates_are_mounted_as_files_and_the_probes_speak_https():
+    found = web(render(FULL))
+    settings, mounts = environment(found.sidecar), {mount["name"]: mount for mount in found.sidecar["volumeMounts"]}
+    volumes = {volume["name"]: volume.get("secret") for volume in found.pod["volumes"]}
+    assert volumes["sidecar-tokens"] == {"secretName": "admin-tokens", "items": [{"key": "all", "path": "tokens"}]}
+    assert volumes["sidecar-tls"] == {"secretName": "admin-certificate"}
+    # a whole volume: one of a single file would never change
+    assert all("subPath" not in mount and mount.get("readOnly") for name, mount in mounts.items() if name != "sidecar-data")
+    tokens, tls = mounts["sidecar-tokens"]["mountPath"], mounts["sidecar-tls"]["mountPath"]
+    assert settings["SIDECAR_ADMIN__TOKENS_FILE"] == f"{tokens}/tokens"
+    files = {name: f"SIDECAR_ADMIN__TLS__{key}_FILE" for name, key in (("tls.crt", "CERTIFICATE"), ("tls.key", "KEY"), ("ca.crt", "CLIENT_CA"))}
+    assert {settings[variable] for variable in files.values()} == {f"{tls}/{name}" for name in files}
+    probes = [found.sidecar[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")]
+    assert [probe["scheme"] for probe in probes] == ["HTTPS"] * 3
+    annotations = found.deployment["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/scheme"] == "https"
+
+
 @pytest.mark.parametrize("values", CASES, ids=lambda path: path.stem)
 def test_every_pod_fits_the_restricted_profile(values):
     pods = [item["spec"]["template"]["spec"] for item in render(values) if item["kind"] in ("Deployment", "StatefulSet")]
@@ -203,6 +221,12 @@ def test_the_application_waits_before_it_goes_by_what_the_cluster_knows(kubernet
             "collector.vendors.sentry.url: empty, expected https://",
         ),
         (["sidecar.config.proxy.upstream=http://x"], "sidecar.config.proxy.upstream: set, but the chart sets it"),
+        (
+            ["sidecar.admin.tokens.existingSecret=x", "sidecar.config.admin.tokens_file=/x"],
+            "sidecar.config.admin.tokens_file: set, but the chart sets it",
+        ),
+        (["sidecar.admin.tls.existingSecret=x", "sidecar.config.admin.tls.key_file=/x"], "sidecar.config.admin.tls: set, but the chart"),
+        (["sidecar.admin.tls.clientCaKey=ca.crt"], "sidecar.admin.tls.existingSecret: empty, expected the Secret that has clientCaKey"),
         (["terminationGracePeriodSeconds=24"], "terminationGracePeriodSeconds: 24, expected more than 24"),
         (["sidecar.native=false", "terminationGracePeriodSeconds=29"], "29, expected more than 29"),
         (["sidecar.config.proxy.drain_delay=7s"], "terminationGracePeriodSeconds: 30, expected more than 31"),

@@ -60,7 +60,7 @@ class Sidecar(Process):
             self.must_live()
             said = self.log.read_bytes()[self._read_from :].decode(errors="replace")
             proxy = re.search(r"^proxy (\S+:\d+) -> \S+$", said, re.MULTILINE)
-            admin = re.search(r"^admin (http://\S+:\d+)$", said, re.MULTILINE)
+            admin = re.search(r"^admin (https?://\S+:\d+)$", said, re.MULTILINE)
             return (f"http://{proxy[1]}", admin[1]) if proxy and admin else None
 
         self.proxy, self.admin = eventually(addresses, "the lines that name the addresses", seconds)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import ssl
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -66,12 +68,72 @@ def admin(request: pytest.FixtureRequest, tmp_path: Path, application: Applicati
 
 
 def status(url: str) -> int:
-    """What a probe would see."""
+    """What a probe would see; like the kubelet it looks at no certificate."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
+        with urllib.request.urlopen(url, timeout=2, context=unverified()) as answer:
             return answer.status
     except urllib.error.HTTPError as refusal:
         return refusal.code
+
+
+def unverified() -> ssl.SSLContext:
+    """Trusts everybody."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def mount(objects: list[dict], secrets: Path, settings: dict[str, str]) -> dict[str, str]:
+    """The settings with each path of a mounted Secret in this folder, which has its files by the names of the Secret's volume."""
+    sidecar = web(objects).sidecar
+    places = {entry["mountPath"]: secrets / entry["name"] for entry in sidecar["volumeMounts"]}
+    volumes = {volume["name"]: volume.get("secret") for volume in web(objects).pod["volumes"]}
+
+    def found(value: str) -> str:
+        for path, folder in places.items():
+            if value.startswith(f"{path}/") and volumes[folder.name]:
+                return str(folder / value.removeprefix(f"{path}/"))
+        return value
+
+    return {name: found(value) for name, value in settings.items()}
+
+
+def test_the_charts_probes_succeed_by_https_and_its_tokens_open_the_rest(tmp_path: Path, application: Application):
+    proxy, admin_port = free_port(), free_port()
+    values = [f"web.port={application.port}", f"sidecar.ports.proxy={proxy}", f"sidecar.ports.admin={admin_port}"]
+    secrets = ["sidecar.admin.tokens.existingSecret=tokens", "sidecar.admin.tls.existingSecret=certificate"]
+    objects = render(CHART / "ci/default-values.yaml", *values, *secrets, "sidecar.admin.tls.clientCaKey=ca.crt")
+    folder = tmp_path / "sidecar-tls"
+    folder.mkdir()
+    make_certificate(folder)
+    (tmp_path / "sidecar-tokens").mkdir()
+    (tmp_path / "sidecar-tokens/tokens").write_text(f"{SECRET}\n")
+    container = web(objects).sidecar
+    settings = mount(objects, tmp_path, filled_in(container)) | {"SIDECAR_DATA_DIR": str(tmp_path / "data")}
+    process = Process("container", [binary(), *container["args"]], settings, tmp_path)
+    process.spawn()
+    probes = [container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")]
+    urls = [f"{probe['scheme'].lower()}://127.0.0.1:{probe['port']}{probe['path']}" for probe in probes]
+
+    def started() -> bool:
+        process.must_live()
+        return [status(url) for url in urls] == [200, 200, 200]
+
+    eventually(started, "the chart's probes to succeed")
+    page = f"https://127.0.0.1:{admin_port}/status"
+    assert status(page) == 401
+    request = urllib.request.Request(page, headers={"Authorization": f"Bearer {SECRET}"})
+    with urllib.request.urlopen(request, timeout=5, context=unverified()) as answer:
+        assert answer.status == 200
+    assert process.stop() == 0
+
+
+def make_certificate(folder: Path) -> None:
+    """A certificate that signs itself, as files of a Secret have it."""
+    names = ["-keyout", folder / "tls.key", "-out", folder / "tls.crt"]
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=sidecar"]
+    subprocess.run(["openssl", "req", "-x509", *kind, "-addext", "subjectAltName=DNS:sidecar", *names], check=True, capture_output=True)
+    (folder / "ca.crt").write_bytes((folder / "tls.crt").read_bytes())
 
 
 def test_the_sidecar_starts_by_the_charts_settings_and_its_probes_succeed(admin: str):

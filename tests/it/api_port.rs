@@ -148,7 +148,8 @@ pub(crate) fn config(document: Value) -> Config {
     if tree.get("admin.listen").is_none() {
         tree.set("admin.listen", json!("127.0.0.1:0"), &Place("test".into()));
     }
-    let mut settings = Settings::new(tree, |path: &str| Err(format!("no file {path}")));
+    let mut settings =
+        Settings::new(tree, |path: &str| std::fs::read_to_string(path).map_err(|error| error.to_string()));
     let config = Config::read(&mut settings.section(""));
     let (_, problems, _) = settings.finish();
     assert!(problems.is_empty(), "{problems:?}");
@@ -190,7 +191,7 @@ impl Port {
             database: watch::channel(database()).1,
             celery: CeleryReader::off(),
             traffic: traffic(),
-            tasks: tasks::open(&tasks_config(), Arc::new(Redactor::new([])), None),
+            tasks: tasks::open(&tasks_config(), Arc::new(Redactor::new([])), None, None),
             export: Arc::new(ExportState::default),
             latches: vec![latch.clone()],
             pulses: vec![Pulse::new("proxy"), Pulse::new("checks")],
@@ -198,6 +199,7 @@ impl Port {
             started: Instant::now(),
             proxy: Some(([127, 0, 0, 1], 18_000).into()),
             upstream: "http://127.0.0.1:8000".into(),
+            service: Clean::literal("content-factory"),
         };
         let address = bound.addresses()[0];
         #[expect(clippy::disallowed_methods, reason = "a test has no supervisor; the handle is aborted in drop")]

@@ -9,13 +9,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use content_factory_sidecar::fetch::provide_cryptography;
 use content_factory_sidecar::model::health::HealthStatus;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::{NamedService, UnaryService};
-use tonic::transport::Server;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 use crate::checks_own::{answers, quick, says, with_body};
@@ -23,6 +24,7 @@ use crate::checks_services::{Checks, black_hole};
 use crate::grpc_tonic::{Later, Plain};
 use crate::port::Port;
 use crate::proxy_world::spawn;
+use crate::telemetry_certificates::Authority;
 
 /// `grpc.health.v1.Health` of a server whose services are well, sick or unknown by their names.
 #[derive(Clone, Copy, Debug)]
@@ -63,11 +65,15 @@ impl Service<http::Request<Body>> for Health {
 }
 
 async fn grpc_server() -> SocketAddr {
+    grpc_server_by(Server::builder()).await
+}
+
+async fn grpc_server_by(mut server: Server) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
     let address = listener.local_addr().expect("a bound listener");
     spawn(async move {
         let incoming = tonic::transport::server::TcpIncoming::from(listener);
-        Server::builder().add_service(Health).serve_with_incoming(incoming).await.expect("it serves");
+        server.add_service(Health).serve_with_incoming(incoming).await.expect("it serves");
     });
     address
 }
@@ -89,6 +95,26 @@ async fn a_grpc_server_is_as_well_as_it_says() {
     assert_eq!(says(refused, "own check failed: refused").await, HealthStatus::Unhealthy);
     let silent = json!({"kind": "grpc", "url": format!("http://{}", black_hole())});
     assert_eq!(says(silent, "own check failed: timeout").await, HealthStatus::Unhealthy);
+}
+
+#[tokio::test]
+async fn a_grpc_server_is_asked_by_tls_and_one_that_nobody_vouches_for_is_told_apart() {
+    provide_cryptography();
+    let (authority, other) = (Authority::new(), Authority::new());
+    for (name, trusted, message, status) in [
+        ("127.0.0.1", &authority, "own check successful", HealthStatus::Healthy),
+        ("127.0.0.1", &other, "own check failed: tls", HealthStatus::Unhealthy),
+        ("grpc.example", &authority, "own check failed: tls", HealthStatus::Unhealthy),
+    ] {
+        let identity = authority.server(name);
+        let tls = ServerTlsConfig::new().identity(Identity::from_pem(&identity.certificate, &identity.key));
+        let address = grpc_server_by(Server::builder().tls_config(tls).expect("a certificate and its key")).await;
+        let check = json!({"kind": "grpc", "url": format!("https://{address}"), "ca": trusted.certificate});
+        assert_eq!(says(check, message).await, status, "{name} {message}");
+    }
+    // in clear text nobody answers there
+    let clear = json!({"kind": "grpc", "url": format!("https://{}", grpc_server().await), "ca": authority.certificate});
+    assert_eq!(says(clear, "own check failed: tls").await, HealthStatus::Unhealthy);
 }
 
 /// Answers with 200 to whoever shows this key, as its header has it, and with 401 to all others.

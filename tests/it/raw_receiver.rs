@@ -1,5 +1,6 @@
 //! A receiver of OTLP over HTTP that keeps the bytes of each request: for whoever looks for what must not be in them.
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,6 +25,8 @@ struct Seen {
     /// It refuses everything for now.
     is_away: AtomicBool,
     arrivals: Mutex<Vec<Arrival>>,
+    /// The path and the bytes of each request as they came, taken or not.
+    asked: Mutex<Vec<Arrival>>,
 }
 
 /// The receiver; ends when dropped.
@@ -56,6 +59,11 @@ impl RawReceiver {
         self.seen.is_away.store(false, Ordering::Relaxed);
     }
 
+    /// What it was asked to take, as it came.
+    pub(crate) fn asked(&self) -> Vec<Arrival> {
+        self.seen.asked.lock().expect("no test panics while it holds what was seen").clone()
+    }
+
     /// What it took.
     pub(crate) fn arrivals(&self) -> Vec<Arrival> {
         self.seen.arrivals.lock().expect("no test panics while it holds what was seen").clone()
@@ -82,13 +90,21 @@ impl RawReceiver {
 }
 
 async fn answer(State(seen): State<Arc<Seen>>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let came = (uri.path().to_owned(), body.to_vec());
+    seen.asked.lock().expect("no test panics while it holds what was seen").push(came);
     if seen.is_away.load(Ordering::Relaxed) {
         return StatusCode::SERVICE_UNAVAILABLE;
     }
     let body = match headers.get("content-encoding").map(|coding| coding.as_bytes()) {
         Some(b"zstd") => zstd::stream::decode_all(&*body).expect("zstd"),
+        Some(b"gzip") => {
+            let mut out = Vec::new();
+            // as many receivers do, it reads one member
+            flate2::read::GzDecoder::new(&*body).read_to_end(&mut out).expect("gzip");
+            out
+        }
         None => body.to_vec(),
-        other => panic!("{other:?}, expected zstd"),
+        other => panic!("{other:?}, expected zstd or gzip"),
     };
     seen.arrivals.lock().expect("no test panics while it holds what was seen").push((uri.path().to_owned(), body));
     StatusCode::OK

@@ -83,7 +83,7 @@ impl Sidecar {
         let mut child = command.spawn().expect("the binary starts");
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let proxy = address(&mut lines, "proxy ").await;
-        let admin = address(&mut lines, "admin http://").await;
+        let admin = address(&mut lines, "admin http").await;
         Self { child, lines, proxy, admin, folder }
     }
 
@@ -168,7 +168,10 @@ async fn address(lines: &mut Lines<BufReader<ChildStdout>>, prefix: &str) -> Soc
     let line = timeout(PATIENCE, lines.next_line()).await.expect("a line in time").expect("a readable line");
     let line = line.expect("the sidecar names its addresses");
     let rest = line.strip_prefix(prefix).unwrap_or_else(|| panic!("a line that starts with {prefix:?}, not {line:?}"));
-    rest.split_whitespace()
+    // of a URL the part behind its scheme
+    rest.trim_start_matches("s")
+        .trim_start_matches("://")
+        .split_whitespace()
         .next()
         .and_then(|text| text.parse().ok())
         .unwrap_or_else(|| panic!("an address in {line:?}"))

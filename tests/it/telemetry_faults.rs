@@ -106,6 +106,31 @@ fn measured(page: &str, signal: &str) -> (u64, u64) {
     (of("produced_total{"), parts.iter().map(|name| of(name)).sum())
 }
 
+/// The account of a signal in the dashboard's table, in the same way.
+fn shown(page: &str, signal: &str) -> (u64, u64) {
+    let (_, row) = page.split_once(&format!("<th scope=\"row\">{signal}</th>")).expect("a row");
+    let (row, _) = row.split_once("</tr>").expect("its end");
+    let digits = |cell: &str| cell.chars().filter(char::is_ascii_digit).collect::<String>();
+    let cells: Vec<u64> = row.split("</td>").filter_map(|cell| digits(cell).parse().ok()).collect();
+    assert_eq!(cells.len(), 6, "{row}");
+    (cells[0], cells[1..].iter().sum())
+}
+
+/// Looks at the three places where the account is, which must be exact at whatever moment; gives what was produced.
+async fn exact(sidecar: &Sidecar) -> u64 {
+    let export = sidecar.ask("/api/v1/monitoring/export").await.1;
+    let (page, dashboard) = (sidecar.metrics().await, sidecar.ask("/dashboard").await.1);
+    for signal in ["traces", "metrics", "logs"] {
+        let (produced, sum) = told(&export, signal).expect("an account");
+        assert_eq!(produced, sum, "{signal}: {export}");
+        let (produced, sum) = measured(&page, signal);
+        assert_eq!(produced, sum, "{signal}: {page}");
+        let (produced, sum) = shown(&dashboard, signal);
+        assert_eq!(produced, sum, "{signal}: {dashboard}");
+    }
+    told(&export, "traces").expect("an account").0
+}
+
 #[tokio::test]
 async fn the_account_is_shown_and_exact_before_during_and_after_an_outage() {
     let receiver = Receiver::grpc(Codings::All, Default::default()).await;
@@ -115,23 +140,56 @@ async fn the_account_is_shown_and_exact_before_during_and_after_an_outage() {
     let replies = [None, Some(Reply::Fail(Code::Unavailable, 503)), Some(Reply::Partial(1, "one of them")), None];
     for reply in replies {
         receiver.with(|seen| seen.otherwise = reply);
-        let before = told(&sidecar.ask("/api/v1/monitoring/export").await.1, "traces").expect("an account").0;
+        let before = exact(&sidecar).await;
         for _ in 0..20 {
             get(sidecar.proxy, "/x").await.expect("the proxy answers");
-            let export = sidecar.ask("/api/v1/monitoring/export").await.1;
-            let page = sidecar.metrics().await;
-            for signal in ["traces", "metrics", "logs"] {
-                let (produced, sum) = told(&export, signal).expect("an account");
-                assert_eq!(produced, sum, "{signal}: {export}");
-                let (produced, sum) = measured(&page, signal);
-                assert_eq!(produced, sum, "{signal}: {page}");
-            }
+            exact(&sidecar).await;
         }
         let more = |_, body: &str| told(body, "traces").is_some_and(|(produced, _)| produced >= before + 40);
         sidecar.eventually("/api/v1/monitoring/export", more).await;
     }
-    let (_, dashboard) = sidecar.ask("/dashboard").await;
-    assert!(dashboard.contains("Export"), "{dashboard}");
     sidecar.signal("TERM").await;
     assert_eq!(tokio::time::timeout(PATIENCE, sidecar.ended()).await.expect("it ends"), Some(0));
+}
+
+/// What a process leaves on disk, killed or told to end, is produced, queued and delivered in the account of the next.
+#[tokio::test]
+async fn the_account_is_exact_over_restarts_and_every_span_is_in_it_once() {
+    const REQUESTS: u64 = 10;
+    let receiver = Receiver::grpc(Codings::All, Default::default()).await;
+    receiver.with(|seen| seen.otherwise = Some(Reply::Fail(Code::Unavailable, 503)));
+    let (application, folder) = (echo_application().await, TempDir::new().expect("a folder"));
+    let (otlp, data_dir) = (format!("http://{}", receiver.address), folder.path().to_string_lossy().into_owned());
+    let start =
+        async || Sidecar::start(application, &["--otlp", &otlp], &[("SIDECAR_DATA_DIR", data_dir.as_str())]).await;
+    let traces = |body: &str, place: &str| -> Option<u64> {
+        let export: Value = serde_json::from_str(body).ok()?;
+        let account = &export["signals"]["traces"];
+        if place == "delivered" { account[place].as_u64() } else { account["queued"][place].as_u64() }
+    };
+    for (round, signal) in (1..).zip(["TERM", "KILL", "TERM"]) {
+        let mut sidecar = start().await;
+        for _ in 0..REQUESTS {
+            get(sidecar.proxy, "/x").await.expect("the proxy answers");
+            exact(&sidecar).await;
+        }
+        let on_disk = move |_, body: &str| traces(body, "disk") == Some(2 * REQUESTS * round);
+        sidecar.eventually("/api/v1/monitoring/export", on_disk).await;
+        assert_eq!(exact(&sidecar).await, 2 * REQUESTS * round, "what was found counts as produced");
+        sidecar.signal(signal).await;
+        tokio::time::timeout(PATIENCE, sidecar.ended()).await.expect("it ends");
+    }
+    receiver.with(|seen| seen.otherwise = None);
+    let mut sidecar = start().await;
+    let all = 2 * REQUESTS * 3;
+    let deadline = tokio::time::Instant::now() + SOON;
+    while traces(&sidecar.ask("/api/v1/monitoring/export").await.1, "delivered") != Some(all) {
+        assert!(tokio::time::Instant::now() < deadline, "not all are delivered");
+        exact(&sidecar).await;
+    }
+    assert_eq!(exact(&sidecar).await, all);
+    sidecar.signal("TERM").await;
+    tokio::time::timeout(PATIENCE, sidecar.ended()).await.expect("it ends");
+    let ids: BTreeSet<_> = receiver.with(|seen| seen.spans.iter().map(|span| span.span_id.clone()).collect());
+    assert_eq!(ids.len() as u64, all);
 }

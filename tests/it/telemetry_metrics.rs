@@ -168,6 +168,32 @@ async fn who_hands_over_hears_of_the_delivery_or_of_the_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_exported_record_of_our_own_tells_who_a_url_is_used_as_or_the_secrets_of_its_query() {
+    let receiver = Receiver::http(Codings::All, Default::default()).await;
+    let settings = json!({"endpoint": format!("http://{}", receiver.address), "protocol": "http/protobuf"});
+    let log = LogConfig { level: "error".into(), format: LogFormat::Text };
+    let mut running = Running::start(settings, 0, Vec::new());
+    let subscriber = running.subscriber(&log, &Arc::new(Redactor::new([])));
+    let url = "https://user:of-nobody@h:8443/v1?token=of-nobody&page=2&api_key=of-nobody";
+    let failure = std::io::Error::other(format!("cannot ask {url}: refused"));
+    tracing::subscriber::with_default(subscriber, || {
+        let span = tracing::info_span!("ask", address = %url, what = url);
+        let _entered = span.enter();
+        tracing::info!("asking {url} now");
+        tracing::warn!(%url, ?url, "as a field");
+        tracing::warn!(error = &failure as &dyn std::error::Error, reason = ?failure, "as an error");
+    });
+    running.stop(SOON).await;
+    receiver.with(|seen| {
+        assert_eq!((seen.spans.len(), seen.logs.len()), (1, 3), "{:?} {:?}", seen.spans, seen.logs);
+        let all = format!("{:?} {:?}", seen.spans, seen.logs);
+        assert!(!all.contains("of-nobody") && !all.contains("user:"), "{all}");
+        let told = all.matches("https://REDACTED:REDACTED@h:8443/v1?token=REDACTED&page=2&api_key=REDACTED").count();
+        assert!(told >= 6, "all else of a URL stays: {told} times in {all}");
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sidecars_own_spans_and_logs_leave_by_the_same_way_without_secrets() {
     let receiver = Receiver::http(Codings::All, Default::default()).await;
     let settings = json!({"endpoint": format!("http://{}", receiver.address), "protocol": "http/protobuf"});

@@ -158,6 +158,18 @@ pub(crate) fn request(writer: &mut SpanWriter, number: u64) {
     writer.end(&record(TraceId(trace_id)));
 }
 
+/// The same of one that the application failed.
+pub(crate) fn failed_request(writer: &mut SpanWriter, number: u64) {
+    let mut trace_id = [1; 16];
+    trace_id[8..].copy_from_slice(&number.to_be_bytes());
+    let mut failed = record(TraceId(trace_id));
+    failed.status = 500;
+    if let Some(hop) = &mut failed.hop {
+        hop.status = 500;
+    }
+    writer.end(&failed);
+}
+
 pub(crate) fn record(trace_id: TraceId) -> RequestRecord<'static> {
     RequestRecord {
         method: Method::Get,

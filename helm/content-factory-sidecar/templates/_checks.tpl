@@ -61,6 +61,16 @@
     "admin.listen" "sidecar.ports.admin"
     "telemetry.endpoint" "sidecar.otlp.endpoint"
     "telemetry.protocol" "sidecar.otlp.protocol" -}}
+{{- if .Values.sidecar.admin.tokens.existingSecret -}}
+{{- $_ := set $owned "admin.tokens_file" "sidecar.admin.tokens" -}}
+{{- $_ := set $owned "admin.tokens" "sidecar.admin.tokens" -}}
+{{- end -}}
+{{- if .Values.sidecar.admin.tls.existingSecret -}}
+{{- $_ := set $owned "admin.tls" "sidecar.admin.tls" -}}
+{{- end -}}
+{{- if and .Values.sidecar.admin.tls.clientCaKey (not .Values.sidecar.admin.tls.existingSecret) -}}
+{{- fail "sidecar.admin.tls.existingSecret: empty, expected the Secret that has clientCaKey" -}}
+{{- end -}}
 {{- range $path, $value := $owned -}}
 {{- $parts := splitList "." $path -}}
 {{- $section := get $.Values.sidecar.config (first $parts) -}}

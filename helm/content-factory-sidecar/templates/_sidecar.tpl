@@ -21,29 +21,54 @@ ports:
   - {name: sidecar-http, containerPort: {{ .Values.sidecar.ports.proxy }}, protocol: TCP}
   - {name: sidecar-admin, containerPort: {{ .Values.sidecar.ports.admin }}, protocol: TCP}
 startupProbe:
-  httpGet: {path: /startupz, port: {{ .Values.sidecar.ports.admin }}}
+  httpGet: {path: /startupz, port: {{ .Values.sidecar.ports.admin }}{{ include "content-factory-sidecar.admin.scheme" . }}}
   periodSeconds: 1
   failureThreshold: 60
 livenessProbe:
-  httpGet: {path: /livez, port: {{ .Values.sidecar.ports.admin }}}
+  httpGet: {path: /livez, port: {{ .Values.sidecar.ports.admin }}{{ include "content-factory-sidecar.admin.scheme" . }}}
   periodSeconds: 10
   timeoutSeconds: 2
   failureThreshold: 3
 readinessProbe:
-  httpGet: {path: /readyz, port: {{ .Values.sidecar.ports.admin }}}
+  httpGet: {path: /readyz, port: {{ .Values.sidecar.ports.admin }}{{ include "content-factory-sidecar.admin.scheme" . }}}
   periodSeconds: 5
   timeoutSeconds: 2
   failureThreshold: 2
 resources: {{- toYaml .Values.sidecar.resources | nindent 2 }}
 securityContext: {{- toYaml .Values.sidecar.securityContext | nindent 2 }}
 terminationMessagePolicy: FallbackToLogsOnError
-{{- if or .Values.dataDir.enabled .Values.sidecar.config }}
+{{- if or .Values.dataDir.enabled .Values.sidecar.config .Values.sidecar.admin.tokens.existingSecret .Values.sidecar.admin.tls.existingSecret }}
 volumeMounts:
 {{- if .Values.dataDir.enabled }}
   - {name: sidecar-data, mountPath: /var/lib/content-factory-sidecar}
 {{- end }}
 {{- if .Values.sidecar.config }}
   - {name: sidecar-config, mountPath: /etc/content-factory-sidecar, readOnly: true}
+{{- end }}
+{{- if .Values.sidecar.admin.tokens.existingSecret }}
+  - {name: sidecar-tokens, mountPath: /var/run/secrets/content-factory-sidecar/tokens, readOnly: true}
+{{- end }}
+{{- if .Values.sidecar.admin.tls.existingSecret }}
+  - {name: sidecar-tls, mountPath: /var/run/secrets/content-factory-sidecar/tls, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The kubelet shows no certificate and looks at none: the probes are exempt from both. */}}
+{{- define "content-factory-sidecar.admin.scheme" -}}
+{{- if .Values.sidecar.admin.tls.existingSecret }}, scheme: HTTPS{{ end -}}
+{{- end }}
+
+{{/* Files, because they are read again when the Secret changes. */}}
+{{- define "content-factory-sidecar.admin.env" -}}
+{{- with .Values.sidecar.admin.tokens.existingSecret }}
+- {name: SIDECAR_ADMIN__TOKENS_FILE, value: /var/run/secrets/content-factory-sidecar/tokens/tokens}
+{{- end }}
+{{- if .Values.sidecar.admin.tls.existingSecret }}
+- {name: SIDECAR_ADMIN__TLS__CERTIFICATE_FILE, value: /var/run/secrets/content-factory-sidecar/tls/tls.crt}
+- {name: SIDECAR_ADMIN__TLS__KEY_FILE, value: /var/run/secrets/content-factory-sidecar/tls/tls.key}
+{{- with .Values.sidecar.admin.tls.clientCaKey }}
+- {name: SIDECAR_ADMIN__TLS__CLIENT_CA_FILE, value: /var/run/secrets/content-factory-sidecar/tls/{{ . }}}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -66,6 +91,7 @@ volumeMounts:
 - {name: SIDECAR_PROXY__UPSTREAM, value: "http://127.0.0.1:{{ .Values.web.port }}"}
 - {name: SIDECAR_PROXY__LISTEN, value: "0.0.0.0:{{ .Values.sidecar.ports.proxy }}"}
 - {name: SIDECAR_ADMIN__LISTEN, value: "0.0.0.0:{{ .Values.sidecar.ports.admin }}"}
+{{- include "content-factory-sidecar.admin.env" . }}
 {{- if ne (include "content-factory-sidecar.drainDelay" .) "0s" }}
 - {name: SIDECAR_PROXY__DRAIN_DELAY, value: {{ include "content-factory-sidecar.drainDelay" . | quote }}}
 {{- end }}
@@ -97,5 +123,13 @@ volumeMounts:
 {{- end }}
 {{- if .Values.sidecar.config }}
 - {name: sidecar-config, configMap: {name: {{ include "content-factory-sidecar.fullname" . }}}}
+{{- end }}
+{{- with .Values.sidecar.admin.tokens }}
+{{- if .existingSecret }}
+- {name: sidecar-tokens, secret: {secretName: {{ .existingSecret }}, items: [{key: {{ .key }}, path: tokens}]}}
+{{- end }}
+{{- end }}
+{{- with .Values.sidecar.admin.tls.existingSecret }}
+- {name: sidecar-tls, secret: {secretName: {{ . }}}}
 {{- end }}
 {{- end }}

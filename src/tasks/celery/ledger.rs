@@ -173,7 +173,7 @@ impl Ledger {
     fn settle(&mut self, id: TaskId, now: Instant) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         if task.is_settled() {
-            task.count(&mut self.totals, &mut self.classes);
+            task.count(id, &mut self.totals, &mut self.classes);
         } else if task.has_pending() {
             self.settling.push_back((now, id));
         }
@@ -199,7 +199,7 @@ impl Ledger {
             self.tasks.insert(id, task);
             return false;
         }
-        task.count(&mut self.totals, &mut self.classes);
+        task.count(id, &mut self.totals, &mut self.classes);
         self.running.remove(&id);
         true
     }
@@ -211,7 +211,7 @@ impl Ledger {
         }
         while let Some((_, id)) = self.settling.pop_front_if(|(since, _)| now.duration_since(*since) >= SETTLING) {
             if let Some(task) = self.tasks.get_mut(&id) {
-                task.count(&mut self.totals, &mut self.classes);
+                task.count(id, &mut self.totals, &mut self.classes);
             }
         }
         while let Some((ended, id)) = self.traces.next_known(SETTLING, now) {

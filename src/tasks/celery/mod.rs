@@ -16,6 +16,7 @@ mod ledger;
 mod link;
 mod listen;
 mod message;
+mod mishaps;
 mod moment;
 mod names;
 pub mod reader;
@@ -36,6 +37,7 @@ use redis::ConnectionInfo;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::lifecycle::Drain;
+use crate::model::incident::IncidentSink;
 use crate::redact::{Redactor, Secret};
 use config::Config;
 use desk::Desk;
@@ -57,11 +59,18 @@ pub struct Celery {
     /// `None` where tasks become none.
     spans: Option<Spans>,
     shared: Shared,
+    /// Hears of tasks that ended badly; `None` when nobody does.
+    incidents: Option<IncidentSink>,
 }
 
-/// Makes the room; `None` where there is nothing to watch. Without `out` tasks become no spans.
+/// Makes the room; `None` where there is nothing to watch. Tasks become no spans where nobody takes them, and those that end
+/// badly are told to who hears of incidents, if there is one.
 #[must_use]
-pub fn build(config: &Config, redactor: Arc<Redactor>, out: Option<SpanOut>) -> (Option<Celery>, Reader) {
+pub fn build(
+    config: &Config,
+    redactor: Arc<Redactor>,
+    (out, incidents): (Option<SpanOut>, Option<IncidentSink>),
+) -> (Option<Celery>, Reader) {
     let Some(server) = config.server.clone() else { return (None, Reader::off()) };
     let database = server.expose().redis_settings().db();
     let shared = Shared::new(config, &redactor);
@@ -73,7 +82,7 @@ pub fn build(config: &Config, redactor: Arc<Redactor>, out: Option<SpanOut>) -> 
     let ids = TaskIds::default();
     let listener = Listener::new(config, database, ids.clone(), shared.clone());
     let desk = Desk::new(config.clone(), database, ids, shared.clone());
-    (Some(Celery { server, listener, desk, spans, shared }), reader)
+    (Some(Celery { server, listener, desk, spans, shared, incidents }), reader)
 }
 
 impl Celery {
@@ -100,7 +109,11 @@ impl Celery {
                 }
             }
             let now = Instant::now();
-            self.shared.lock().tick(now);
+            {
+                let mut state = self.shared.lock();
+                state.tick(now);
+                mishaps::tell(&mut state.ledger, self.incidents.as_ref());
+            }
             if let Some(spans) = &self.spans {
                 spans.turn(&mut held, now);
             }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::tasks::celery::event::{ExceptionClass, Verdict};
+use crate::tasks::celery::event::{ExceptionClass, TaskId, Verdict};
 use crate::tasks::celery::names::{NameId, Names};
-use crate::tasks::celery::totals::{Counts, Outcome, Totals};
+use crate::tasks::celery::totals::{BadEnd, Counts, Outcome, Totals};
 use crate::tasks::celery::workers::Life;
 
 /// What is known of a task.
@@ -196,7 +196,7 @@ impl Task {
     }
 
     /// Counts what is pending.
-    pub(super) fn count(&mut self, totals: &mut Totals, classes: &mut Names) {
+    pub(super) fn count(&mut self, id: TaskId, totals: &mut Totals, classes: &mut Names) {
         let pair = (self.name.unwrap_or(NameId::UNKNOWN), self.queue.unwrap_or(NameId::UNKNOWN));
         let ready_at = self.sent.map(|sent| self.due.map_or(sent, |due| due.max(sent)));
         let Some(course) = &mut self.course else { return };
@@ -213,6 +213,10 @@ impl Task {
         if end.outcome == Outcome::Failed {
             let class = end.class.as_ref().map_or(NameId::UNKNOWN, |class| classes.id(class.as_str()));
             totals.failed(pair, class);
+        }
+        if end.outcome.is_failure() {
+            let class = end.class.as_ref().map(|class| classes.id(class.as_str()));
+            totals.ended_badly(BadEnd { id, name: pair.0, outcome: end.outcome, class });
         }
     }
 }

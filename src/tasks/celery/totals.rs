@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::model::catalogue::celery::TASK_SECONDS;
 use crate::model::sample::Histogram;
+use crate::tasks::celery::event::TaskId;
 use crate::tasks::celery::names::NameId;
 
 /// How a task ended.
@@ -124,7 +125,29 @@ pub(super) struct Totals {
     by_class: BTreeMap<(Pair, NameId), u64>,
     /// Tasks that had been counted as lost and whose end came after all.
     pub(super) found_again: u64,
+    /// Tasks that ended badly since somebody looked last.
+    bad_ends: BadEnds,
 }
+
+/// A task that ended badly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BadEnd {
+    pub(super) id: TaskId,
+    pub(super) name: NameId,
+    pub(super) outcome: Outcome,
+    /// `None` when nobody names it.
+    pub(super) class: Option<NameId>,
+}
+
+/// Those, as far as there is room, and how many more.
+#[derive(Debug, Default)]
+pub(super) struct BadEnds {
+    pub(super) ends: Vec<BadEnd>,
+    pub(super) missed: u64,
+}
+
+/// Bad ends that wait for whoever looks, which is each second.
+const MOST_BAD_ENDS: usize = 256;
 
 impl Totals {
     /// The counts of a pair; those of all further ones when there is no room.
@@ -139,6 +162,20 @@ impl Totals {
         let has_room = self.by_class.contains_key(&key) || self.by_class.len() < MOST_FAILURES;
         let key = if has_room { key } else { ((NameId::OTHER, NameId::OTHER), NameId::OTHER) };
         *self.by_class.entry(key).or_default() += 1;
+    }
+
+    /// Notes a task that ended badly.
+    pub(super) fn ended_badly(&mut self, end: BadEnd) {
+        if self.bad_ends.ends.len() < MOST_BAD_ENDS {
+            self.bad_ends.ends.push(end);
+        } else {
+            self.bad_ends.missed += 1;
+        }
+    }
+
+    /// Takes those that ended badly since this was asked last.
+    pub(super) fn bad_ends(&mut self) -> BadEnds {
+        std::mem::take(&mut self.bad_ends)
     }
 
     /// Every pair and its counts.

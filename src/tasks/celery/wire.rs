@@ -17,7 +17,7 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use crate::model::base64;
 use crate::tasks::celery::event::{
     Event, ExceptionClass, Origin, ResultState, Sign, Step, TaskEvent, TaskId, TaskIds, TaskResult, Verdict,
-    WorkerEvent,
+    WorkerEvent, cut,
 };
 use crate::tasks::celery::moment;
 use result::{Answer, text_verdict};

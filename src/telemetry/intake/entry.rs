@@ -7,7 +7,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::model::telemetry::Signal;
 use crate::telemetry::otlp::{self, Request};
-use crate::telemetry::queue::{Piece, Queue};
+use crate::telemetry::queue::Queue;
+use crate::telemetry::queue::piece::Piece;
 use crate::telemetry::receipt::Receipt;
 
 pub use crate::telemetry::receipt::Delivery;

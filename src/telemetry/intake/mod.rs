@@ -9,6 +9,7 @@ pub(crate) mod cleaner;
 pub mod config;
 mod counts;
 mod entry;
+mod exceptions;
 mod json;
 mod personal;
 mod read;
@@ -28,6 +29,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::lifecycle::Drain;
+use crate::model::incident::IncidentSink;
 use crate::model::sample::Sample;
 use crate::redact::Redactor;
 use crate::serve::{self, Bounds};
@@ -99,11 +101,18 @@ impl Bound {
         self.listeners.iter().filter_map(|(name, listener)| Some((*name, listener.local_addr().ok()?))).collect()
     }
 
-    /// Says what is done behind the ports: what comes in is completed by `identity`, and goes on by `intake`.
+    /// Says what is done behind the ports: what comes in is completed by `identity`, and goes on by `intake`; exceptions in log
+    /// records are told to `incidents`, if there is one.
     #[must_use]
-    pub fn door(self, policy: Policy, identity: Resource, redactor: Arc<Redactor>, intake: Intake) -> Door {
+    pub fn door(
+        self,
+        policy: Policy,
+        identity: Resource,
+        redactor: Arc<Redactor>,
+        (intake, incidents): (Intake, Option<IncidentSink>),
+    ) -> Door {
         let places = Arc::new(Semaphore::new(self.config.connections));
-        let relay = Arc::new(Relay::new(self.config, policy, identity, redactor, intake));
+        let relay = Arc::new(Relay::new(self.config, policy, identity, redactor, (intake, incidents)));
         Door { listeners: self.listeners, places, relay }
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use crate::fetch::USER_AGENT;
+use crate::model::incident::IncidentSink;
 use crate::model::sample::Sample;
 use crate::model::telemetry::Signal;
 use crate::model::trace::SpanModel;
@@ -23,6 +24,7 @@ use crate::telemetry::intake::cleaner::{Cleaned, Cleaner, Host, Unfit};
 use crate::telemetry::intake::config::IntakeConfig;
 use crate::telemetry::intake::counts::{Counts, LeftOut};
 use crate::telemetry::intake::entry::{Intake, NoRoom};
+use crate::telemetry::intake::exceptions::{self, Found};
 use crate::telemetry::intake::json::{self, NoRequest};
 use crate::telemetry::intake::read::{self, Allowance, Budget, Coding};
 use crate::telemetry::limits::Limits;
@@ -66,6 +68,8 @@ pub(super) struct Relay {
     identity: Resource,
     redactor: Arc<Redactor>,
     intake: Intake,
+    /// `None` when nobody tells of them.
+    incidents: Option<IncidentSink>,
     budget: Budget,
     turns: Semaphore,
     counts: Counts,
@@ -88,12 +92,12 @@ impl Relay {
         policy: Policy,
         identity: Resource,
         redactor: Arc<Redactor>,
-        intake: Intake,
+        (intake, incidents): (Intake, Option<IncidentSink>),
     ) -> Self {
         let budget = Budget::new(config.memory);
         let (turns, counts) = (Semaphore::new(TURNS), Counts::default());
         let (warned, celery) = (AtomicBool::new(false), watch::Sender::new(None));
-        Self { config, policy, identity, redactor, intake, budget, turns, counts, warned, celery }
+        Self { config, policy, identity, redactor, intake, incidents, budget, turns, counts, warned, celery }
     }
 
     /// When a worker of Celery last told of a task that it had run.
@@ -156,8 +160,14 @@ impl Relay {
             _ => tokio::task::spawn_blocking(move || work.run(body)).await.map_err(|_| Refusal::Malformed)?,
         }?;
         drop(turn);
+        let Cleared { cleaned, exceptions } = cleaned;
         let taken = self.keep(signal, cleaned).await;
         drop(allowance);
+        if let (Ok(_), Some(sink)) = (&taken, &self.incidents) {
+            // what is refused comes again
+            exceptions.incidents.into_iter().for_each(|incident| sink.put(incident));
+            sink.missed(exceptions.missed);
+        }
         taken
     }
 
@@ -196,6 +206,12 @@ impl Relay {
     }
 }
 
+/// What may leave of a request, and what is told of it elsewhere.
+struct Cleared {
+    cleaned: Cleaned,
+    exceptions: Found,
+}
+
 /// The part of a request that computes.
 struct Work {
     relay: Arc<Relay>,
@@ -207,7 +223,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self, body: Vec<u8>) -> Result<(Cleaned, Allowance), Refusal> {
+    fn run(mut self, body: Vec<u8>) -> Result<(Cleared, Allowance), Refusal> {
         let (body, coding) = match self.form {
             Form::Grpc => read::unframed(body, self.coding)?,
             Form::Protobuf | Form::Json => (body, self.coding),
@@ -240,7 +256,12 @@ impl Work {
             Unfit::TooDeep => Refusal::TooDeep,
             Unfit::TooLarge => Refusal::Growing,
         })?;
-        Ok((cleaned, self.allowance))
+        let exceptions = match &self.relay.incidents {
+            // by what came in: what leaves may be cut where the stack ends
+            Some(_) if self.signal == Signal::Logs => exceptions::found(&whole, &self.relay.redactor),
+            _ => Found::default(),
+        };
+        Ok((Cleared { cleaned, exceptions }, self.allowance))
     }
 }
 

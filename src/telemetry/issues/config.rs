@@ -30,7 +30,7 @@ impl IssuesConfig {
         let text = section.secret("dsn", about);
         let about = "whether failures are reported to the project of sentry.dsn; false: the DSN is only kept out of every output";
         let is_on = section.flag("enabled", true, about);
-        let about = "events of one issue (method, route and status) that may go at once";
+        let about = "events of one issue (method, route and status; task and class; exception, logger and frame) that may go at once; of all issues twenty times as many";
         let burst = section.number("burst", 3, 1..=1_000, about);
         let about = "after those one event of an issue in this time; the next event tells how many were left out";
         let interval = section.duration("interval", Duration::from_secs(60), about).max(Duration::from_millis(100));

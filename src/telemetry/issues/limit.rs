@@ -1,4 +1,5 @@
-//! How often the same issue is told: a bucket of tokens for each, bounded in number. Pure: time is an argument.
+//! How often the same issue is told: a bucket of tokens for each, bounded in number, and one for all together, as there may
+//! be endless names. Pure: time is an argument.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -9,9 +10,14 @@ use tokio::time::Instant;
 /// So many issues are told apart; then the one that was quiet for longest is forgotten.
 const ISSUES: usize = 256;
 
+/// All issues together may be told as often as so many of them.
+const TOGETHER: f64 = 20.0;
+
 /// The buckets.
 #[derive(Debug)]
 pub(super) struct Limiter {
+    /// Of all issues.
+    all: Bucket,
     burst: f64,
     interval: Duration,
     buckets: BTreeMap<String, Bucket>,
@@ -38,7 +44,9 @@ pub(super) enum Verdict {
 
 impl Limiter {
     pub(super) fn new(burst: u32, interval: Duration) -> Self {
-        Self { burst: f64::from(burst), interval, buckets: BTreeMap::new() }
+        let burst = f64::from(burst);
+        let all = Bucket { tokens: TOGETHER * burst, filled: Instant::now(), left_out: 0 };
+        Self { all, burst, interval, buckets: BTreeMap::new() }
     }
 
     /// Decides about one more event of an issue.
@@ -49,14 +57,14 @@ impl Limiter {
             self.buckets.insert(issue.to_owned(), Bucket { tokens: burst, filled: now, left_out: 0 });
         }
         let Some(bucket) = self.buckets.get_mut(issue) else { return Verdict::LeaveOut };
-        let passed = now.saturating_duration_since(bucket.filled).as_secs_f64() / interval.as_secs_f64();
-        bucket.tokens = (bucket.tokens + passed).min(burst);
-        bucket.filled = now;
-        if bucket.tokens < 1.0 {
+        bucket.fill(interval, burst, now);
+        self.all.fill(interval.div_f64(TOGETHER), TOGETHER * burst, now);
+        if bucket.tokens < 1.0 || self.all.tokens < 1.0 {
             bucket.left_out += 1;
             return Verdict::LeaveOut;
         }
         bucket.tokens -= 1.0;
+        self.all.tokens -= 1.0;
         Verdict::Tell { left_out: mem::take(&mut bucket.left_out) }
     }
 
@@ -68,6 +76,14 @@ impl Limiter {
         if let Some(issue) = quietest {
             self.buckets.remove(&issue);
         }
+    }
+}
+
+impl Bucket {
+    fn fill(&mut self, interval: Duration, most: f64, now: Instant) {
+        let passed = now.saturating_duration_since(self.filled).as_secs_f64() / interval.as_secs_f64();
+        self.tokens = (self.tokens + passed).min(most);
+        self.filled = now;
     }
 }
 
@@ -91,10 +107,13 @@ mod tests {
     async fn endless_issues_take_no_endless_memory() {
         let mut limiter = Limiter::new(1, Duration::from_secs(60));
         let start = Instant::now();
+        let mut told = 0;
         for number in 0..10_000_u64 {
-            limiter.judge(&number.to_string(), start + Duration::from_millis(number));
+            let verdict = limiter.judge(&number.to_string(), start + Duration::from_millis(number));
+            told += u64::from(verdict != Verdict::LeaveOut);
         }
         assert_eq!(limiter.buckets.len(), ISSUES);
-        assert_eq!(limiter.judge("9999", start + Duration::from_secs(10)), Verdict::LeaveOut, "the newest is known");
+        assert!((20..=24).contains(&told), "{told} of them were told: twenty at once, and twenty a minute");
+        assert!(limiter.buckets.contains_key("9999"), "the newest is known");
     }
 }

@@ -1,7 +1,9 @@
-//! Failures as issues at Sentry: of the application, seen at the proxy, and of the sidecar itself, seen in its own log.
+//! Failures as issues at Sentry: of the application, seen at the proxy, told of its tasks or logged by it, and of the sidecar
+//! itself, seen in its own log.
 //!
 //! Only with a DSN: without one nothing here exists. Events are made away from the data path, from the failures that it
-//! keeps in any case; they take the same queue, spool and sender as all telemetry, as envelopes.
+//! keeps in any case and from the incidents that other rooms put into a bounded channel; they take the same queue, spool and
+//! sender as all telemetry, as envelopes.
 
 mod client;
 pub mod config;
@@ -9,6 +11,7 @@ mod event;
 mod limit;
 mod transport;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,11 +22,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::lifecycle::Drain;
 use crate::model::catalogue::SENTRY_LEFT_OUT;
+use crate::model::incident::{Incident, IncidentSource, Mishap};
 use crate::model::sample::Sample;
+use crate::model::task::TaskId;
 use crate::model::traffic::NewFailures;
 use crate::redact::Redactor;
 use crate::telemetry::issues::config::IssuesConfig;
-use crate::telemetry::issues::event::{Application, LeftOut, issue};
+use crate::telemetry::issues::event::{Application, LeftOut, fingerprint, issue};
 use crate::telemetry::issues::limit::{Limiter, Verdict};
 use crate::telemetry::resource::Resource;
 
@@ -32,8 +37,19 @@ pub use crate::telemetry::issues::transport::Envelopes;
 /// Between two looks at what failed.
 const PERIOD: Duration = Duration::from_millis(500);
 
+/// Failed tasks of Celery that are remembered: those of the seconds in which all tell of them.
+const REMEMBERED: usize = 1_024;
+
 /// Gives what failed since it was asked last.
 pub type FailureSource = Box<dyn FnMut() -> NewFailures + Send>;
+
+/// Where it is learned what failed.
+pub struct Sources {
+    /// Requests, at the proxy.
+    pub failures: FailureSource,
+    /// Tasks, and exceptions in log records.
+    pub incidents: IncidentSource,
+}
 
 /// Tells Sentry of failures. One for the process.
 pub struct Issues {
@@ -48,6 +64,8 @@ struct State {
     limiter: Limiter,
     /// Failures that were not kept, and of which no event has told yet.
     missed: u64,
+    /// Tasks of Celery that were told of, the oldest first: two tell of the same.
+    told: VecDeque<TaskId>,
 }
 
 impl Issues {
@@ -56,7 +74,8 @@ impl Issues {
     pub fn new(config: &IssuesConfig, identity: &Resource, redactor: &Arc<Redactor>, out: Envelopes) -> Self {
         let application = Application::new(identity);
         let client = Arc::new(client::client(config, &application, redactor, out));
-        let state = Mutex::new(State { limiter: Limiter::new(config.burst, config.interval), missed: 0 });
+        let limiter = Limiter::new(config.burst, config.interval);
+        let state = Mutex::new(State { limiter, missed: 0, told: VecDeque::new() });
         Self { client, application, state, left_out: AtomicU64::new(0) }
     }
 
@@ -66,7 +85,7 @@ impl Issues {
     }
 
     /// Makes events of what fails until the drain begins, then of the last. May be called again after a panic.
-    pub async fn run(&self, source: &Mutex<FailureSource>, mut drain: Drain) {
+    pub async fn run(&self, sources: &Mutex<Sources>, mut drain: Drain) {
         let mut looks = interval(PERIOD);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -74,8 +93,12 @@ impl Issues {
                 _ = looks.tick() => false,
                 _ = drain.begun() => true,
             };
-            let new = source.lock().map(|mut source| source()).unwrap_or_default();
-            self.tell(&new);
+            if let Ok(mut sources) = sources.lock() {
+                let new = (sources.failures)();
+                self.tell(&new);
+                let (incidents, missed) = sources.incidents.take();
+                self.tell_incidents(&incidents, missed);
+            }
             if is_over {
                 return;
             }
@@ -84,24 +107,61 @@ impl Issues {
 
     fn tell(&self, new: &NewFailures) {
         let Ok(mut state) = self.state.lock() else { return };
-        state.missed += new.missed;
-        self.left_out.fetch_add(new.missed, Ordering::Relaxed);
+        self.count_missed(&mut state, new.missed);
         for failure in &new.failures {
-            match state.limiter.judge(&issue(failure).join(" "), Instant::now()) {
-                Verdict::LeaveOut => {
-                    self.left_out.fetch_add(1, Ordering::Relaxed);
-                }
-                Verdict::Tell { left_out } => {
-                    let left_out = LeftOut { alike: left_out, any: std::mem::take(&mut state.missed) };
-                    self.client.capture_event(self.application.event(failure, left_out), None);
-                }
+            if let Some(left_out) = self.judged(&mut state, &issue(failure).join(" ")) {
+                self.client.capture_event(self.application.event(failure, left_out), None);
             }
+        }
+    }
+
+    fn tell_incidents(&self, incidents: &[Incident], missed: u64) {
+        let Ok(mut state) = self.state.lock() else { return };
+        self.count_missed(&mut state, missed);
+        for incident in incidents {
+            if state.is_told(incident) {
+                continue;
+            }
+            if let Some(left_out) = self.judged(&mut state, &fingerprint(incident).join(" ")) {
+                self.client.capture_event(self.application.event_of(incident, left_out), None);
+            }
+        }
+    }
+
+    fn count_missed(&self, state: &mut State, missed: u64) {
+        state.missed += missed;
+        self.left_out.fetch_add(missed, Ordering::Relaxed);
+    }
+
+    /// What the event of this issue has to tell of others; `None` when there are too many already.
+    fn judged(&self, state: &mut State, issue: &str) -> Option<LeftOut> {
+        match state.limiter.judge(issue, Instant::now()) {
+            Verdict::LeaveOut => {
+                self.left_out.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+            Verdict::Tell { left_out } => Some(LeftOut { alike: left_out, any: std::mem::take(&mut state.missed) }),
         }
     }
 
     /// How many failures no event was made of.
     pub fn samples(&self, out: &mut Vec<Sample>) {
         out.push(Sample::count(&SENTRY_LEFT_OUT, self.left_out.load(Ordering::Relaxed)));
+    }
+}
+
+impl State {
+    /// Whether somebody else has told of the same task; remembers it.
+    fn is_told(&mut self, incident: &Incident) -> bool {
+        let Mishap::Task { task_id: Some(id), .. } = incident.what else { return false };
+        if self.told.contains(&id) {
+            return true;
+        }
+        if self.told.len() >= REMEMBERED {
+            self.told.pop_front();
+        }
+        self.told.push_back(id);
+        false
     }
 }
 

@@ -10,6 +10,7 @@ use http::HeaderMap;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
+use crate::credentials::{LOOK, PATIENCE};
 use crate::model::telemetry::Signal;
 use crate::redact::{Outlet, Redactor};
 use crate::telemetry::config::{Compression, ConnectionConfig, DestinationConfig, Transport};
@@ -119,19 +120,19 @@ impl Access {
             if !Arc::ptr_eq(used, &state.current) {
                 return true; // somebody else has found it
             }
-            if when == Look::InTurn && state.looked.elapsed() < credentials::LOOK {
+            if when == Look::InTurn && state.looked.elapsed() < LOOK {
                 return false;
             }
             state.looked = Instant::now();
         }
         let config = used.config.clone();
         let reading = tokio::task::spawn_blocking(move || credentials::reread(&config));
-        let found = match timeout(credentials::PATIENCE, reading).await {
+        let found = match timeout(PATIENCE, reading).await {
             Ok(Ok(Ok(config))) if config == used.config => Ok(None),
             Ok(Ok(Ok(config))) => self.renewed(used, config).map(Some).map_err(|error| error.to_string()),
             Ok(Ok(Err(mistake))) => Err(mistake),
             Ok(Err(_)) => return false, // the runtime ends
-            Err(_) => Err(format!("no answer from the disk within {:?}", credentials::PATIENCE)),
+            Err(_) => Err(format!("no answer from the disk within {:?}", PATIENCE)),
         };
         self.take_over(found, &used.config.address())
     }

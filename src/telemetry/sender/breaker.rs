@@ -11,8 +11,9 @@ use tokio::time::Instant;
 const FAILURES: u32 = 5;
 /// Pauses while it is closed: doubling, each drawn between zero and its bound, so that many senders spread.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
-/// Pauses between probes: doubling, each drawn from the upper half of its bound.
-const PROBE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
+/// Pauses between probes: doubling, each drawn from the upper half of its bound. The longest, and the timeout of a request that was
+/// on its way when the receiver returned, are less than 20 s together.
+const PROBE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(8));
 /// A probe may take this long, and longer from probe to probe: a receiver that is only slow must not stay locked out.
 const PROBE_TIMEOUT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
 
@@ -151,18 +152,88 @@ mod tests {
         assert_eq!(breaker.permit(now + Duration::from_secs(90)), Permit::Send);
     }
 
-    proptest! {
-        #[test]
-        fn an_outage_of_any_length_ends_within_20_seconds(failures in 1_u32..100, chance in 0.0_f64..1.0) {
-            let mut breaker = Breaker::default();
-            let now = tokio::time::Instant::now();
-            for _ in 0..failures {
-                breaker = Breaker { not_before: None, ..breaker };
-                breaker.failed(now, None, chance);
+    /// What one sees of a receiver.
+    #[derive(Clone, Debug)]
+    enum Event {
+        /// An attempt failed, with this chance, after so many milliseconds.
+        Failed(f64, u64),
+        /// The same, and the receiver asked for so many seconds.
+        Asked(f64, u64),
+        Answered,
+        /// A probe was not sent after all.
+        Unused,
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = prop_oneof![
+            6 => (0.0_f64..=1.0, 0_u64..10_000).prop_map(|(chance, after)| Event::Failed(chance, after)),
+            1 => (0.0_f64..=1.0, 0_u64..600).prop_map(|(chance, asked)| Event::Asked(chance, asked)),
+            1 => Just(Event::Answered),
+            1 => Just(Event::Unused),
+        ];
+        prop::collection::vec(event, 0..60)
+    }
+
+    /// What became of a breaker after these events, and when that was.
+    fn lived(events: &[Event]) -> (Breaker, Instant) {
+        let (mut breaker, mut now) = (Breaker::default(), Instant::now());
+        for event in events {
+            match event {
+                Event::Failed(chance, after) => {
+                    now += Duration::from_millis(*after);
+                    breaker.permit(now);
+                    breaker.failed(now, None, *chance);
+                }
+                Event::Asked(chance, asked) => {
+                    breaker.failed(now, Some(Duration::from_secs(*asked)), *chance);
+                }
+                Event::Answered => {
+                    breaker.answered();
+                }
+                Event::Unused => breaker.unused(),
             }
-            let Permit::Wait(until) = breaker.permit(now) else { return Ok(()) };
-            // the receiver returns just after a probe began: that one runs into its timeout
-            prop_assert!(until - now + PROBE_TIMEOUT.1 < Duration::from_secs(20));
+        }
+        (breaker, now)
+    }
+
+    proptest! {
+        /// As long as nobody asked for more, an attempt is never further away than the longest pause.
+        #[test]
+        fn whatever_has_failed_the_next_attempt_is_near_unless_the_receiver_asked_for_more(events in events()) {
+            let (breaker, now) = lived(&events);
+            let next = breaker.wait(now).unwrap_or(now);
+            prop_assert!(next <= (now + PROBE.1.max(RETRY.1)).max(breaker.asked.unwrap_or(now)));
+            prop_assert_eq!(Breaker { not_before: None, asked: None, ..breaker }.wait(now), None);
+        }
+
+        /// The receiver returns while attempts are on their way that it never saw; they run into their timeouts. The first that
+        /// begins after its return is answered.
+        #[test]
+        fn an_outage_of_any_course_ends_within_20_seconds_of_its_cause(
+            events in events(),
+            on_their_way in prop::collection::vec((0_u64..=10_000, 0.0_f64..=1.0), 0..16),
+        ) {
+            let (mut breaker, returned) = lived(&events);
+            breaker.asked = None;
+            let mut failures = if breaker.is_open() {
+                // one probe is all there is
+                on_their_way.into_iter().take(1).map(|(after, chance)| (after / 2, chance)).collect()
+            } else {
+                on_their_way
+            };
+            failures.sort_by_key(|(after, _)| *after);
+            let mut begun = None;
+            for (after, chance) in failures {
+                let fails = returned + Duration::from_millis(after);
+                let next = breaker.wait(returned).unwrap_or(returned);
+                if next < fails && !breaker.is_open() {
+                    begun = Some(next);
+                    break;
+                }
+                breaker.failed(fails, None, chance);
+            }
+            let begun = begun.unwrap_or_else(|| breaker.wait(returned).unwrap_or(returned));
+            prop_assert!(begun - returned < Duration::from_secs(20), "{:?}", begun - returned);
         }
     }
 }

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Cursor, Read, Write};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use zstd::bulk::Compressor;
 
+use crate::model::telemetry::Signal;
 use crate::telemetry::config::Compression;
 
 /// gRPC's frame before a message: a flag, and the length.
@@ -31,6 +32,12 @@ impl Compression {
         }
     }
 
+    /// Whether requests that are compressed so, one after the other, are read as one. Of gzip many readers take the first and
+    /// leave the rest, without a word.
+    pub(crate) fn joins(self) -> bool {
+        self != Self::Gzip
+    }
+
     /// What to try when a receiver does not know this one.
     pub(crate) fn simpler(self) -> Option<Self> {
         match self {
@@ -41,78 +48,80 @@ impl Compression {
     }
 }
 
-/// A request as it waits for an attempt.
-#[derive(Clone, Debug)]
-pub(crate) enum Form {
-    /// As encoded: compressed for each attempt.
-    Raw(Bytes),
-    /// Compressed long ago: sent as it is, to whoever knows zstd.
-    Stored {
-        /// Behind gRPC's frame.
-        framed: Bytes,
-        /// Before compression.
-        raw_len: usize,
-    },
+/// Why a request is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// It was not yet.
+    First,
+    /// The receiver found it too large: its halves.
+    Halved,
+    /// The receiver does not know the coding in which it is.
+    OtherCoding,
 }
 
-impl Form {
-    /// Of stored bodies behind an `empty_frame`: one after the other they are one request, before and after compression.
-    pub(crate) fn stored(mut framed: Vec<u8>, raw_len: usize) -> Self {
-        fill_frame(&mut framed, Compression::Zstd);
-        Self::Stored { framed: framed.into(), raw_len }
-    }
+impl Occasion {
+    /// All of them, in the order of their numbers.
+    pub(crate) const ALL: [Self; 3] = [Self::First, Self::Halved, Self::OtherCoding];
 
-    /// Bytes before compression.
-    pub(crate) fn raw_len(&self) -> usize {
+    /// The value of the label `reason`.
+    pub(crate) fn label(self) -> &'static str {
         match self {
-            Self::Raw(body) => body.len(),
-            Self::Stored { raw_len, .. } => *raw_len,
+            Self::First => "first",
+            Self::Halved => "halved",
+            Self::OtherCoding => "other_coding",
         }
     }
 }
 
-/// Compresses requests, one after the other; what that takes is kept from one to the next, some 600 KiB of addresses, of
-/// which a request of spans touches a third.
+/// Compresses requests, one after the other, and counts them. What that takes is kept from one to the next, some 600 KiB of
+/// addresses, of which a request of spans touches a third.
 #[derive(Default)]
-pub(crate) struct Press(Mutex<Option<Compressor<'static>>>);
+pub(crate) struct Press {
+    kept: Mutex<Option<Compressor<'static>>>,
+    counts: [[AtomicU64; Occasion::ALL.len()]; Signal::ALL.len()],
+}
 
 impl fmt::Debug for Press {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Press").finish_non_exhaustive()
+        formatter.debug_struct("Press").field("counts", &self.counts).finish_non_exhaustive()
     }
 }
 
 impl Press {
-    /// A request compressed in this way, behind gRPC's frame; HTTP leaves the frame out.
+    /// Appends a request that is compressed in this way.
     ///
     /// # Errors
-    /// What is stored cannot be read, or the compressor has no memory.
-    pub(crate) fn framed(&self, form: &Form, compression: Compression) -> io::Result<Bytes> {
-        match (form, compression) {
-            (Form::Stored { framed, .. }, Compression::Zstd) => Ok(framed.clone()),
-            (Form::Stored { framed, raw_len }, _) => self.pressed(&unzstd(&framed[FRAME..], *raw_len)?, compression),
-            (Form::Raw(body), _) => self.pressed(body, compression),
+    /// The compressor has no memory.
+    pub(crate) fn append(&self, raw: &[u8], coding: Compression, out: &mut Vec<u8>) -> io::Result<()> {
+        match coding {
+            Compression::Zstd => self.zstd(raw, out),
+            Compression::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL));
+                encoder.write_all(raw)?;
+                encoder.finish().map(drop)
+            }
+            Compression::None => {
+                out.extend_from_slice(raw);
+                Ok(())
+            }
         }
     }
 
-    fn pressed(&self, raw: &[u8], compression: Compression) -> io::Result<Bytes> {
-        let mut out = empty_frame();
-        match compression {
-            Compression::Zstd => self.zstd(raw, &mut out)?,
-            Compression::Gzip => {
-                let mut encoder = flate2::write::GzEncoder::new(&mut out, flate2::Compression::new(GZIP_LEVEL));
-                encoder.write_all(raw)?;
-                encoder.finish()?;
-            }
-            Compression::None => out.extend_from_slice(raw),
+    /// A batch was made in this coding; what is not compressed does not count.
+    pub(crate) fn count(&self, signal: Signal, coding: Compression, occasion: Occasion) {
+        if coding != Compression::None {
+            self.counts[signal as usize][occasion as usize].fetch_add(1, Ordering::Relaxed);
         }
-        fill_frame(&mut out, compression);
-        Ok(out.into())
+    }
+
+    /// How many batches were compressed, since the start.
+    pub(crate) fn compressions(&self, signal: Signal, occasion: Occasion) -> u64 {
+        self.counts[signal as usize][occasion as usize].load(Ordering::Relaxed)
     }
 
     fn zstd(&self, raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         // what is small needs little, and would keep much
-        let mut kept = (raw.len() >= KEPT_FROM).then(|| self.0.lock().expect("no code panics while it compresses"));
+        let mut kept = (raw.len() >= KEPT_FROM).then(|| self.kept.lock().expect("no code panics while it compresses"));
         let mut own = None;
         let slot = kept.as_deref_mut().unwrap_or(&mut own);
         let compressor = match slot {
@@ -121,29 +130,34 @@ impl Press {
         };
         // the kernel gives only pages that are written to
         out.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        let at = out.len() as u64;
         let mut behind = Cursor::new(std::mem::take(out));
-        behind.set_position(FRAME as u64);
+        behind.set_position(at);
         compressor.compress_to_buffer(raw, &mut behind)?;
         *out = behind.into_inner();
         Ok(())
     }
 }
 
-/// Compresses for the disk, and for whoever knows zstd.
-///
-/// # Errors
-/// When the compressor fails, which it does only without memory.
-pub(crate) fn zstd(raw: &[u8]) -> io::Result<Vec<u8>> {
-    // in one piece: the streaming interface copies everything through buffers of its own
-    zstd::bulk::compress(raw, ZSTD_LEVEL)
-}
-
-/// Undoes that, for one or several after each other that are as long together.
+/// Undoes a coding, for one or several requests after each other that are as long together.
 ///
 /// # Errors
 /// When they are not.
-pub(crate) fn unzstd(compressed: &[u8], raw_len: usize) -> io::Result<Vec<u8>> {
-    zstd::bulk::decompress(compressed, raw_len)
+pub(crate) fn expanded(compressed: &[u8], coding: Compression, raw_len: usize) -> io::Result<Vec<u8>> {
+    let raw = match coding {
+        Compression::Zstd => zstd::bulk::decompress(compressed, raw_len)?,
+        Compression::Gzip => {
+            let mut out = Vec::with_capacity(raw_len);
+            let ceiling = u64::try_from(raw_len).unwrap_or(u64::MAX).saturating_add(1);
+            flate2::read::GzDecoder::new(compressed).take(ceiling).read_to_end(&mut out)?;
+            out
+        }
+        Compression::None => compressed.to_vec(),
+    };
+    if raw.len() != raw_len {
+        return Err(io::Error::other(format!("found {} bytes, expected {raw_len}", raw.len())));
+    }
+    Ok(raw)
 }
 
 /// Room for gRPC's frame.
@@ -151,7 +165,8 @@ pub(crate) fn empty_frame() -> Vec<u8> {
     vec![0; FRAME]
 }
 
-fn fill_frame(framed: &mut [u8], compression: Compression) {
+/// Writes the frame before what is behind it.
+pub(crate) fn fill_frame(framed: &mut [u8], compression: Compression) {
     let length = u32::try_from(framed.len() - FRAME).unwrap_or(u32::MAX);
     framed[0] = u8::from(compression != Compression::None);
     framed[1..FRAME].copy_from_slice(&length.to_be_bytes());
@@ -185,11 +200,18 @@ mod tests {
 
     const CODINGS: [Compression; 3] = [Compression::Zstd, Compression::Gzip, Compression::None];
 
+    fn framed(press: &Press, message: &[u8], coding: Compression) -> Vec<u8> {
+        let mut framed = empty_frame();
+        press.append(message, coding, &mut framed).unwrap();
+        fill_frame(&mut framed, coding);
+        framed
+    }
+
     #[test]
     fn an_answer_may_be_compressed_like_its_request() {
         for compression in CODINGS {
             for message in [&b""[..], b"partial success"] {
-                let answer = Press::default().pressed(message, compression).unwrap();
+                let answer = framed(&Press::default(), message, compression);
                 let coding = compression.coding().map(str::as_bytes);
                 assert_eq!(unframed(&answer, coding, 64).as_deref(), Some(message), "{compression:?}");
             }
@@ -202,7 +224,7 @@ mod tests {
         let noise = |length: usize| -> Vec<u8> { (0..length).map(|_| fastrand::u8(..)).collect() };
         for length in [10, KEPT_FROM - 1, KEPT_FROM, 300_000, KEPT_FROM, 0, 1_000_000] {
             let message = noise(length);
-            let framed = press.framed(&Form::Raw(message.clone().into()), Compression::Zstd).unwrap();
+            let framed = framed(&press, &message, Compression::Zstd);
             assert_eq!(unframed(&framed, Some(b"zstd"), 1 << 20).as_deref(), Some(&message[..]), "{length}");
         }
     }
@@ -210,30 +232,14 @@ mod tests {
     #[test]
     fn an_answer_that_grows_beyond_the_limit_is_none() {
         for compression in [Compression::Zstd, Compression::Gzip] {
-            let answer = Press::default().pressed(&[0; 100_000], compression).unwrap();
+            let answer = framed(&Press::default(), &[0; 100_000], compression);
             assert_eq!(unframed(&answer, compression.coding().map(str::as_bytes), 99_999), None);
         }
     }
 
     #[test]
-    fn what_was_stored_is_one_request_in_every_compression() {
-        let parts: [&[u8]; 3] = [b"first", b"", &[7; 100_000]];
-        let mut stored = empty_frame();
-        parts.iter().for_each(|part| stored.extend(zstd(part).unwrap()));
-        let form = Form::stored(stored, parts.concat().len());
-        for compression in CODINGS {
-            let framed = Press::default().framed(&form, compression).unwrap();
-            let coding = compression.coding().map(str::as_bytes);
-            let whole = unframed(&framed, coding, 200_000).map(Cow::into_owned);
-            assert_eq!(whole, Some(parts.concat()), "{compression:?}");
-        }
-        let broken = Form::stored(vec![0; 40], 100);
-        assert!(Press::default().framed(&broken, Compression::None).is_err());
-    }
-
-    #[test]
     fn what_is_no_whole_message_is_none() {
-        let whole = Press::default().pressed(b"message", Compression::Zstd).unwrap();
+        let whole = framed(&Press::default(), b"message", Compression::Zstd);
         assert_eq!(unframed(&whole[..whole.len() - 1], Some(b"zstd"), 64), None);
         assert_eq!(unframed(&whole, None, 64), None);
         assert_eq!(unframed(&whole, Some(b"gzip"), 64), None);

@@ -4,21 +4,10 @@
 //! What is new is used only if all of it is right; else what was in use stays, and the log says so once. Does not watch:
 //! whoever sends looks before an attempt, and again when the receiver does not accept the token.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-use std::time::Duration;
-
+use crate::credentials::read;
 use crate::redact::Secret;
 use crate::telemetry::config::DestinationConfig;
 use crate::telemetry::headers;
-
-/// Between two looks at the files: they are small, and a rotation leaves the old ones valid for a while.
-pub(crate) const LOOK: Duration = Duration::from_secs(2);
-/// A disk that does not answer for so long is as good as none.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
-/// A file larger than this holds no token and no certificates.
-const LARGEST: u64 = 1 << 20;
 
 /// Whether there is anything to read again.
 pub(crate) fn are_in_files(config: &DestinationConfig) -> bool {
@@ -38,14 +27,4 @@ pub(crate) fn reread(config: &DestinationConfig) -> Result<DestinationConfig, St
     }
     again.tls = config.tls.reread(read)?;
     Ok(again)
-}
-
-fn read(file: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    let length = File::open(file).and_then(|opened| opened.take(LARGEST + 1).read_to_string(&mut text));
-    match length {
-        Ok(length) if length as u64 <= LARGEST => Ok(text),
-        Ok(_) => Err(format!("{}: expected at most {LARGEST} bytes", file.display())),
-        Err(error) => Err(format!("{}: expected a readable file ({error})", file.display())),
-    }
 }

@@ -4,9 +4,9 @@
 //! backlog, so that a slow answer does not halve the throughput and a fast one costs no extra connections. Half of
 //! them empty the disk, so that a long outage's remains never hold up what is new.
 
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,13 +14,13 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::model::telemetry::DropReason;
 use crate::telemetry::queue::{Fate, GATHERED, Lease, Queue};
+use crate::telemetry::sealed::Form;
 use crate::telemetry::sender::answer::Answer;
 use crate::telemetry::sender::breaker::Permit;
-use crate::telemetry::sender::compression::Form;
 use crate::telemetry::sender::destination::Destination;
 use crate::telemetry::spool::{EXPOSED, Spool, SpoolLease};
 
-/// A probe is small: what it carries may be sent several times.
+/// A probe is small: what it carries may be sent several times. What is compressed already stays as it is.
 const PROBE_BYTES: usize = 64 << 10;
 /// From this lane on, the disk comes first.
 const FIRST_FOR_DISK: usize = 2;
@@ -39,8 +39,6 @@ pub(crate) struct Delivery {
     /// `None` when nothing is kept on disk.
     spool: Option<Arc<Spool>>,
     destination: Arc<Destination>,
-    /// Bytes of a request; shrinks for good when the receiver finds them too many.
-    limit: AtomicUsize,
 }
 
 /// Whether more is to come.
@@ -74,10 +72,19 @@ enum Batch {
 }
 
 impl Batch {
-    fn form(&self) -> Form {
+    /// As it is sent: compressed now if it never was, and kept so.
+    fn form(&mut self, destination: &Destination) -> io::Result<Form> {
         match self {
-            Self::Memory(lease) => Form::Raw(lease.body().clone()),
-            Self::Disk(lease) => lease.form().clone(),
+            Self::Memory(lease) => Ok(lease.seal(destination.compression(), destination.press())?.form().clone()),
+            Self::Disk(lease) => Ok(lease.form().clone()),
+        }
+    }
+
+    /// Bytes before compression.
+    fn raw_len(&self) -> usize {
+        match self {
+            Self::Memory(lease) => lease.raw_len(),
+            Self::Disk(lease) => lease.form().raw_len(),
         }
     }
 
@@ -97,13 +104,8 @@ impl Batch {
 }
 
 impl Delivery {
-    pub(crate) fn new(
-        queue: Arc<Queue>,
-        spool: Option<Arc<Spool>>,
-        destination: Arc<Destination>,
-        limit: usize,
-    ) -> Self {
-        Self { queue, spool, destination, limit: AtomicUsize::new(limit) }
+    pub(crate) fn new(queue: Arc<Queue>, spool: Option<Arc<Spool>>, destination: Arc<Destination>) -> Self {
+        Self { queue, spool, destination }
     }
 
     /// Delivers until the stage is `Finishing` and nothing is left. Let go, it gives back what is on its way.
@@ -135,7 +137,7 @@ impl Delivery {
     }
 
     fn next(&self, lane: usize, stage: Stage, gathers_until: Instant) -> Next {
-        let limit = self.limit.load(Ordering::Relaxed);
+        let limit = self.queue.limit();
         let memory = self.queue.waiting_bytes();
         let disk = self.spool.as_ref().map_or(0, |spool| spool.waiting(self.queue.signal()));
         let idle = Next::Wait(Instant::now() + LONGEST_WAIT);
@@ -208,21 +210,23 @@ impl Delivery {
         }
     }
 
-    /// Nothing of the batch is held afterwards but by itself, so that its buffer can be used again.
-    async fn attempt(&self, batch: Batch, timeout: Duration) -> (Answer, Batch) {
-        let form = batch.form();
+    async fn attempt(&self, mut batch: Batch, timeout: Duration) -> (Answer, Batch) {
+        let form = match batch.form(&self.destination) {
+            Ok(form) => form,
+            Err(error) => return (Answer::none(format!("cannot compress: {error}")), batch),
+        };
         let mut attempt = pin!(self.destination.attempt(self.queue.signal(), &form, timeout));
         match tokio::time::timeout(EXPOSED, &mut attempt).await {
             Ok(answer) => (answer, batch),
             // a silent receiver: what it was sent must outlive this process
-            Err(_) => tokio::join!(attempt, self.kept(batch)),
+            Err(_) => tokio::join!(attempt, self.kept(&form, batch)),
         }
     }
 
     /// The same batch, on disk if there is one.
-    async fn kept(&self, batch: Batch) -> Batch {
+    async fn kept(&self, form: &Form, batch: Batch) -> Batch {
         match (batch, &self.spool) {
-            (Batch::Memory(lease), Some(spool)) => match spool.hold(self.queue.signal(), lease).await {
+            (Batch::Memory(lease), Some(spool)) => match spool.hold(self.queue.signal(), form, lease).await {
                 Ok(lease) => Batch::Disk(lease),
                 Err(lease) => Batch::Memory(lease),
             },
@@ -236,7 +240,7 @@ impl Delivery {
         if batch.is_indivisible() {
             batch.settle(Fate::Dropped(DropReason::TooLarge));
         } else {
-            self.limit.fetch_min(batch.form().raw_len() / 2, Ordering::Relaxed);
+            self.queue.shrink_limit(batch.raw_len() / 2);
         }
     }
 }

@@ -14,10 +14,11 @@ use crate::model::telemetry::{ExportCondition, Signal};
 use crate::redact::{Clean, Outlet, Redactor};
 use crate::telemetry::config::{Compression, ConnectionConfig, DestinationConfig};
 use crate::telemetry::resolver::Resolver;
+use crate::telemetry::sealed::Form;
 use crate::telemetry::sender::access::{Access, DestinationError, Look};
 use crate::telemetry::sender::answer::Answer;
 use crate::telemetry::sender::breaker::{Breaker, Change, Permit};
-use crate::telemetry::sender::compression::{FRAME, Form, Press};
+use crate::telemetry::sender::compression::Press;
 
 /// By signal; `None` when it is switched off.
 pub(crate) type Destinations = [Option<Arc<Destination>>; Signal::ALL.len()];
@@ -28,7 +29,7 @@ pub(crate) struct Destination {
     config: DestinationConfig,
     access: Access,
     redactor: Arc<Redactor>,
-    press: Press,
+    press: Arc<Press>,
     state: Mutex<State>,
     /// The breaker's state is another one.
     changed: Notify,
@@ -65,6 +66,7 @@ impl Destination {
         connection: ConnectionConfig,
         resolver: Resolver,
         redactor: Arc<Redactor>,
+        press: Arc<Press>,
     ) -> Result<Self, DestinationError> {
         let state = State {
             breaker: Breaker::default(),
@@ -76,12 +78,22 @@ impl Destination {
         let (state, changed, retries, taken) =
             (Mutex::new(state), Notify::new(), Default::default(), Default::default());
         let access = Access::new(config.clone(), connection, resolver)?;
-        Ok(Self { config, access, redactor, press: Press::default(), state, changed, retries, taken })
+        Ok(Self { config, access, redactor, press, state, changed, retries, taken })
     }
 
     /// What it was made from.
     pub(crate) fn config(&self) -> &DestinationConfig {
         &self.config
+    }
+
+    /// In which coding the receiver gets requests, as far as it knows it.
+    pub(crate) fn compression(&self) -> Compression {
+        self.state().compression
+    }
+
+    /// What compresses them.
+    pub(crate) fn press(&self) -> &Press {
+        &self.press
     }
 
     /// How long an attempt may take.
@@ -112,7 +124,7 @@ impl Destination {
         self.changed.notified()
     }
 
-    /// Sends a request; tries a simpler compression when it may be that which the receiver does not know, and once more
+    /// Sends a request as it is; tries a simpler compression when it may be that which the receiver does not know, and once more
     /// when it does not accept our token and there is a new one.
     pub(crate) async fn attempt(&self, signal: Signal, form: &Form, limit: Duration) -> Answer {
         self.access.look(Look::InTurn, &self.access.current()).await;
@@ -120,18 +132,17 @@ impl Destination {
         let (mut compression, mut is_renewed) = (preferred, false);
         loop {
             let current = self.access.current();
-            let answer = match (self.press.framed(form, compression), form) {
-                (Ok(framed), _) => {
-                    let answer = current.exchange(signal, &framed, compression, limit).await;
+            let answer = match form.in_coding(signal, compression, &self.press) {
+                Ok(sent) => {
+                    let answer = current.exchange(signal, sent.framed(), compression, limit).await;
                     if matches!(answer, Answer::Accepted { .. }) {
-                        self.count_taken(signal, form.raw_len(), framed.len() - FRAME);
+                        self.count_taken(signal, form.raw_len(), sent.len());
                     }
                     answer
                 }
-                (Err(error), Form::Raw(_)) => Answer::none(format!("cannot compress: {error}")),
-                (Err(error), Form::Stored { .. }) => {
-                    return Answer::Refused(format!("the disk gave it back broken: {error}"));
-                }
+                Err(error) if form.coding() == Compression::None => Answer::none(format!("cannot compress: {error}")),
+                // from the disk: what was compressed in memory can be read
+                Err(error) => return Answer::Refused(format!("the disk gave it back broken: {error}")),
             };
             match (answer, compression.simpler()) {
                 (Answer::UnknownCoding(_), Some(simpler)) => compression = simpler,

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::model::telemetry::Signal;
-use crate::telemetry::queue::{Fate, Queue};
-use crate::telemetry::sender::compression::Form;
+use crate::telemetry::config::Compression;
+use crate::telemetry::queue::{Fate, Lent, Queue};
+use crate::telemetry::sealed::Form;
 use crate::telemetry::spool::store::{Slip, Total};
 
 /// The rows of one file.
@@ -86,6 +87,7 @@ impl Desk {
         limit: usize,
     ) -> SpoolLease {
         let raw_len = rows.iter().map(|row| row.raw_len).sum();
+        let coding = rows.first().map_or(Compression::Zstd, |row| row.coding);
         let is_indivisible = rows.len() == 1 && (rows[0].items <= 1 || raw_len > limit);
         let mut state = self.state();
         let generation = state.generation;
@@ -98,8 +100,14 @@ impl Desk {
             }
         }
         drop(state);
-        let sent = Sent { form: Form::stored(framed, raw_len), is_indivisible };
+        let form = Form::of(framed, coding, raw_len);
+        let sent = Sent { _lent: self.lend(signal, &form), form, is_indivisible };
         SpoolLease { desk: Arc::clone(self), signal, rows, sent, generation }
+    }
+
+    /// Counts what is sent for as long as it is held.
+    pub(super) fn lend(&self, signal: Signal, form: &Form) -> Lent {
+        self.queue(signal).lend(form.framed().len())
     }
 
     /// These were written while what they hold is on its way.
@@ -180,6 +188,7 @@ pub(super) struct Sent {
     pub(super) form: Form,
     /// A smaller limit would not make it smaller.
     pub(super) is_indivisible: bool,
+    pub(super) _lent: Lent,
 }
 
 /// Rows on their way. Dropped without being settled, they wait again.

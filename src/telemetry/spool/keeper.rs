@@ -6,12 +6,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::model::telemetry::{ExportCondition, Signal};
 use crate::telemetry::sender::delivery::Stage;
-use crate::telemetry::sender::destination::Destinations;
 use crate::telemetry::spool::{EXPOSED, Spool};
 
 impl Spool {
     /// Keeps what must not be lost until the stage is `Finishing`. May be called again after a panic.
-    pub(crate) async fn run(&self, destinations: &Destinations, mut stage: watch::Receiver<Stage>) {
+    pub(crate) async fn run(&self, mut stage: watch::Receiver<Stage>) {
         let mut is_recovered = false;
         let mut ticks = interval(EXPOSED);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -29,7 +28,7 @@ impl Spool {
             }
             for signal in Signal::ALL {
                 let queue = self.desk.queue(signal);
-                match &destinations[signal as usize] {
+                match &self.destinations[signal as usize] {
                     Some(destination) if destination.condition() == ExportCondition::Failing => {
                         self.keep(signal, 0).await
                     }

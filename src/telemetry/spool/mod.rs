@@ -1,6 +1,6 @@
 //! The spool: telemetry that waits on disk while the receiver is away, memory is short, or the process ends.
 //!
-//! Whole export requests, compressed once and sent as stored. Bounded in bytes and age; the oldest go first, errors last.
+//! Whole export requests, stored as they were compressed for the receiver and sent as stored. Bounded in bytes and age; the oldest go first, errors last.
 //! A row goes after its acknowledgement: what was on its way when the process was killed is sent again. Nothing
 //! depends on the disk: while it fails, telemetry waits in memory, and the log says so.
 
@@ -14,19 +14,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::SetOnce;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use crate::model::telemetry::{DropReason, Signal};
-use crate::telemetry::config::SpoolConfig;
-use crate::telemetry::otlp::{self, Request};
+use crate::telemetry::config::{Compression, SpoolConfig};
+use crate::telemetry::otlp;
 use crate::telemetry::queue::{Fate, Lease, Queue};
-use crate::telemetry::sender::compression::{self, Form};
+use crate::telemetry::sealed::{Form, Part, Sealed};
+use crate::telemetry::sender::compression::{self, Occasion, Press};
+use crate::telemetry::sender::destination::Destinations;
 use crate::wall_clock::since_epoch;
 
 use desk::{Desk, Sent};
-use store::{NewRow, Slip, Store, StoreError, Worth};
+use store::{NewRow, Slip, Store, StoreError};
 
 pub(crate) use desk::SpoolLease;
 
@@ -61,6 +64,8 @@ pub(crate) struct Spool {
     /// When it was made, by the clock of the machine, in milliseconds since the Unix epoch, and by the one that nobody sets.
     made: (i64, Instant),
     desk: Arc<Desk>,
+    destinations: Destinations,
+    press: Arc<Press>,
     file: tokio::sync::Mutex<File>,
     /// Rows can be read at present.
     readable: AtomicBool,
@@ -81,7 +86,12 @@ enum File {
 
 impl Spool {
     /// Opens nothing yet; `None` when it is switched off.
-    pub(crate) fn new(config: &SpoolConfig, queues: &[Arc<Queue>; Signal::ALL.len()]) -> Option<Self> {
+    pub(crate) fn new(
+        config: &SpoolConfig,
+        queues: &[Arc<Queue>; Signal::ALL.len()],
+        destinations: &Destinations,
+        press: &Arc<Press>,
+    ) -> Option<Self> {
         if !config.enabled {
             return None;
         }
@@ -92,6 +102,8 @@ impl Spool {
             config: config.clone(),
             made: (unix_ms(), Instant::now()),
             desk,
+            destinations: destinations.clone(),
+            press: Arc::clone(press),
             file,
             readable,
             errors,
@@ -150,7 +162,7 @@ impl Spool {
             let mut bytes = 0;
             while bytes < TURN_BYTES && queue.waiting_bytes() > rest {
                 let Some(lease) = queue.lease(ROW_BYTES) else { break };
-                bytes += lease.body().len();
+                bytes += lease.raw_len();
                 leases.push(lease);
             }
             if leases.is_empty() {
@@ -165,22 +177,33 @@ impl Spool {
     }
 
     /// Writes a request that is on its way: a receiver that is silent holds nothing that is in memory alone.
-    pub(crate) async fn hold(&self, signal: Signal, lease: Lease) -> Result<SpoolLease, Lease> {
-        let sent = Sent { form: Form::Raw(lease.body().clone()), is_indivisible: lease.is_indivisible() };
+    pub(crate) async fn hold(&self, signal: Signal, form: &Form, lease: Lease) -> Result<SpoolLease, Lease> {
+        let is_indivisible = lease.is_indivisible();
         let mut file = self.file.lock().await;
         match self.write(&mut file, signal, vec![lease]).await {
-            Ok(rows) => Ok(self.desk.hold(signal, rows, sent)),
+            Ok(rows) => {
+                let sent = Sent { _lent: self.desk.lend(signal, form), form: form.clone(), is_indivisible };
+                Ok(self.desk.hold(signal, rows, sent))
+            }
             Err(mut leases) => Err(leases.remove(0)),
         }
     }
 
+    /// The coding in which what was never compressed is stored: that of the receiver, or zstd when it wants none.
+    fn coding(&self, signal: Signal) -> Compression {
+        let wanted = self.destinations[signal as usize].as_ref().map(|destination| destination.compression());
+        wanted.filter(|coding| *coding != Compression::None).unwrap_or(Compression::Zstd)
+    }
+
     /// Writes leased requests as rows, or gives them back.
-    async fn write(&self, file: &mut File, signal: Signal, leases: Vec<Lease>) -> Result<Vec<Slip>, Vec<Lease>> {
+    async fn write(&self, file: &mut File, signal: Signal, mut leases: Vec<Lease>) -> Result<Vec<Slip>, Vec<Lease>> {
         let Some(store) = self.writable(file).await else { return Err(leases) };
         let written = async {
             let mut rows = Vec::with_capacity(leases.len());
-            for lease in &leases {
-                rows.extend(rows_of(signal, lease.body(), self.now_ms())?);
+            for lease in &mut leases {
+                let coding = lease.coding().filter(|coding| *coding != Compression::None);
+                let sealed = lease.seal(coding.unwrap_or_else(|| self.coding(signal)), &self.press)?;
+                rows.extend(rows_of(signal, &sealed, self.now_ms()));
                 tokio::task::yield_now().await; // a MiB takes milliseconds
             }
             let bytes = rows.iter().map(|row| row.body.len() as u64).sum();
@@ -227,11 +250,12 @@ impl Spool {
         }
     }
 
-    /// Takes the oldest rows, at most `limit` bytes of them before compression; more only when a single item is larger.
-    pub(crate) async fn lease(&self, signal: Signal, limit: usize) -> Option<SpoolLease> {
+    /// Takes the oldest rows, at most `goal` bytes of them before compression; more only when a single row is larger, which is
+    /// cut when the receiver does not take as much.
+    pub(crate) async fn lease(&self, signal: Signal, goal: usize) -> Option<SpoolLease> {
         let mut file = self.file.lock().await;
         let store = self.open(&mut file).await?;
-        match self.take(store, signal, limit).await {
+        match self.take(store, signal, goal).await {
             Ok(lease) => lease,
             Err(error) => {
                 self.failed(&mut file, &error).await;
@@ -240,8 +264,9 @@ impl Spool {
         }
     }
 
-    async fn take(&self, store: &mut Store, signal: Signal, limit: usize) -> Result<Option<SpoolLease>, StoreError> {
-        let rows = self.choose(store, signal, limit).await?;
+    async fn take(&self, store: &mut Store, signal: Signal, goal: usize) -> Result<Option<SpoolLease>, StoreError> {
+        let limit = self.desk.queue(signal).limit();
+        let rows = self.choose(store, signal, (goal, limit)).await?;
         if rows.is_empty() {
             return Ok(None);
         }
@@ -252,20 +277,27 @@ impl Spool {
         Ok(Some(self.desk.lease(signal, rows, framed, limit)))
     }
 
-    /// Which rows go next: those that came back, else those behind the last. One that is larger than the limit is cut.
-    async fn choose(&self, store: &mut Store, signal: Signal, limit: usize) -> Result<Vec<Slip>, StoreError> {
+    /// Which rows go next: those that came back, else those behind the last, as far as they are in one coding. One that is
+    /// larger than the limit is cut.
+    async fn choose(
+        &self,
+        store: &mut Store,
+        signal: Signal,
+        (goal, limit): (usize, usize),
+    ) -> Result<Vec<Slip>, StoreError> {
         loop {
             let (mut rows, after) = self.desk.place(signal);
             if rows.is_empty() {
                 rows = within(store.next(signal, after, ROWS_A_REQUEST)).await?;
                 self.desk.retain_free(signal, &mut rows);
             }
-            let mut bytes = 0;
-            let together = if signal.joins() { limit } else { 0 };
+            let (mut bytes, mut first) = (0, None);
+            let together = if signal.joins() { goal } else { 0 };
             rows.retain(|row| {
-                let is_first = bytes == 0;
+                let is_first = first.is_none();
                 bytes += row.raw_len;
-                is_first || bytes <= together
+                let is_alike = *first.get_or_insert(row.coding) == row.coding && row.coding.joins();
+                is_first || (is_alike && bytes <= together)
             });
             let too_large = rows.first().filter(|row| row.raw_len > limit && row.items > 1).copied();
             match too_large {
@@ -281,13 +313,15 @@ impl Spool {
     async fn cut(&self, store: &mut Store, signal: Signal, row: Slip, limit: usize) -> Result<bool, StoreError> {
         let mut body = Vec::new();
         within(store.body(row.id, &mut body)).await?;
-        let Ok(raw) = compression::unzstd(&body, row.raw_len) else { return Ok(false) };
+        let Ok(raw) = compression::expanded(&body, row.coding, row.raw_len) else { return Ok(false) };
         let Some(parts) = otlp::split(signal, &raw, limit).ok().filter(|parts| parts.len() > 1) else {
             return Ok(false);
         };
         let mut rows = Vec::with_capacity(parts.len());
         for part in &parts {
-            rows.extend(rows_of(signal, &part.body, row.created_ms)?); // what tells of errors still goes last
+            let whole = (&part.body[..], part.items);
+            let sealed = Sealed::new(signal, whole, row.coding, (&self.press, Occasion::Halved))?;
+            rows.extend(rows_of(signal, &sealed, row.created_ms)); // what tells of errors still goes last
         }
         within(store.replace(&[row], &rows)).await?;
         self.desk.cut(signal, &row, rows.iter().map(|row| row.body.len() as u64).sum());
@@ -383,15 +417,18 @@ impl Spool {
         };
         self.desk.reconcile(&totals);
         self.readable.store(true, Ordering::Relaxed);
+        if let Some(version) = store.migrated_from() {
+            info!(path = %self.path().display(), found = version, "the spool of an earlier version is taken over");
+        }
         Ok(store)
     }
 
-    /// Moves a file that is damaged or not ours out of the way of a new one; what it held is lost, and counted.
+    /// Moves a file that is damaged or not ours out of the way of a new one; what was known of it is counted as lost.
     fn set_aside(&self, error: &StoreError) -> io::Result<()> {
-        let aside = store::set_aside(self.path())?;
+        let aside = store::set_aside(self.path(), error)?;
         self.desk.new_file();
         let (path, aside) = (self.path().display(), aside.display());
-        warn!(%path, %error, %aside, "the spool cannot be read: it is set aside, and a new one is made");
+        warn!(%path, %error, %aside, "the spool cannot be read: it is kept under another name, and a new one is made");
         Ok(())
     }
 
@@ -449,20 +486,19 @@ impl Spool {
     }
 }
 
-/// The rows of one request: what tells of errors apart, as it goes last.
-fn rows_of(signal: Signal, body: &[u8], created_ms: i64) -> Result<Vec<NewRow>, StoreError> {
-    if !signal.joins() {
-        let request = Request { items: 1, body: body.to_vec() };
-        return Ok(vec![row_of(signal, Worth::Errors, &request, created_ms)?]);
-    }
-    let parts = otlp::part_errors(signal, body).map_err(io::Error::other)?;
-    let filled = parts.iter().zip([Worth::Errors, Worth::Ordinary]).filter(|(part, _)| part.items > 0);
-    filled.map(|(part, worth)| row_of(signal, worth, part, created_ms)).collect()
-}
-
-fn row_of(signal: Signal, worth: Worth, request: &Request, created_ms: i64) -> Result<NewRow, StoreError> {
-    let body = compression::zstd(&request.body)?;
-    Ok(NewRow { signal, worth, created_ms, items: request.items, raw_len: request.body.len(), body })
+/// The rows of a batch: what tells of errors apart, as it goes last.
+fn rows_of(signal: Signal, sealed: &Sealed, created_ms: i64) -> Vec<NewRow> {
+    let coding = sealed.form().coding();
+    let row = |(part, body): (Part, Bytes)| NewRow {
+        signal,
+        worth: part.worth,
+        created_ms,
+        items: part.items,
+        raw_len: part.raw_len,
+        coding,
+        body,
+    };
+    sealed.parts().map(row).collect()
 }
 
 async fn within<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {

@@ -1,25 +1,29 @@
 //! The spool's file: one table of compressed export requests, in SQLite.
 //!
-//! Only SQL and the file's life are here; what is kept, and what goes first, is decided in `mod`. A file that is damaged
-//! or of another version is set aside, never overwritten in place and never a reason not to start.
+//! Only SQL and the file's life are here; what is kept, and what goes first, is decided in `mod`. A file of an earlier version
+//! is taken over; one that is damaged or of a later version is set aside, never overwritten in place and never a reason not to start.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::time::Instant;
 
 use crate::model::telemetry::Signal;
+use crate::telemetry::config::Compression;
+use crate::telemetry::sealed::Worth;
 
 /// The version of the table below, kept in the file's header.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+/// Before anything is read.
+const ALONE: &str = "PRAGMA locking_mode = EXCLUSIVE";
 /// Exclusive, which also spares the shared index, a file mapped into memory. A killed process loses nothing, a power cut a
 /// second. What was delivered is found in no file. Little cache, as rows are read once; a log of a MiB, as the disk may be small.
 const PRAGMAS: &str = "
-PRAGMA locking_mode = EXCLUSIVE;
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
@@ -36,25 +40,24 @@ CREATE TABLE spool (
   worth INTEGER NOT NULL,
   items INTEGER NOT NULL,
   raw_len INTEGER NOT NULL,
-  body BLOB NOT NULL
+  body BLOB NOT NULL,
+  coding INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX spool_by_age ON spool (signal, id);
 CREATE INDEX spool_by_worth ON spool (signal, worth, id);
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 ";
+/// In the first version all bodies were compressed by zstd.
+const FROM_VERSION_1: &str = "
+ALTER TABLE spool ADD COLUMN coding INTEGER NOT NULL DEFAULT 0;
+PRAGMA user_version = 2;
+";
+/// In the column `coding`; zstd is 0.
+const GZIP: u64 = 1;
 /// Its own process alone has the file, so a lock that is taken is a fault, not a wait.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What goes first when room is short: the lower number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i64)]
-pub(super) enum Worth {
-    Ordinary,
-    /// It tells of errors.
-    Errors,
-}
-
-/// What is written: one export request, compressed by zstd.
+/// What is written: one export request, as it is sent.
 #[derive(Debug)]
 pub(super) struct NewRow {
     pub(super) signal: Signal,
@@ -63,13 +66,14 @@ pub(super) struct NewRow {
     pub(super) created_ms: i64,
     pub(super) items: u64,
     pub(super) raw_len: usize,
-    pub(super) body: Vec<u8>,
+    pub(super) coding: Compression,
+    pub(super) body: Bytes,
 }
 
 impl NewRow {
     fn slip(&self, id: i64) -> Slip {
-        let Self { created_ms, items, raw_len, .. } = *self;
-        Slip { id, created_ms, items, raw_len, bytes: self.body.len() as u64 }
+        let Self { created_ms, items, raw_len, coding, .. } = *self;
+        Slip { id, created_ms, items, raw_len, bytes: self.body.len() as u64, coding }
     }
 }
 
@@ -84,6 +88,8 @@ pub(super) struct Slip {
     pub(super) raw_len: usize,
     /// Of the body as stored.
     pub(super) bytes: u64,
+    /// How it is compressed.
+    pub(super) coding: Compression,
 }
 
 /// What the file holds of one signal.
@@ -121,6 +127,14 @@ impl StoreError {
         }
     }
 
+    /// What the name of the file ends in once it is set aside.
+    fn suffix(&self) -> String {
+        match self {
+            Self::OtherVersion(version) => format!(".version-{version}"),
+            _ => ".aside".to_owned(),
+        }
+    }
+
     /// Whether it can be read, and only not be written: SQLITE_FULL and SQLITE_READONLY.
     pub(super) fn is_lack_of_room(&self) -> bool {
         matches!(self.code(), Some(13 | 8))
@@ -139,6 +153,8 @@ impl StoreError {
 #[derive(Debug)]
 pub(super) struct Store {
     connection: SqliteConnection,
+    /// The file was made by this version, and has been taken over.
+    migrated_from: Option<i64>,
     /// Since when the file's log may still hold rows that were removed.
     residue: Option<Instant>,
 }
@@ -156,7 +172,7 @@ impl Store {
             .disable_statement_logging();
         // a process that was killed leaves the log as it was
         let residue = with_suffix(path, "-wal").exists().then(Instant::now);
-        let mut store = Self { connection: options.connect().await?, residue };
+        let mut store = Self { connection: options.connect().await?, migrated_from: None, residue };
         match store.prepare().await {
             Ok(totals) => Ok((store, totals)),
             Err(error) => {
@@ -167,17 +183,28 @@ impl Store {
     }
 
     async fn prepare(&mut self) -> Result<[Total; Signal::ALL.len()], StoreError> {
-        sqlx::raw_sql(PRAGMAS).execute(&mut self.connection).await?;
-        match sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut self.connection).await? {
-            0 => {
-                let mut transaction = self.connection.begin().await?;
-                sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
-                transaction.commit().await?;
-            }
-            VERSION => {}
+        sqlx::raw_sql(ALONE).execute(&mut self.connection).await?;
+        // what is not ours is left as it is
+        let version = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut self.connection).await?;
+        let steps = match version {
+            0 => Some(SCHEMA),
+            1 => Some(FROM_VERSION_1),
+            VERSION => None,
             other => return Err(StoreError::OtherVersion(other)),
+        };
+        sqlx::raw_sql(PRAGMAS).execute(&mut self.connection).await?;
+        if let Some(steps) = steps {
+            let mut transaction = self.connection.begin().await?;
+            sqlx::raw_sql(steps).execute(&mut *transaction).await?;
+            transaction.commit().await?;
+            self.migrated_from = Some(version).filter(|version| *version > 0);
         }
         self.totals().await
+    }
+
+    /// Which version had made the file, when that was another one.
+    pub(super) fn migrated_from(&self) -> Option<i64> {
+        self.migrated_from
     }
 
     async fn totals(&mut self) -> Result<[Total; Signal::ALL.len()], StoreError> {
@@ -200,15 +227,15 @@ impl Store {
         }
         let mut written = Vec::with_capacity(rows.len());
         for row in rows {
-            let insert =
-                "INSERT INTO spool (signal, created_ms, worth, items, raw_len, body) VALUES (?, ?, ?, ?, ?, ?)";
+            let insert = "INSERT INTO spool (signal, created_ms, worth, items, raw_len, body, coding) VALUES (?, ?, ?, ?, ?, ?, ?)";
             let result = sqlx::query(insert)
                 .bind(row.signal as i64)
                 .bind(row.created_ms)
                 .bind(row.worth as i64)
                 .bind(signed(row.items))
                 .bind(signed(row.raw_len as u64))
-                .bind(row.body.as_slice())
+                .bind(&row.body[..])
+                .bind(number_of(row.coding))
                 .execute(&mut *transaction)
                 .await?;
             written.push(row.slip(result.last_insert_rowid()));
@@ -234,21 +261,23 @@ impl Store {
 
     /// The next rows of a signal behind this one, oldest first.
     pub(super) async fn next(&mut self, signal: Signal, after: i64, most: i64) -> Result<Vec<Slip>, StoreError> {
-        let select = "SELECT id, created_ms, items, raw_len, length(body) FROM spool WHERE signal = ? AND id > ? ORDER BY id LIMIT ?";
+        let select = "SELECT id, created_ms, items, raw_len, length(body), coding FROM spool \
+                      WHERE signal = ? AND id > ? ORDER BY id LIMIT ?";
         let rows = sqlx::query(select).bind(signal as i64).bind(after).bind(most).fetch_all(&mut self.connection);
         rows.await?.iter().map(slip).collect()
     }
 
     /// The rows of a signal that are worth least, the oldest of them first.
     pub(super) async fn least_worth(&mut self, signal: Signal, most: i64) -> Result<Vec<Slip>, StoreError> {
-        let select = "SELECT id, created_ms, items, raw_len, length(body) FROM spool WHERE signal = ? ORDER BY worth, id LIMIT ?";
+        let select = "SELECT id, created_ms, items, raw_len, length(body), coding FROM spool \
+                      WHERE signal = ? ORDER BY worth, id LIMIT ?";
         let rows = sqlx::query(select).bind(signal as i64).bind(most).fetch_all(&mut self.connection);
         rows.await?.iter().map(slip).collect()
     }
 
     /// The oldest rows of a signal that were written before then.
     pub(super) async fn before(&mut self, signal: Signal, then_ms: i64, most: i64) -> Result<Vec<Slip>, StoreError> {
-        let select = "SELECT id, created_ms, items, raw_len, length(body) FROM spool \
+        let select = "SELECT id, created_ms, items, raw_len, length(body), coding FROM spool \
                       WHERE signal = ? AND created_ms < ? ORDER BY id LIMIT ?";
         let rows = sqlx::query(select).bind(signal as i64).bind(then_ms).bind(most).fetch_all(&mut self.connection);
         rows.await?.iter().map(slip).collect()
@@ -273,20 +302,32 @@ impl Store {
     }
 }
 
-/// Moves a bad file away, so that a new one can be made; an older one that was set aside gives way to it.
+/// Moves a file that cannot be used away, whole, so that a new one can be made: to a name that tells why. An older one
+/// with that name gives way to it.
 ///
 /// # Errors
 /// It cannot be moved.
-pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let aside = with_suffix(path, ".aside");
+pub(super) fn set_aside(path: &Path, error: &StoreError) -> io::Result<PathBuf> {
+    let aside = with_suffix(path, &error.suffix());
+    // the log first: without the file it belongs to nothing, with another one's it would be read as its own
+    moved(&with_suffix(path, "-wal"), &with_suffix(&aside, "-wal"))?;
+    removed(&with_suffix(path, "-shm"))?;
     fs::rename(path, &aside)?;
-    for suffix in ["-wal", "-shm"] {
-        match fs::remove_file(with_suffix(path, suffix)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
     Ok(aside)
+}
+
+fn moved(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => removed(to),
+        other => other,
+    }
+}
+
+fn removed(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -302,7 +343,12 @@ fn slip(row: &SqliteRow) -> Result<Slip, StoreError> {
         items: unsigned(row, 2)?,
         raw_len: usize::try_from(unsigned(row, 3)?).unwrap_or(usize::MAX),
         bytes: unsigned(row, 4)?,
+        coding: if unsigned(row, 5)? == GZIP { Compression::Gzip } else { Compression::Zstd },
     })
+}
+
+fn number_of(coding: Compression) -> i64 {
+    if coding == Compression::Gzip { signed(GZIP) } else { 0 }
 }
 
 fn unsigned(row: &SqliteRow, column: usize) -> Result<u64, sqlx::Error> {

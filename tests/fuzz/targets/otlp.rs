@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use content_factory_sidecar::lifecycle;
+use content_factory_sidecar::model::incident::incidents;
 use content_factory_sidecar::redact::Redactor;
 use content_factory_sidecar::settings::{Place, Settings, Tree};
 use content_factory_sidecar::telemetry::config::Config;
@@ -64,7 +65,9 @@ fn open() -> SocketAddr {
     let upstream = Upstream { host: "127.0.0.1".to_owned(), port: 1 };
     let policy = intake::Policy { spans: config.spans, privacy: config.privacy, limits: config.limits };
     let (telemetry, _) = Telemetry::new(config, &identity, &redactor, &upstream, 0).expect("settings that fit");
-    let door = ports.door(policy, identity, redactor, telemetry.intake());
+    // exceptions in log records are read, too, and told to nobody
+    let (sink, _) = incidents();
+    let door = ports.door(policy, identity, redactor, (telemetry.intake(), Some(sink)));
     thread::spawn(move || {
         let (_conductor, end) = lifecycle::drain();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

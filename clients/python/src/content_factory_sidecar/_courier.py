@@ -13,7 +13,7 @@ import os
 import queue
 import threading
 import time
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 from urllib.parse import urlsplit
 
 PATH = "/api/v1/monitoring/tasks"
@@ -69,11 +69,30 @@ class End:
 Word = Union[Beginning, End, threading.Event]
 
 
+class Pass(NamedTuple):
+    """By what one is let in: a token, or a file that begins with one. Empty where none is asked for."""
+
+    token: Optional[str] = None
+    file: Optional[str] = None
+
+    def __repr__(self) -> str:
+        return "Pass(***)"
+
+    def read(self) -> Optional[str]:
+        """The token of now."""
+        if self.token or not self.file:
+            return self.token or None
+        with open(self.file, encoding="ascii") as opened:
+            words = opened.read(LONGEST_ANSWER).split()
+        return words[0] if words else None
+
+
 class Courier:
     """The way to one sidecar."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, admission: Pass) -> None:
         self._place = _place(url)
+        self._pass = admission
         self._forget()
 
     def _forget(self) -> None:
@@ -83,6 +102,7 @@ class Courier:
         self._thread: Optional[threading.Thread] = None
         self._starting = threading.Lock()
         self._connection: Optional[http.client.HTTPConnection] = None
+        self._token: Optional[str] = None
         self._used_at = 0.0
         self._deaf_until = 0.0
         # of a kind that a signal handler may take again; it is held for a sum
@@ -170,6 +190,14 @@ class Courier:
         return False
 
     def _ask(self, method: str, path: str, body: dict[str, Any], traceparent: Optional[str]) -> tuple[int, bytes]:
+        """One exchange; one more, when the token of a file is refused: it may have been replaced."""
+        status, answer = self._ask_once(method, path, body, traceparent)
+        if status == 401 and self._pass.file:
+            self._hang_up()
+            status, answer = self._ask_once(method, path, body, traceparent)
+        return status, answer
+
+    def _ask_once(self, method: str, path: str, body: dict[str, Any], traceparent: Optional[str]) -> tuple[int, bytes]:
         """One exchange. A connection that the sidecar has closed meanwhile is replaced, once."""
         if self._connection is not None and time.monotonic() - self._used_at > IDLE_SECONDS:
             self._hang_up()
@@ -192,6 +220,8 @@ class Courier:
         headers = {"Content-Type": "application/json"}
         if traceparent is not None:
             headers["traceparent"] = traceparent
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
         prefix = "" if self._place is None else self._place[3]
         try:
             connection.request(method, prefix + path, json.dumps(body), headers)
@@ -208,6 +238,7 @@ class Courier:
     def _connect(self) -> http.client.HTTPConnection:
         if self._place is None:
             raise OSError("no address")
+        self._token = self._pass.read()
         scheme, host, port, _ = self._place
         kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
         return kind(host, port, timeout=TIMEOUT_SECONDS)
@@ -229,14 +260,16 @@ def _place(url: str) -> Optional[tuple[str, str, Optional[int], str]]:
         return None
 
 
-_couriers: dict[str, Courier] = {}
+_couriers: dict[tuple[str, Pass], Courier] = {}
 
 
-def courier(url: str) -> Courier:
-    """The courier of this address in this process."""
-    known = _couriers.get(url)
+def courier(url: str, admission: Pass = Pass()) -> Courier:
+    """The courier of this address and this token in this process."""
+    place = (url, admission)
+    known = _couriers.get(place)
     if known is None:
-        known = _couriers.setdefault(url if len(_couriers) < MOST_ADDRESSES else "", Courier(url))
+        place = place if len(_couriers) < MOST_ADDRESSES else ("", Pass())
+        known = _couriers.setdefault(place, Courier(url, admission))
     return known
 
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Callable, Optional, TypeVar, cast
 
 from content_factory_sidecar import _surroundings
-from content_factory_sidecar._courier import Beginning, End, Run, courier
+from content_factory_sidecar._courier import Beginning, End, Pass, Run, courier
 
 URL = "http://127.0.0.1:18090"
 # What the sidecar takes.
@@ -31,15 +31,27 @@ class TaskMonitor:
     a function or a coroutine function. Inside a task of Celery its id is told too, so that both count once.
     """
 
-    def __init__(self, name: str, *, url: Optional[str] = None, traceparent: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        url: Optional[str] = None,
+        traceparent: Optional[str] = None,
+        token: Optional[str] = None,
+        token_file: Optional[str] = None,
+    ) -> None:
         """`name` is the kind of task, without ids in it: the sidecar tells a hundred names apart.
 
         `url` is the sidecar's admin port, else the variable SIDECAR_URL, else this machine's port 18090. `traceparent`
-        links the task to the span that a request brought, where the application has no OpenTelemetry.
+        links the task to the span that a request brought, where the application has no OpenTelemetry. A sidecar on
+        another machine wants a token that writes: `token`, or the first word of `token_file`, which is read again when
+        it changes; else the variables SIDECAR_TOKEN and SIDECAR_TOKEN_FILE.
         """
         self._name = name
         self._url = url
         self._traceparent = traceparent
+        self._token = token
+        self._token_file = token_file
         # the runs that are open, the innermost last: one monitor may be entered again
         self._runs: list[Run] = []
 
@@ -91,7 +103,9 @@ class TaskMonitor:
         return cast(Function, called)
 
     def _again(self) -> TaskMonitor:
-        return TaskMonitor(self._name, url=self._url, traceparent=self._traceparent)
+        return TaskMonitor(
+            self._name, url=self._url, traceparent=self._traceparent, token=self._token, token_file=self._token_file
+        )
 
     def _begin(self) -> None:
         run = Run()
@@ -105,11 +119,16 @@ class TaskMonitor:
             # often a header as a stranger wrote it
             if traceparent is not None and not TRACEPARENT.fullmatch(traceparent):
                 traceparent = None
-            way = courier(self._url or os.environ.get("SIDECAR_URL") or URL)
+            way = courier(self._url or os.environ.get("SIDECAR_URL") or URL, self._pass())
             if way.give(Beginning(run, body, traceparent)):
                 run.courier = way
         except Exception:
             return
+
+    def _pass(self) -> Pass:
+        if self._token or self._token_file:
+            return Pass(self._token, self._token_file)
+        return Pass(os.environ.get("SIDECAR_TOKEN"), os.environ.get("SIDECAR_TOKEN_FILE"))
 
     def _end(self, kind: Optional[type[BaseException]]) -> None:
         try:
