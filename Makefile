@@ -46,6 +46,7 @@ oracle: ## The byte oracle: raw messages through the proxy, judged by a strict r
 soak: release ## The behaviour contract in its long form, the soak alone 32 min; `make test` runs the short one. ARGS='idle' chooses
 	CONTRACT=full SIDECAR_BIN="$(abspath $(SIDECAR))" cargo test --test contract --test floods -- --test-threads 1 --nocapture $(ARGS)
 	CONTRACT=full cargo test --test it any_number_of_kills
+	CONTRACT=full SIDECAR_BIN="$(abspath $(SIDECAR))" $(PYTHON) -m pytest -s tests/e2e/test_celery_kills.py
 
 .PHONY: fuzz-oracle
 fuzz-oracle: ## Mutated messages through the proxy as long as asked, SECONDS=600 SEED=1; what fails is printed as a corpus entry
@@ -135,5 +136,5 @@ conventions: ## Rewrite tests/data/conventions.tsv, the names of OpenTelemetry's
 
 .PHONY: requirements
 requirements: ## Resolve the requirements.in of the tests and of the bench anew, with hashes
-	for folder in tests/e2e benches; do (cd $$folder && pip-compile --quiet --upgrade --generate-hashes --strip-extras --no-header \
+	for folder in tests/e2e tests/e2e/workers/* benches; do (cd $$folder && pip-compile --quiet --upgrade --generate-hashes --strip-extras --no-header \
 		--no-emit-find-links --no-emit-index-url --no-emit-trusted-host --output-file requirements.txt requirements.in); done

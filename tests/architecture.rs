@@ -18,8 +18,8 @@ mod circles;
 const FLOORS: &[&[&str]] = &[
     &["credentials", "fetch", "lifecycle", "problem", "redact", "semconv", "serve", "wall_clock"],
     &["settings"],
-    &["model"],
-    &["checks", "database", "proxy", "system", "tasks", "telemetry", "traffic"],
+    &["model", "trust"],
+    &["checks", "database", "egress", "lease", "proxy", "system", "tasks", "telemetry", "traffic"],
     &["api"],
     &["config"],
     &["app"],

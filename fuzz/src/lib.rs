@@ -21,6 +21,11 @@ mod targets;
 #[path = "../../tests/oracle/verdict.rs"]
 mod verdict;
 
+/// See `tests/fuzz/targets/celery.rs`.
+pub fn celery(data: &[u8]) {
+    targets::celery::check(data);
+}
+
 /// See `tests/fuzz/targets/configuration.rs`.
 pub fn configuration(data: &[u8]) {
     targets::configuration::check(data);
@@ -59,4 +64,9 @@ pub fn routes(data: &[u8]) {
 /// See `tests/fuzz/targets/traceparent.rs`.
 pub fn traceparent(data: &[u8]) {
     targets::traceparent::check(data);
+}
+
+/// See `tests/fuzz/targets/usage.rs`.
+pub fn usage(data: &[u8]) {
+    targets::usage::check(data);
 }

@@ -98,6 +98,7 @@ mod tests {
         let queue = QueueState {
             name: Clean::literal("video-queue"),
             messages: 7,
+            unacked: None,
             consumers: Some(0),
             head_age: Duration::from_secs(300),
             unserved: Some(Duration::from_secs(120)),

@@ -9,6 +9,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use crate::model::application::About;
 use crate::model::celery::CeleryCounts;
 use crate::model::health::{CheckReport, HealthStatus, overall};
+use crate::model::lease::Standing;
+use crate::model::reload::ReloadState;
 use crate::model::task::TaskTotals;
 use crate::model::traffic::Totals;
 use crate::model::usage::{BusinessRows, SystemUsage};
@@ -31,6 +33,10 @@ pub struct Moment {
     pub tasks: TaskTotals,
     /// The tasks of Celery.
     pub celery: CeleryCounts,
+    /// Who exports the cluster's numbers; `None` when this sidecar is alone.
+    pub standing: Option<Standing>,
+    /// What became of the configuration's changes.
+    pub reload: ReloadState,
     /// Now, in seconds since the Unix epoch.
     pub unix_seconds: f64,
     /// Age of the process, by the monotonic clock.
@@ -77,6 +83,19 @@ pub fn status(moment: &Moment) -> Vec<u8> {
             social_media_posts: Count(moment.rows.social_media_posts),
         },
         version: about.version.as_ref().map_or(env!("CARGO_PKG_VERSION"), Clean::as_str),
+        lease: moment.standing.as_ref().map(|standing| Lease {
+            held: standing.is_holder,
+            holder: standing.holder.as_ref().map(Clean::as_str),
+            held_seconds: standing.held_for.map(|held| held.as_secs_f64()),
+            problem: standing.problem,
+        }),
+        reload: Some(&moment.reload).filter(|reload| reload.reloads > 0).map(|reload| Reload {
+            reloads: reload.reloads,
+            failures: reload.failures,
+            succeeded_at: reload.succeeded_at.as_secs_f64(),
+            problems: &reload.problems,
+            restart_needed: &reload.waiting,
+        }),
     })
 }
 
@@ -150,6 +169,31 @@ struct Status<'a> {
     system: System<'a>,
     database_stats: Rows,
     version: &'a str,
+    /// Ours, and only of replicas that share a lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease: Option<Lease<'a>>,
+    /// Ours, and only once the configuration was read again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reload: Option<Reload<'a>>,
+}
+
+/// What became of the configuration's changes.
+#[derive(serde::Serialize)]
+struct Reload<'a> {
+    reloads: u64,
+    failures: u64,
+    succeeded_at: f64,
+    problems: &'a [String],
+    restart_needed: &'a [String],
+}
+
+/// Which replica exports what is true of the cluster.
+#[derive(serde::Serialize)]
+struct Lease<'a> {
+    held: bool,
+    holder: Option<&'a str>,
+    held_seconds: Option<f64>,
+    problem: Option<&'static str>,
 }
 
 #[derive(serde::Serialize)]
@@ -286,6 +330,8 @@ mod tests {
             totals: Totals::default(),
             tasks: TaskTotals::default(),
             celery: CeleryCounts::default(),
+            standing: None,
+            reload: ReloadState::default(),
             unix_seconds: 1_640_995_200.5,
             uptime_seconds: 3_600.5,
         }

@@ -5,13 +5,14 @@ use tokio::time::Instant;
 
 use crate::model::database::DatabaseState;
 use crate::model::database::business::{Business, Publishes};
-use crate::model::database::reading::{Reading, Trouble};
+use crate::model::database::reading::Reading;
 use crate::model::database::statements::{Statement, Statements};
 use crate::model::database::values::{
     Activity, Chain, Recent, Running, Server, SessionState, Slot, Standby, Statistics, Storage, Table, Visibility,
     Waiting,
 };
 use crate::model::database::verdict::{Verdict, verdicts};
+use crate::model::trouble::Trouble;
 use crate::model::usage::BusinessRows;
 use crate::redact::Clean;
 

@@ -62,6 +62,7 @@ impl Gate {
     }
 
     async fn shake_hands(&self, acceptor: &TlsAcceptor, stream: TcpStream, peer: IpAddr) -> Option<Wire> {
+        let _ = stream.set_nodelay(true); // an answer is one write; without it nothing breaks
         let mut first = [0];
         match stream.peek(&mut first).await {
             Ok(1) if first[0] == HANDSHAKE_RECORD => {}

@@ -19,6 +19,7 @@ mod guard;
 mod handshake;
 mod health_json;
 mod html;
+mod lease_page;
 mod limit;
 mod openapi;
 mod page;

@@ -9,11 +9,12 @@ use tokio::time::Instant;
 
 use crate::api::html::{Escaped, ago, row, seconds, span, table_head};
 use crate::api::state::{State, unix_seconds};
-use crate::api::{celery_page, database_page};
+use crate::api::{celery_page, database_page, lease_page};
 use crate::model::celery::CeleryState;
 use crate::model::database::DatabaseState;
 use crate::model::export::ExportState;
 use crate::model::health::{CheckReport, HealthStatus, overall};
+use crate::model::lease::Standing;
 use crate::model::task::{TaskLists, TaskState};
 use crate::model::telemetry::{DropReason, ExportCondition, Signal};
 use crate::model::trace::TraceId;
@@ -39,6 +40,7 @@ pub(super) struct View {
     failures: Vec<Failure>,
     tasks: TaskLists,
     celery: CeleryState,
+    standing: Option<Standing>,
     export: ExportState,
     database: DatabaseState,
     uptime: Duration,
@@ -58,6 +60,7 @@ impl View {
             failures: (state.traffic.failures)(),
             tasks: state.tasks.lists(),
             celery: state.celery.state(),
+            standing: (state.standing)(),
             export: (state.export)(),
             database: state.database.borrow().clone(),
             uptime: state.started.elapsed(),
@@ -97,6 +100,7 @@ fn write_page(page: &mut String, view: &View) -> fmt::Result {
     tasks(page, &view.tasks)?;
     celery_page::section(page, &view.celery)?;
     database_page::section(page, &view.database, Instant::now())?;
+    lease_page::section(page, view.standing.as_ref())?;
     export(page, view)?;
     write!(
         page,
@@ -398,6 +402,7 @@ mod tests {
             failures: Vec::new(),
             tasks: TaskLists::default(),
             celery: CeleryState::off(),
+            standing: None,
             export: ExportState::default(),
             database: DatabaseState::new(DatabaseKind::None, &Periods::default()),
             uptime: Duration::from_secs(90),

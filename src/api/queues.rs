@@ -31,6 +31,11 @@ pub(super) fn json(celery: &CeleryState, now: f64) -> String {
         },
         "workers": celery.workers.iter().map(worker).collect::<Vec<_>>(),
         "tasks": celery.tasks.iter().map(task).collect::<Vec<_>>(),
+        "publishes": {
+            "published": celery.publishes.published,
+            "failed": celery.publishes.failed,
+            "success_ratio": celery.publishes.success_ratio(),
+        },
         "failures": celery.failures.iter().map(|(name, queue, class, count)| json!({
             "name": name.as_str(), "queue": queue.as_str(), "exception": class.as_str(), "count": count,
         })).collect::<Vec<_>>(),
@@ -64,6 +69,7 @@ fn queue(queue: &QueueState) -> Value {
     json!({
         "name": queue.name.as_str(),
         "messages": queue.messages,
+        "unacked": queue.unacked,
         "consumers": queue.consumers,
         "head_age_seconds": queue.head_age.as_secs_f64(),
         "unserved_seconds": queue.unserved.map(|age| age.as_secs_f64()),
@@ -132,6 +138,15 @@ pub(super) fn schema() -> Value {
             },
             "workers": { "type": "array", "items": worker_schema() },
             "tasks": { "type": "array", "items": { "type": "object" }, "description": "counts by name and queue since the start" },
+            "publishes": {
+                "type": "object",
+                "description": "how the tasks that publish have ended since the start",
+                "properties": {
+                    "published": count("ended well"),
+                    "failed": count("raised, said themselves that they failed, or were lost"),
+                    "success_ratio": { "type": ["number", "null"], "description": "null before the first" },
+                },
+            },
             "failures": { "type": "array", "items": { "type": "object" }, "description": "failures by name, queue and class of exception" },
         },
     })
@@ -143,6 +158,7 @@ fn queue_schema() -> Value {
         "properties": {
             "name": { "type": "string" },
             "messages": count("waiting, of all priorities"),
+            "unacked": { "type": ["integer", "null"], "description": "taken by workers and not acknowledged; null when there are more of all queues than are looked at" },
             "consumers": { "type": ["integer", "null"], "description": "live workers that consume it; null when they could not be asked" },
             "head_age_seconds": seconds("how long the next message has been the next"),
             "unserved_seconds": seconds("how long it has held messages without a consumer; null when all is well, or nobody knows"),

@@ -16,6 +16,7 @@ use crate::api::config::Config;
 use crate::api::limit::{Rate, Rates};
 use crate::api::tokens::{Role, Tokens};
 use crate::credentials::{self, LOOK, PATIENCE};
+use crate::model::reload::Retune;
 
 /// Where the rules in force are found, and replaced. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -29,6 +30,29 @@ pub(super) struct Rules {
     pub(super) acceptor: Option<TlsAcceptor>,
 }
 
+impl Retune for Rulebook {
+    type Config = Config;
+    const LIVE: &'static [&'static str] = &[
+        "admin.allow",
+        "admin.rate",
+        "admin.rate_per_peer",
+        "admin.tokens",
+        "admin.tokens_file",
+        "admin.tls.",
+        "readyz.",
+    ];
+
+    /// Replaces the rules for requests that come from now on.
+    fn retune(&self, config: &Config) -> Result<(), String> {
+        let was = self.in_force();
+        let mut config = config.clone();
+        config.listen.clone_from(&was.config.listen);
+        config.connections = was.config.connections;
+        self.0.send_replace(Arc::new(Rules::of(config)?));
+        Ok(())
+    }
+}
+
 impl Rulebook {
     /// Begins with the rules of this configuration.
     ///
@@ -36,21 +60,6 @@ impl Rulebook {
     /// Its tokens or certificates cannot be used.
     pub(super) fn new(config: Config) -> Result<Self, String> {
         Ok(Self(Arc::new(watch::Sender::new(Arc::new(Rules::of(config)?)))))
-    }
-
-    /// Replaces all rules by those of another configuration, for requests that come from now on; gives the keys that only a
-    /// restart changes.
-    ///
-    /// # Errors
-    /// Its tokens or certificates cannot be used; the rules of before stay.
-    pub fn replace(&self, config: Config) -> Result<Vec<&'static str>, String> {
-        let was = self.in_force();
-        let changes = [
-            ("admin.listen", config.listen != was.config.listen),
-            ("admin.connections", config.connections != was.config.connections),
-        ];
-        self.0.send_replace(Arc::new(Rules::of(config)?));
-        Ok(changes.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key)).collect())
     }
 
     /// The rules of now.
@@ -214,14 +223,15 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_replaces_all_rules_and_names_what_needs_a_restart() {
+    fn a_reload_replaces_all_rules_but_not_where_it_listens() {
         let rulebook = Rulebook::new(config(json!({}))).unwrap();
         let other = config(json!({"tokens": READER, "allow": "192.0.2.0/24", "rate": 7, "listen": "127.0.0.1:1"}));
-        assert_eq!(rulebook.replace(other), Ok(vec!["admin.listen"]));
+        assert_eq!(rulebook.retune(&other), Ok(()));
+        assert_ne!(rulebook.in_force().config.listen, other.listen);
         assert_eq!(reach(&rulebook, "127.0.0.1", None), Some(Reach::Bare));
         assert_eq!(reach(&rulebook, "192.0.2.1", None), Some(Reach::Full));
         assert_eq!(rulebook.in_force().rates().overall.per_second, 7);
-        assert_eq!(rulebook.replace(config(json!({}))), Ok(vec!["admin.listen"]));
+        assert_eq!(rulebook.retune(&config(json!({}))), Ok(()));
         assert_eq!(reach(&rulebook, "127.0.0.1", None), Some(Reach::Write));
     }
 }

@@ -16,6 +16,8 @@ use crate::model::application::About;
 use crate::model::database::DatabaseState;
 use crate::model::export::ExportState;
 use crate::model::health::CheckReport;
+use crate::model::lease::Standing;
+use crate::model::reload::ReloadState;
 use crate::model::sample::{Sample, SampleSource};
 use crate::model::traffic::{Failure, RouteTraffic, Totals, Window};
 use crate::model::usage::SystemUsage;
@@ -40,6 +42,10 @@ pub struct State {
     pub database: watch::Receiver<DatabaseState>,
     /// What Celery's workers do.
     pub celery: CeleryReader,
+    /// Who exports the cluster's numbers; `None` when this sidecar is alone.
+    pub standing: Arc<dyn Fn() -> Option<Standing> + Send + Sync>,
+    /// What became of the configuration's changes; `None` of one that comes from nowhere.
+    pub reloads: Option<watch::Receiver<ReloadState>>,
     /// What the proxy measured.
     pub traffic: Traffic,
     /// The tasks that the application tells of.
@@ -90,6 +96,8 @@ impl State {
             totals: (self.traffic.totals)(),
             tasks: self.tasks.totals(),
             celery: self.celery.counts(),
+            standing: (self.standing)(),
+            reload: self.reloads.as_ref().map(|reloads| reloads.borrow().clone()).unwrap_or_default(),
             unix_seconds: unix_seconds(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
         }

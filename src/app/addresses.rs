@@ -14,6 +14,8 @@ pub struct Addresses {
     pub admin_scheme: &'static str,
     /// Where the application's SDKs may send what, none when that is switched off.
     pub intake: Vec<(&'static str, SocketAddr)>,
+    /// Where the application may call its AI service, and where that leads; `None` when it is switched off.
+    pub egress: Option<(SocketAddr, String)>,
 }
 
 impl Addresses {
@@ -30,6 +32,9 @@ impl Addresses {
         }
         for (protocol, address) in &self.intake {
             writeln!(out, "otlp {protocol} {address}")?;
+        }
+        if let Some((address, upstream)) = &self.egress {
+            writeln!(out, "egress http://{address} -> {upstream}")?;
         }
         out.flush()
     }

@@ -7,6 +7,7 @@ mod addresses;
 pub mod data_dir;
 mod descriptors;
 pub mod panics;
+mod reload;
 mod rooms;
 pub mod signals;
 pub mod supervisor;
@@ -16,8 +17,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::app::reload::Origin;
 use crate::app::rooms::Rooms;
 use crate::app::signals::StopSignals;
+use crate::config::sources::Sources;
 use crate::config::{Config, Loaded};
 use crate::lifecycle::{self, Conductor};
 
@@ -55,15 +58,17 @@ pub struct App {
     control: Conductor,
 }
 
-/// Runs until a signal, with its own runtime and its addresses on `out`.
+/// Runs what was loaded from these sources until a signal, with its own runtime and its addresses on `out`.
 ///
 /// # Errors
 /// When a port is taken or the runtime cannot be made; nothing that fails later ends it.
-pub fn run(loaded: Loaded, out: &mut (dyn Write + Send)) -> Result<(), StartError> {
+pub fn run(sources: Sources, loaded: Loaded, out: &mut (dyn Write + Send)) -> Result<(), StartError> {
     let runtime = control_runtime()?;
     let ended = runtime.block_on(async {
         let mut signals = StopSignals::listen().map_err(StartError::Runtime)?;
-        let app = App::start(loaded.config).await?;
+        let hangups = signals::hangups().map_err(StartError::Runtime)?;
+        let origin = Origin::new(sources, &loaded, hangups);
+        let app = App::begin(loaded.config, Some(origin)).await?;
         for notice in &loaded.notices {
             tracing::warn!("{notice}");
         }
@@ -95,9 +100,14 @@ impl App {
     /// # Errors
     /// When a port is taken or the way out cannot be set up.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::begin(config, None).await
+    }
+
+    /// The same, and follows the origin of the configuration, if there is one.
+    async fn begin(config: Config, origin: Option<Origin>) -> Result<Self, StartError> {
         let (data, data_drain) = lifecycle::drain();
         let (control, control_drain) = lifecycle::drain();
-        let (rooms, addresses, readers) = Rooms::start(config, data_drain, control_drain).await?;
+        let (rooms, addresses, readers) = Rooms::start(config, origin, data_drain, control_drain).await?;
         Ok(Self { addresses, readers, rooms, data, control })
     }
 

@@ -14,27 +14,35 @@ use crate::api;
 use crate::app::addresses::Addresses;
 use crate::app::data_dir::Claim;
 use crate::app::descriptors;
+use crate::app::reload::{self, Origin, Reload, Takers};
 use crate::app::supervisor::Supervisor;
 use crate::checks::{self, Archive, Introduction, Lives, Targets};
 use crate::config::Config;
-use crate::lifecycle::{Drain, Latch, Pulse};
+use crate::lease::speaker::Speaker;
+use crate::lifecycle::{self, Drain, Latch, Pulse};
+use crate::model::ai::{AiCall, CallSink};
 use crate::model::application::About;
 use crate::model::catalogue::REDACTIONS;
 use crate::model::incident::{IncidentSink, IncidentSource, incidents};
+use crate::model::lease::Hearing;
+use crate::model::reload::Retune;
 use crate::model::route::RouteTable;
 use crate::model::sample::{Sample, SampleSource};
 use crate::model::task::TaskSpan;
-use crate::proxy::{self, Deps, TracePolicy};
+use crate::model::trace::SpanModel;
+use crate::proxy::{self, Admission, Admitting, Deps, TracePolicy};
 use crate::redact::{Outlet, Redactor};
 use crate::tasks::Tasks;
-use crate::telemetry::intake::{self, Door, Intake, Policy};
+use crate::tasks::celery::spans::SpanOut;
+use crate::telemetry::intake::{self, Door, Policy};
 use crate::telemetry::issues::{Issues, Sources};
 use crate::telemetry::receipts::ReceiptsReader;
 use crate::telemetry::resource::Resource;
-use crate::telemetry::{SpanWriter, Telemetry, Upstream};
+use crate::telemetry::{Head, SpanWriter, Telemetry, Upstream};
+use crate::traffic::publishes::{self, PublishReader, PublishSink};
 use crate::traffic::routes::Templates;
 use crate::traffic::shard::Shard;
-use crate::{database, system, tasks, telemetry, traffic};
+use crate::{database, egress, lease, system, tasks, telemetry, traffic};
 
 /// Why a room could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +56,9 @@ pub enum RoomError {
     /// A port for the application's own telemetry.
     #[error(transparent)]
     Intake(#[from] intake::BindError),
+    /// The port for calls of an AI service.
+    #[error(transparent)]
+    Egress(#[from] egress::BindError),
     /// The way out.
     #[error(transparent)]
     Telemetry(#[from] telemetry::DestinationError),
@@ -58,6 +69,8 @@ pub enum RoomError {
 pub struct Readers {
     /// Counts, windows and failures.
     pub traffic: traffic::reader::Reader,
+    /// What the application answered when it was asked to publish.
+    pub published: PublishReader,
     /// The state of the export.
     pub telemetry: telemetry::Reader,
 }
@@ -81,6 +94,9 @@ struct Ground {
     control: Drain,
 }
 
+/// All that takes the finished requests of a worker.
+type Sinks = ((Shard, SpanWriter), PublishSink);
+
 /// What telemetry takes, and what tells Sentry by it when that is configured.
 type WayOut = (Telemetry, Option<Arc<Issues>>);
 
@@ -89,6 +105,8 @@ struct Ports {
     admin: api::Bound,
     /// `None` when the application's SDKs have no way in.
     intake: Option<intake::Bound>,
+    /// `None` when the application calls its AI service without us.
+    egress: Option<egress::Bound>,
 }
 
 /// What the others need of the data path at work.
@@ -98,32 +116,46 @@ struct DataPath {
     pulses: Vec<Pulse>,
     /// `None` when the proxy is switched off.
     counters: Option<Arc<proxy::Counters>>,
+    /// Who takes settings while the data path is at work.
+    takers: Takers,
 }
 
 impl Rooms {
     /// Binds every port, then starts every room.
     pub(super) async fn start(
         config: Config,
+        origin: Option<Origin>,
         data: Drain,
         control: Drain,
     ) -> Result<(Self, Addresses, Readers), RoomError> {
         let port = config.proxy.enabled.then(|| proxy::bind(&config.proxy)).transpose()?;
         let admin = api::bind(config.admin.clone())?;
-        let ports = Ports { admin, intake: config.telemetry.intake.as_ref().map(intake::bind).transpose()? };
+        let intake = config.telemetry.intake.as_ref().map(intake::bind).transpose()?;
+        let ports = Ports { admin, intake, egress: config.egress.as_ref().map(egress::bind).transpose()? };
         let redactor = Arc::new(Redactor::new(config.secrets.expose().iter().map(String::as_str)));
         let ground = Ground { config, redactor, started: Instant::now(), data, control };
+        let mut takers = Takers::new(origin);
         let workers = if port.is_some() { ground.config.proxy.workers } else { 0 };
-        let (way_out, writers) = ground.telemetry(workers)?;
+        let (way_out, writers) = ground.telemetry(workers, &mut takers)?;
         let (shards, reader) = traffic::open(&ground.config.traffic, workers, &ground.redactor);
         descriptors::raise_limit();
-        let (running, path) = ground.serve(port, shards.into_iter().zip(writers).collect());
+        let (policy, tracing) = watch::channel(policy_of(&ground.config.telemetry));
+        takers.add(Tracing(policy, way_out.0.head()), |config| &config.telemetry);
+        let (admitting, admission) = Admitting::new(&ground.config.proxy);
+        takers.add(admitting, |config| &config.proxy);
+        takers.add(way_out.0.privacy(), |config| &config.telemetry.privacy);
+        let (counters, published) = ground.publishes(workers);
+        let sinks = shards.into_iter().zip(writers).zip(counters).collect();
+        let (running, path) = ground.serve(port, sinks, (tracing, admission));
+        let path = DataPath { takers, ..path };
         let addresses = Addresses {
             proxy: path.address.map(|address| (address, ground.upstream())),
             admin: ports.admin.addresses(),
             admin_scheme: ports.admin.scheme(),
             intake: ports.intake.as_ref().map(intake::Bound::addresses).unwrap_or_default(),
+            egress: ports.egress.as_ref().and_then(egress::Bound::address),
         };
-        let readers = Readers { traffic: reader, telemetry: way_out.0.reader() };
+        let readers = Readers { traffic: reader, published, telemetry: way_out.0.reader() };
         let supervisor = ground.supervise(way_out, ports, path, &readers);
         let rooms = Self {
             supervisor,
@@ -155,8 +187,15 @@ impl Ground {
         Resource::new(&self.config.service, &self.config.environment).cleaned(&self.redactor)
     }
 
+    /// Counts what the application answers when it is asked to publish, by the words that its rows have.
+    fn publishes(&self, workers: usize) -> (Vec<PublishSink>, PublishReader) {
+        let questions = &self.config.database.questions;
+        let (published, failed) = (questions.published.clone(), questions.failed.clone());
+        publishes::open(publishes::Words { published, failed }, workers)
+    }
+
     /// The way out, what tells Sentry by it, and our own log, which takes it too.
-    fn telemetry(&self, workers: usize) -> Result<(WayOut, Vec<SpanWriter>), RoomError> {
+    fn telemetry(&self, workers: usize, takers: &mut Takers) -> Result<(WayOut, Vec<SpanWriter>), RoomError> {
         let Config { proxy, telemetry, log, .. } = &self.config;
         let upstream = Upstream { host: proxy.upstream.host.clone(), port: proxy.upstream.port };
         let identity = self.identity();
@@ -164,7 +203,9 @@ impl Ground {
         // one log for the process: whoever set one up before, as a test does, keeps it
         let issues = self.config.sentry.as_ref().zip(room.envelopes());
         let issues = issues.map(|(config, out)| Arc::new(Issues::new(config, &identity, &self.redactor, out)));
-        let _ = tracing::subscriber::set_global_default(room.subscriber(log, &self.redactor, issues.as_deref()));
+        let (subscriber, level) = room.subscriber(log, &self.redactor, issues.as_deref());
+        let _ = tracing::subscriber::set_global_default(subscriber);
+        takers.add(level, |config| &config.log);
         for remark in &telemetry.remarks {
             tracing::info!("{remark}");
         }
@@ -172,22 +213,29 @@ impl Ground {
     }
 
     /// Starts the workers.
-    fn serve(&self, port: Option<proxy::Bound>, sinks: Vec<(Shard, SpanWriter)>) -> (Option<proxy::Running>, DataPath) {
+    fn serve(
+        &self,
+        port: Option<proxy::Bound>,
+        sinks: Vec<Sinks>,
+        (tracing, admission): (watch::Receiver<TracePolicy>, watch::Receiver<Admission>),
+    ) -> (Option<proxy::Running>, DataPath) {
         let (table, routes) = watch::channel(Arc::new(RouteTable::default()));
-        let telemetry = &self.config.telemetry;
-        let (sampling, spans) = (telemetry.sampling, telemetry.spans);
-        let policy = TracePolicy { sampling, spans, sentry_trace: telemetry.sentry_trace };
-        let (_, tracing) = watch::channel(policy);
         let pulses: Vec<Pulse> = sinks.iter().map(|_| Pulse::new("proxy")).collect();
-        let deps = Deps { routes, tracing, drain: self.data.clone(), pulses: pulses.clone() };
+        let deps = Deps { routes, tracing, admission, drain: self.data.clone(), pulses: pulses.clone() };
         let address = port.as_ref().map(proxy::Bound::address);
         let running = port.map(|port| port.serve(deps, sinks));
         let counters = running.as_ref().map(proxy::Running::counters);
-        (running, DataPath { address, table, pulses, counters })
+        (running, DataPath { address, table, pulses, counters, takers: Takers::default() })
     }
 
     /// Makes the rooms behind the data path, and starts them.
-    fn supervise(&self, (telemetry, issues): WayOut, ports: Ports, path: DataPath, readers: &Readers) -> Supervisor {
+    fn supervise(
+        &self,
+        (telemetry, issues): WayOut,
+        ports: Ports,
+        mut path: DataPath,
+        readers: &Readers,
+    ) -> Supervisor {
         let mut rooms = Supervisor::default();
         let control = &self.control;
         let (refused, refusals) = watch::channel(None);
@@ -197,42 +245,43 @@ impl Ground {
         let (database, seen) = database::build(self.config.database.clone(), self.redactor.clone());
         let (sink, incidents) = issues.as_ref().map(|_| incidents()).unzip();
         let tasks = self.tasks(&telemetry, sink.clone());
-        let celery = self.watch_celery(&mut rooms, sink.clone());
+        let (door, ways) = self.ways(&mut rooms, (&telemetry, sink.clone()), (ports.intake, ports.egress));
+        path.takers.add_rooms(&checks, &database, &ports.admin);
+        let told = (Some(self.task_spans(&telemetry, door.as_deref())), sink);
+        let (celery, speaker) = self.watch_celery(&mut rooms, database::samples(seen.clone()), told, &mut path.takers);
+        let reloads = self.follow(&mut rooms, std::mem::take(&mut path.takers));
         let mut samples: Vec<SampleSource> = vec![
             source(&readers.traffic, traffic::reader::Reader::samples),
+            source(&readers.published, PublishReader::samples),
             source(&readers.telemetry, telemetry::Reader::samples),
             system::samples(&self.config.system, usage.clone()),
             database::samples(seen.clone()),
             checks::samples(reports.clone(), self.redactor.clone()),
             source(&tasks, Tasks::samples),
             source(&celery, tasks::celery::reader::Reader::samples),
+            source(&speaker, Speaker::samples),
+            source(&reloads, |reloads, out| reloads.iter().for_each(|reader| reload::samples(reader, out))),
             ports.admin.samples(),
             self.redactions(),
             rooms.restarts(),
         ];
-        if let Some(receipts) = telemetry.receipts() {
-            let read = |room: Arc<Arc<ReceiptsReader>>, drain| async move { room.run(drain).await };
-            rooms.add("receipts", again(control, receipts, read));
-        }
+        self.read_receipts(&mut rooms, &telemetry);
         if let Some((issues, incidents)) = issues.zip(incidents) {
             samples.push(self.report_failures(&mut rooms, issues, (readers, incidents)));
         }
-        samples.extend(ports.intake.map(|ports| self.take_in(&mut rooms, (telemetry.intake(), sink), ports)));
+        samples.extend(ways);
         samples.extend(path.counters.iter().map(|counters| source(counters, |counters, out| counters.samples(out))));
         let (begun, about) = self.acquaint(&mut rooms, &path, refusals);
-        let (config, table) = (&self.config.traffic.routes, path.table.clone());
-        let routes = Templates::new(config, &self.upstream(), begun, self.redactor.clone(), table);
-        if path.address.is_some() {
-            rooms.add("routes", again(control, routes, |room, drain| (*room).clone().run(drain)));
-        }
-        let windows = |reader: Arc<_>, drain| traffic::reader::run(Clone::clone(&*reader), drain);
-        rooms.add("windows", again(control, readers.traffic.clone(), windows));
+        self.learn_routes(&mut rooms, &path, begun);
+        self.turn_windows(&mut rooms, readers);
         let shown = Shown {
             reports,
             about,
             usage,
             database: seen,
             celery,
+            speaker: speaker.clone(),
+            reloads,
             tasks,
             samples: samples.clone(),
             desk: checks.desk(),
@@ -244,8 +293,8 @@ impl Ground {
         rooms.add("checks", again(control, checks, |room, drain| async move { room.run(drain).await }));
         rooms.add("system", again(control, system, |room, drain| async move { room.run(drain).await }));
         rooms.add("database", again(control, database, |room, drain| async move { room.run(drain).await }));
-        let folder = (Claim::new(self.config.data_dir.clone()), archive);
-        rooms.add("telemetry", again(control, (telemetry, samples, folder), deliver));
+        let way_out = (telemetry.after(speaker.ahead()), speaker.exported(samples), (self.claim(), archive));
+        rooms.add("telemetry", again(control, way_out, deliver));
         rooms
     }
 
@@ -256,19 +305,51 @@ impl Ground {
         tasks::open(&self.config.tasks, self.redactor.clone(), Some(sink), incidents)
     }
 
-    /// Opens the way in for the application's own telemetry; gives what it counts.
+    /// Opens the ways in and out that are switched on; gives the one in, and what both count.
+    fn ways(
+        &self,
+        rooms: &mut Supervisor,
+        (telemetry, incidents): (&Telemetry, Option<IncidentSink>),
+        (intake, egress): (Option<intake::Bound>, Option<egress::Bound>),
+    ) -> (Option<Arc<Door>>, Vec<SampleSource>) {
+        let door = intake.map(|bound| self.take_in(rooms, (telemetry, incidents), bound));
+        let egress = egress.map(|port| self.lead_out(rooms, telemetry, port));
+        let samples = door.iter().map(|door| source(door, |door, out| door.samples(out))).chain(egress).collect();
+        (door, samples)
+    }
+
+    /// Starts what turns the windows of the traffic's counts.
+    fn turn_windows(&self, rooms: &mut Supervisor, readers: &Readers) {
+        let turn = |reader: Arc<_>, drain| traffic::reader::run(Clone::clone(&*reader), drain);
+        rooms.add("windows", again(&self.control, readers.traffic.clone(), turn));
+    }
+
+    /// Opens the way in for the application's own telemetry.
     fn take_in(
         &self,
         rooms: &mut Supervisor,
-        ways: (Intake, Option<IncidentSink>),
+        (telemetry, incidents): (&Telemetry, Option<IncidentSink>),
         ports: intake::Bound,
-    ) -> SampleSource {
+    ) -> Arc<Door> {
         let config = &self.config.telemetry;
-        let policy = Policy { spans: config.spans, privacy: config.privacy, limits: config.limits };
-        let door = ports.door(policy, self.identity(), self.redactor.clone(), ways);
+        let policy = Policy { spans: config.spans, privacy: telemetry.privacy(), limits: config.limits };
+        let door = ports.door(policy, self.identity(), self.redactor.clone(), (telemetry.intake(), incidents));
         let door = Arc::new(door);
         let serve = |room: Arc<Arc<Door>>, drain| async move { room.serve(drain).await };
         rooms.add("intake", again(&self.control, Arc::clone(&door), serve));
+        door
+    }
+
+    /// Opens the way out to the AI service; gives what it counts.
+    fn lead_out(&self, rooms: &mut Supervisor, telemetry: &Telemetry, port: egress::Bound) -> SampleSource {
+        let config = &self.config.telemetry;
+        let spans = telemetry.ai_spans();
+        let sink: CallSink = Arc::new(move |call: AiCall| spans.push(&call));
+        // an application that makes its own spans makes those of its calls, too
+        let sink = Some(sink).filter(|_| config.spans != SpanModel::PropagateOnly);
+        let door = Arc::new(port.door(config.sampling, self.redactor.clone(), sink));
+        let serve = |room: Arc<Arc<egress::Door>>, drain| async move { room.serve(drain).await };
+        rooms.add("egress", again(&self.control, Arc::clone(&door), serve));
         Arc::new(move |out| door.samples(out))
     }
 
@@ -286,13 +367,71 @@ impl Ground {
         Arc::new(move |out| counted.samples(out))
     }
 
-    /// Starts what watches Celery, where there is a Redis; gives what it knows.
-    fn watch_celery(&self, rooms: &mut Supervisor, incidents: Option<IncidentSink>) -> tasks::celery::reader::Reader {
-        let (room, reader) = tasks::celery::build(&self.config.celery, self.redactor.clone(), incidents);
+    /// Where tasks of Celery become spans, unless an SDK in the workers tells of them at the door.
+    fn task_spans(&self, telemetry: &Telemetry, door: Option<&Door>) -> SpanOut {
+        let spans = telemetry.task_spans();
+        let sink = Arc::new(move |span: TaskSpan| spans.push(&span));
+        SpanOut { sink, sampling: self.config.telemetry.sampling, sdk: door.map(Door::celery) }
+    }
+
+    /// Starts what watches Celery, where there is a Redis, and what decides who exports it; gives what they know.
+    fn watch_celery(
+        &self,
+        rooms: &mut Supervisor,
+        tables: SampleSource,
+        told: (Option<SpanOut>, Option<IncidentSink>),
+        takers: &mut Takers,
+    ) -> (tasks::celery::reader::Reader, Speaker) {
+        let (room, reader) = tasks::celery::build(&self.config.celery, self.redactor.clone(), told);
+        let hearing = if room.is_some() { Hearing::ByMarks } else { Hearing::Off };
+        let sources = vec![source(&reader, tasks::celery::reader::Reader::samples), tables];
+        let (lease, speaker) = lease::build(&self.config.lease, sources, hearing, self.redactor.clone());
         if let Some(room) = room {
-            rooms.add("celery", again(&self.control, room, |room, drain| async move { room.run(drain).await }));
+            takers.add(room.tuner(), |config| &config.celery);
+            let listen = |room: Arc<(tasks::celery::Celery, Speaker)>, drain| async move {
+                let (celery, speaker) = &*room;
+                let marks = speaker.marks();
+                let (conductor, last) = lifecycle::drain(); // the last mark is heard, too
+                tokio::join!(celery.run(marks.as_ref(), last), async {
+                    speaker.over(drain).await;
+                    conductor.abort();
+                });
+            };
+            rooms.add("celery", again(&self.control, (room, speaker.clone()), listen));
         }
-        reader
+        if let Some(lease) = lease {
+            rooms.add("lease", again(&self.control, lease, |room, drain| async move { room.run(drain).await }));
+        }
+        (reader, speaker)
+    }
+
+    /// The data folder, which another process may still have.
+    fn claim(&self) -> Claim {
+        Claim::new(self.config.data_dir.clone())
+    }
+
+    /// Starts what asks the collector for the vendors' word, if it is asked.
+    fn read_receipts(&self, rooms: &mut Supervisor, telemetry: &Telemetry) {
+        if let Some(receipts) = telemetry.receipts() {
+            let read = |room: Arc<Arc<ReceiptsReader>>, drain| async move { room.run(drain).await };
+            rooms.add("receipts", again(&self.control, receipts, read));
+        }
+    }
+
+    /// Starts what reads the configuration again, where it comes from somewhere; gives what became of that.
+    fn follow(&self, rooms: &mut Supervisor, takers: Takers) -> Option<reload::Reader> {
+        let (room, reader) = Reload::new(takers, self.redactor.clone())?;
+        rooms.add("reload", again(&self.data, room, |room, drain| async move { room.run(drain).await }));
+        Some(reader)
+    }
+
+    /// Starts what asks the application for its routes, where requests come in.
+    fn learn_routes(&self, rooms: &mut Supervisor, path: &DataPath, begun: watch::Receiver<u64>) {
+        let (config, table) = (&self.config.traffic.routes, path.table.clone());
+        let routes = Templates::new(config, &self.upstream(), begun, self.redactor.clone(), table);
+        if path.address.is_some() {
+            rooms.add("routes", again(&self.control, routes, |room, drain| (*room).clone().run(drain)));
+        }
     }
 
     /// Starts what sees the application come and asks it of itself; gives its lives and its words.
@@ -335,6 +474,8 @@ impl Ground {
             about: shown.about,
             database: shown.database,
             celery: shown.celery,
+            standing: Arc::new(move || shown.speaker.standing()),
+            reloads: shown.reloads,
             traffic: api::Traffic::from(readers.traffic.clone()),
             tasks: shown.tasks,
             samples: shown.samples,
@@ -361,6 +502,15 @@ impl Ground {
     }
 }
 
+impl Takers {
+    /// Adds those of the control plane that hand out where settings are taken.
+    fn add_rooms(&mut self, checks: &checks::Runner, database: &database::Database, admin: &api::Bound) {
+        self.add(checks.tuner(), |config| &config.checks);
+        self.add(database.tuner(), |config| &config.database);
+        self.add(admin.rulebook(), |config| &config.admin);
+    }
+}
+
 /// What the rooms of the control plane show.
 struct Shown {
     reports: checks::Reader,
@@ -370,8 +520,29 @@ struct Shown {
     database: database::Reader,
     tasks: Tasks,
     celery: tasks::celery::reader::Reader,
+    speaker: Speaker,
+    reloads: Option<reload::Reader>,
     samples: Vec<SampleSource>,
     control_pulse: Pulse,
+}
+
+/// How requests are traced, while they are.
+struct Tracing(watch::Sender<TracePolicy>, Head);
+
+impl Retune for Tracing {
+    type Config = telemetry::config::Config;
+    const LIVE: &'static [&'static str] =
+        &["telemetry.sampling.ratio", "telemetry.sampling.parent", "telemetry.sentry_trace"];
+
+    fn retune(&self, config: &telemetry::config::Config) -> Result<(), String> {
+        self.1.samples(config.sampling);
+        self.0.send_modify(|policy| *policy = TracePolicy { spans: policy.spans, ..policy_of(config) });
+        Ok(())
+    }
+}
+
+fn policy_of(config: &telemetry::config::Config) -> TracePolicy {
+    TracePolicy { sampling: config.sampling, spans: config.spans, sentry_trace: config.sentry_trace }
 }
 
 /// A reader as a source of samples.

@@ -1,4 +1,4 @@
-//! Signals: the first SIGTERM or SIGINT begins the drain, a second one ends it at once.
+//! Signals: the first SIGTERM or SIGINT begins the drain, a second one ends it at once; SIGHUP asks for the configuration.
 
 use std::io;
 
@@ -9,6 +9,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+}
+
+/// Takes SIGHUP over, for the life of the process: without that it would end it.
+///
+/// # Errors
+/// When the system refuses, which it does only without file descriptors.
+pub fn hangups() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
 }
 
 impl StopSignals {

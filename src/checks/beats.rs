@@ -10,9 +10,13 @@ use tokio::time::Instant;
 pub(super) struct Beats(Arc<BTreeMap<String, Mutex<Option<Instant>>>>);
 
 impl Beats {
-    /// Takes the heartbeats of these names, and no others.
-    pub(super) fn of(names: impl Iterator<Item = String>) -> Self {
-        Self(Arc::new(names.map(|name| (name, Mutex::default())).collect()))
+    /// Takes the heartbeats of these names, and no others; of those that stay it is known when one came.
+    pub(super) fn renamed(&self, names: impl Iterator<Item = String>) -> Self {
+        let beats = names.map(|name| {
+            let last = self.last(&name);
+            (name, Mutex::new(last))
+        });
+        Self(Arc::new(beats.collect()))
     }
 
     /// Takes one; `false` when nobody waits for it.

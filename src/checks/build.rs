@@ -15,11 +15,11 @@ use crate::checks::kinds::redis::Redis;
 use crate::checks::kinds::sql::Sql;
 use crate::checks::own::Own;
 use crate::checks::plan::Means;
-use crate::checks::runner::{Entry, Runner, Seat};
-use crate::checks::trust::Trust;
+use crate::checks::runner::{Entry, Runner};
 use crate::model::dsn::DatabaseAddress;
 use crate::model::traffic::Totals;
 use crate::redact::{Clean, Outlet, Redactor};
+use crate::trust::Trust;
 
 /// What other rooms know and a check needs.
 #[derive(Clone)]
@@ -38,19 +38,20 @@ pub struct Targets {
 #[must_use]
 pub fn build(config: &Config, targets: Targets, redactor: Arc<Redactor>) -> (Runner, Reader) {
     let (reports, reader) = watch::channel(Arc::from([]));
-    let heartbeats = config.own.iter().filter(|own| own.kind == "heartbeat");
     let means = Means {
         name: String::new(),
         reports: reader.clone(),
-        beats: Beats::of(heartbeats.map(|own| own.service.name.to_string())),
+        beats: Beats::default(),
         trust: Trust::default(),
         redactor: redactor.clone(),
         application: targets.application.clone(),
     };
-    let mut entries = built_in(config, targets, &means.trust);
-    entries.extend(own(config, &means));
-    let seat = Seat { reports, beats: means.beats, redactor, concurrency: config.concurrency };
-    (Runner::new(entries, seat), reader)
+    let make = move |config: &Config, beats: &Beats| {
+        let mut entries = built_in(config, targets.clone(), &means.trust);
+        entries.extend(own(config, &Means { beats: beats.clone(), ..means.clone() }));
+        entries
+    };
+    (Runner::new(config.clone(), Box::new(make), reports, redactor), reader)
 }
 
 /// The words for a service, the kind of its check, and the check; `None` when it is not configured.

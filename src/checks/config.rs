@@ -58,6 +58,18 @@ pub(super) const BUILT_IN: [&str; 5] = ["database", "redis", "external_api", "ai
 const KEYS: [&str; 2] = ["OPENAI_API_KEY", "AI_AVATAR_API_KEY"];
 
 impl Config {
+    /// Takes over all but what other rooms look at, too: the application's Redis, and where it tells of itself.
+    pub(super) fn take_checks(&mut self, other: &Self) {
+        let (redis, status_path) = (self.redis.take(), std::mem::take(&mut self.status_path));
+        *self = Self { redis, status_path, ..other.clone() };
+    }
+
+    /// The names of the heartbeats that are waited for.
+    pub(super) fn heartbeats(&self) -> impl Iterator<Item = String> {
+        let heartbeats = self.own.iter().filter(|own| own.kind == "heartbeat");
+        heartbeats.map(|own| own.service.name.to_string())
+    }
+
     /// Reads `redis.*`, `external_api.*`, `ai_services.*`, `health.*`, `checks.*` and `application.*` below the root of the
     /// settings.
     ///

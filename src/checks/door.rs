@@ -61,6 +61,11 @@ impl Door {
         Self { knock: Notify::new(), turn: watch::Sender::default(), limit: (timeout + SLACK).min(LONGEST) }
     }
 
+    /// Whether it is that of a check whose runs are cut off after `timeout`.
+    pub(super) fn fits(&self, timeout: Duration) -> bool {
+        self.limit == (timeout + SLACK).min(LONGEST)
+    }
+
     /// Wants a run, and waits for its end.
     pub(super) async fn ask(&self) -> Ran {
         let mut turns = self.turn.subscribe();

@@ -2,32 +2,15 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io;
-use std::sync::Arc;
 
+use crate::model::trouble::Trouble;
 use crate::redact::Clean;
 
 /// The class of a failure: all that an endpoint tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// No answer in time.
-    Timeout,
-    /// Nobody listens, or whoever does turns everybody away.
-    Refused,
-    /// The name has no address.
-    Dns,
-    /// No network leads there.
-    Unreachable,
-    /// The certificate or the handshake.
-    Tls,
-    /// The credentials, or the rights behind them.
-    Auth,
-    /// Too many connections or requests.
-    Quota,
-    /// The file, database or other object is not there.
-    NotFound,
-    /// It broke off, or what it said made no sense.
-    Protocol,
+    /// It could not be reached, or turned us away.
+    Trouble(Trouble),
     /// An HTTP status that is no success.
     Status(u16),
     /// It answered, but not as the configuration expects: which of its conditions does not hold.
@@ -41,19 +24,17 @@ impl Class {
     #[must_use]
     pub fn word(self) -> Clean<'static> {
         match self {
-            Self::Timeout => Clean::literal("timeout"),
-            Self::Refused => Clean::literal("refused"),
-            Self::Dns => Clean::literal("dns"),
-            Self::Unreachable => Clean::literal("unreachable"),
-            Self::Tls => Clean::literal("tls"),
-            Self::Auth => Clean::literal("auth"),
-            Self::Quota => Clean::literal("quota"),
-            Self::NotFound => Clean::literal("not_found"),
-            Self::Protocol => Clean::literal("protocol"),
+            Self::Trouble(trouble) => Clean::literal(trouble.word()),
             Self::Condition(word) => Clean::literal(word),
             Self::Exit(code) => Clean::concat(&[Clean::literal("exit_"), Clean::number(code.into())]),
             Self::Status(status) => Clean::concat(&[Clean::literal("status_"), Clean::number(status.into())]),
         }
+    }
+}
+
+impl From<Trouble> for Class {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
     }
 }
 
@@ -75,89 +56,48 @@ impl fmt::Debug for Failure {
 
 impl Failure {
     /// A failure of this class.
-    pub(super) fn new(class: Class, detail: impl Into<String>) -> Self {
-        Self { class, detail: detail.into() }
+    pub(super) fn new(class: impl Into<Class>, detail: impl Into<String>) -> Self {
+        Self { class: class.into(), detail: detail.into() }
     }
 
     /// A failure that has no driver's text.
-    pub(super) fn plain(class: Class) -> Self {
+    pub(super) fn plain(class: impl Into<Class>) -> Self {
         Self::new(class, "")
     }
 
     /// A driver's error, of the class that its kind says; where it says none, what it came from decides.
-    pub(super) fn known(class: Option<Class>, error: &(dyn Error + 'static)) -> Self {
-        let general = Self::of(error);
-        Self { class: class.unwrap_or(general.class), ..general }
-    }
-
-    /// Classifies any error by what it is or came from; `Protocol` when nothing fits.
-    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+    pub(super) fn known(class: Option<Trouble>, error: &(dyn Error + 'static)) -> Self {
         let mut texts = Vec::new();
-        let mut class = None;
         let mut cause = Some(error);
         while let Some(error) = cause {
-            class = class.or_else(|| classify(error));
             texts.push(error.to_string());
             cause = error.source();
         }
         texts.dedup();
-        Self::new(class.unwrap_or(Class::Protocol), texts.join(": "))
+        Self::new(class.or_else(|| Trouble::of(error)).unwrap_or(Trouble::Protocol), texts.join(": "))
     }
-}
 
-fn classify(error: &(dyn Error + 'static)) -> Option<Class> {
-    if error.is::<rustls::Error>() {
-        return Some(Class::Tls);
-    }
-    // what redis names as its source is the pointer, not the error behind it
-    if let Some(shared) = error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
-        return classify(&**shared);
-    }
-    let error = error.downcast_ref::<io::Error>()?;
-    // an io::Error does not name what it wraps as its source, and some are wrapped twice
-    let inner = error.get_ref().and_then(|inner| classify(inner));
-    if inner.is_some() {
-        return inner;
-    }
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => Some(Class::Refused),
-        io::ErrorKind::TimedOut => Some(Class::Timeout),
-        io::ErrorKind::NotFound => Some(Class::NotFound),
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Some(Class::Unreachable),
-        io::ErrorKind::PermissionDenied => Some(Class::Auth),
-        // the resolver's errors have no kind of their own
-        _ if error.to_string().contains("lookup address") => Some(Class::Dns),
-        _ => None,
+    /// Any error, of the class of what it is or came from; `protocol` when nothing fits.
+    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+        Self::known(None, error)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
 
     #[derive(Debug, thiserror::Error)]
     #[error("outer hunter2")]
     struct Outer(#[source] io::Error);
 
     #[test]
-    fn the_cause_decides_the_class() {
-        let table = [
-            (io::Error::from(io::ErrorKind::ConnectionRefused), Class::Refused),
-            (io::Error::from(io::ErrorKind::TimedOut), Class::Timeout),
-            (io::Error::other("failed to lookup address information: x"), Class::Dns),
-            (io::Error::new(io::ErrorKind::InvalidData, rustls::Error::HandshakeNotComplete), Class::Tls),
-            (io::Error::from(io::ErrorKind::ConnectionReset), Class::Protocol),
-        ];
-        for (error, expected) in table {
-            assert_eq!(Failure::of(&Outer(error)).class, expected);
-        }
-    }
-
-    #[test]
     fn what_the_driver_says_outdoes_the_cause() {
         let error = io::Error::from(io::ErrorKind::ConnectionRefused);
-        assert_eq!(Failure::known(Some(Class::Quota), &error).class, Class::Quota);
-        assert_eq!(Failure::known(None, &error), Failure::of(&error));
+        assert_eq!(Failure::known(Some(Trouble::Quota), &error).class, Trouble::Quota.into());
+        assert_eq!(Failure::of(&error).class, Trouble::Refused.into());
+        assert_eq!(Failure::of(&io::Error::other("x")).class, Trouble::Protocol.into());
     }
 
     #[test]

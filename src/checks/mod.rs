@@ -26,7 +26,6 @@ mod runner;
 mod samples;
 mod service;
 mod track;
-mod trust;
 mod uptime;
 
 pub use about::Introduction;
@@ -38,5 +37,5 @@ pub use door::Ran;
 pub use failure::{Class, Failure};
 pub use lives::Lives;
 pub use own::documentation;
-pub use runner::Runner;
+pub use runner::{Runner, Tuner};
 pub use samples::samples;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::checks::beats::Beats;
 use crate::checks::check::{Check, Reader};
 use crate::checks::service::Pace;
-use crate::checks::trust::Trust;
 use crate::redact::Redactor;
 use crate::settings::Section;
+use crate::trust::Trust;
 
 /// A kind of check.
 #[derive(Debug)]

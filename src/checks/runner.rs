@@ -1,6 +1,7 @@
 //! The runner: each check in its own time, cut off at its limit, and never in another's way.
 
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -10,13 +11,16 @@ use tokio::time::{Instant, interval, timeout};
 use crate::checks::archive::{Archive, Memory};
 use crate::checks::beats::Beats;
 use crate::checks::check::{Check, Finding};
-use crate::checks::desk::Desk;
+use crate::checks::config::Config;
+use crate::checks::desk::{Counter, Desk};
 use crate::checks::door::Door;
-use crate::checks::failure::{Class, Failure};
+use crate::checks::failure::Failure;
 use crate::checks::service::Service;
 use crate::checks::track::{Run, Shown, Track};
 use crate::lifecycle::{Drain, Pulse};
 use crate::model::health::{CheckHistory, CheckReport, HealthStatus};
+use crate::model::reload::Retune;
+use crate::model::trouble::Trouble;
 use crate::redact::{Clean, Outlet, Redactor};
 use crate::wall_clock::since_epoch;
 
@@ -39,46 +43,83 @@ pub(super) struct Entry {
     pub(super) check: Option<Box<dyn Check>>,
 }
 
+/// Makes the checks of a configuration, which read these heartbeats.
+pub(super) type Maker = Box<dyn Fn(&Config, &Beats) -> Vec<Entry> + Send + Sync>;
+
 /// Runs the checks and writes their reports. One owner of all state of this room.
 pub struct Runner {
-    shared: Arc<Shared>,
-    beats: Beats,
+    settings: Tuner,
+    make: Maker,
+    /// The checks as they are laid out now.
+    shared: Mutex<Arc<Shared>>,
+    archive: Archive,
+    desk: Desk,
     pulse: Pulse,
 }
 
+/// Takes other settings while checks run. One that stays keeps its history, and a run in flight is finished.
+#[derive(Clone)]
+pub struct Tuner(watch::Sender<Config>);
+
+impl Retune for Tuner {
+    type Config = Config;
+    const LIVE: &'static [&'static str] = &["checks.", "external_api.", "ai_services.", "health."];
+
+    fn retune(&self, config: &Config) -> Result<(), String> {
+        self.0.send_modify(|used| used.take_checks(config));
+        Ok(())
+    }
+}
+
+/// The checks of one configuration.
 struct Shared {
-    entries: Vec<(Entry, Arc<Door>)>,
+    entries: Vec<(Entry, Arc<Door>, Arc<Mutex<Kept>>)>,
     /// What each check remembers over a restart, by its name.
     memories: Vec<(String, Memory)>,
-    archive: Archive,
+    beats: Beats,
     reports: watch::Sender<Arc<[CheckReport]>>,
     places: Semaphore,
     redactor: Arc<Redactor>,
 }
 
-/// What the runner writes to and shares.
-pub(super) struct Seat {
-    pub(super) reports: watch::Sender<Arc<[CheckReport]>>,
-    pub(super) beats: Beats,
-    pub(super) redactor: Arc<Redactor>,
-    /// Checks at once.
-    pub(super) concurrency: usize,
+/// What a check keeps over a change of settings.
+struct Kept {
+    track: Track,
+    /// When its next run is due; `None` before the first.
+    due: Option<Instant>,
 }
 
 impl Runner {
-    /// A runner of these checks, all unknown until they have run.
-    pub(super) fn new(entries: Vec<Entry>, seat: Seat) -> Self {
-        let Seat { reports, beats, redactor, concurrency } = seat;
-        reports.send_replace(entries.iter().map(first_report).collect());
-        let entries = entries.into_iter().map(|entry| {
-            let door = Arc::new(Door::new(entry.service.timeout));
-            (entry, door)
-        });
-        let entries: Vec<(Entry, Arc<Door>)> = entries.collect();
-        let memories = entries.iter().map(|(entry, _)| (entry.service.name.to_string(), Memory::default())).collect();
-        let places = Semaphore::new(concurrency);
-        let shared = Shared { entries, memories, archive: Archive::default(), reports, places, redactor };
-        Self { shared: Arc::new(shared), beats, pulse: Pulse::new("checks") }
+    /// A runner of the checks of this configuration, all unknown until they have run.
+    pub(super) fn new(
+        config: Config,
+        make: Maker,
+        reports: watch::Sender<Arc<[CheckReport]>>,
+        redactor: Arc<Redactor>,
+    ) -> Self {
+        let (beats, places) = (Beats::default(), Semaphore::new(0));
+        let none = Shared { entries: Vec::new(), memories: Vec::new(), beats, reports, places, redactor };
+        let (settings, shared) = (Tuner(watch::Sender::new(config)), Mutex::new(Arc::new(none)));
+        let (desk, archive, pulse) = (Desk::default(), Archive::default(), Pulse::new("checks"));
+        let runner = Self { settings, make, shared, archive, desk, pulse };
+        let config = runner.settings.0.borrow().clone();
+        runner.lay_out(&config);
+        runner
+    }
+
+    /// Lays the checks of this configuration out. Nothing runs meanwhile.
+    fn lay_out(&self, config: &Config) -> Arc<Shared> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Arc::new(shared.followed_by(config, &self.make));
+        self.desk.place(next.counter());
+        *shared = Arc::clone(&next);
+        next
+    }
+
+    /// Takes other settings.
+    #[must_use]
+    pub fn tuner(&self) -> Tuner {
+        self.settings.clone()
     }
 
     /// Beats while the scheduler turns, whatever the checks do.
@@ -90,59 +131,116 @@ impl Runner {
     /// Where others ask for runs and hand in heartbeats.
     #[must_use]
     pub fn desk(&self) -> Desk {
-        let configured = self.shared.entries.iter().filter(|(entry, _)| entry.check.is_some());
-        let doors = configured.map(|(entry, door)| (entry.service.name.to_string(), Arc::clone(door)));
-        Desk::new(doors.collect(), self.beats.clone())
+        self.desk.clone()
     }
 
     /// Where it is told of a folder for what is remembered over a restart.
     #[must_use]
     pub fn archive(&self) -> Archive {
-        self.shared.archive.clone()
+        self.archive.clone()
     }
 
-    /// Runs until the process drains. May be called again after a panic; streaks then begin anew.
+    /// Runs until the process drains. May be called again after a panic.
     pub async fn run(&self, mut drain: Drain) {
-        let mut loops = JoinSet::new();
-        let configured = |index: &usize| self.shared.entries[*index].0.check.is_some();
-        for (turn, index) in (0..self.shared.entries.len()).filter(configured).enumerate() {
-            let delay = STAGGER * u32::try_from(turn).unwrap_or(0);
-            loops.spawn(self.shared.clone().keep_checking(index, delay));
-        }
-        let shared = self.shared.clone();
-        loops.spawn(async move { shared.archive.keep(&shared.memories).await });
-        let mut beat = interval(BEAT);
+        let (mut settings, mut beat) = (self.settings.0.subscribe(), interval(BEAT));
         loop {
-            tokio::select! {
-                _ = drain.begun() => return self.shared.archive.save(&self.shared.memories).await,
-                _ = beat.tick() => self.pulse.beat(),
-                // a loop has no end: only a panic ends it, and the supervisor starts this room again
-                Some(ended) = loops.join_next() => ended.expect("a check panicked"),
+            let config = settings.borrow_and_update().clone();
+            let shared = self.lay_out(&config);
+            let (stop, stopping) = watch::channel(false);
+            let mut loops = Arc::clone(&shared).start(&stopping);
+            let mut keeping = pin!(self.archive.keep(&shared.memories));
+            let mut goes_on = true;
+            while goes_on || !loops.is_empty() {
+                tokio::select! {
+                    _ = drain.begun() => return self.archive.save(&shared.memories).await,
+                    _ = beat.tick() => self.pulse.beat(),
+                    () = &mut keeping => {}
+                    _ = settings.changed(), if goes_on => {
+                        goes_on = false;
+                        stop.send_replace(true);
+                    }
+                    // a loop ends when it is told to, or by a panic: the supervisor then starts this room again
+                    Some(ended) = loops.join_next() => ended.expect("a check panicked"),
+                }
             }
         }
     }
 }
 
 impl Shared {
-    async fn keep_checking(self: Arc<Self>, index: usize, delay: Duration) {
-        let (entry, door) = &self.entries[index];
-        let mut track = Track::of(Memory::clone(&self.memories[index].1));
-        let mut next = Instant::now() + delay + entry.service.initial_delay;
+    /// The checks of another configuration, with what those of the same name keep.
+    fn followed_by(&self, config: &Config, make: &Maker) -> Self {
+        let beats = self.beats.renamed(config.heartbeats());
+        let place = |entry: Entry| {
+            let was = self.entries.iter().find(|(was, ..)| was.service.name == entry.service.name);
+            let door = was.map(|(_, door, _)| door).filter(|door| door.fits(entry.service.timeout)).cloned();
+            let door = door.unwrap_or_else(|| Arc::new(Door::new(entry.service.timeout)));
+            let name = entry.service.name.to_string();
+            let memory =
+                self.memories.iter().find(|(known, _)| *known == name).map(|(_, memory)| Memory::clone(memory));
+            let memory = memory.unwrap_or_default();
+            let kept = was.map(|(.., kept)| Arc::clone(kept));
+            let kept =
+                kept.unwrap_or_else(|| Arc::new(Mutex::new(Kept { track: Track::of(memory.clone()), due: None })));
+            ((entry, door, kept), (name, memory))
+        };
+        let (entries, memories): (Vec<_>, Vec<_>) = make(config, &beats).into_iter().map(place).unzip();
+        self.reports.send_modify(|reports| {
+            let report = |entry: &Entry| {
+                let first = first_report(entry);
+                let was = reports.iter().find(|report| report.name == first.name && report.checked_at.is_some());
+                let CheckReport { criticality, kind, period, .. } = first;
+                let goes_on = |was: &CheckReport| CheckReport { criticality, kind, period, ..was.clone() };
+                was.filter(|_| entry.check.is_some()).map_or(first, goes_on)
+            };
+            *reports = entries.iter().map(|(entry, ..)| report(entry)).collect();
+        });
+        let (reports, redactor) = (self.reports.clone(), Arc::clone(&self.redactor));
+        Self { entries, memories, beats, reports, places: Semaphore::new(config.concurrency), redactor }
+    }
+
+    /// What stands behind the desk.
+    fn counter(&self) -> Counter {
+        let configured = self.entries.iter().filter(|(entry, ..)| entry.check.is_some());
+        let doors = configured.map(|(entry, door, _)| (entry.service.name.to_string(), Arc::clone(door)));
+        Counter { doors: doors.collect(), beats: self.beats.clone() }
+    }
+
+    /// Starts a loop for each check; each ends between two runs when it is told to.
+    fn start(self: Arc<Self>, stop: &watch::Receiver<bool>) -> JoinSet<()> {
+        let mut loops = JoinSet::new();
+        let configured = |index: &usize| self.entries[*index].0.check.is_some();
+        for (turn, index) in (0..self.entries.len()).filter(configured).enumerate() {
+            let delay = STAGGER * u32::try_from(turn).unwrap_or(0);
+            loops.spawn(self.clone().keep_checking(index, delay, stop.clone()));
+        }
+        loops
+    }
+
+    async fn keep_checking(self: Arc<Self>, index: usize, delay: Duration, mut stop: watch::Receiver<bool>) {
+        let (entry, door, kept) = &self.entries[index];
+        let first = Instant::now() + delay + entry.service.initial_delay;
+        let soonest = Instant::now() + delay + entry.service.period;
+        let mut next = lock(kept).due.map_or(first, |due| due.min(soonest));
         door.open();
         loop {
-            door.wait(next).await;
+            tokio::select! {
+                () = door.wait(next) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
             door.begin();
             let started = Instant::now();
             match self.waits_for(entry) {
-                Some(name) => self.publish_waiting(index, &mut track, name),
+                Some(name) => self.publish_waiting(index, name),
                 None => {
                     let (result, latency) = self.run_once(entry).await;
-                    self.publish(index, &mut track, result, latency);
+                    self.publish(index, result, latency);
                 }
             }
-            door.end();
             // a run that took longer than its period skips turns; it does not hurry after them
             next = (started + jittered(entry.service.period)).max(Instant::now());
+            lock(kept).due = Some(next);
+            door.end();
         }
     }
 
@@ -155,7 +253,7 @@ impl Shared {
         let started = Instant::now();
         let result = match timeout(entry.service.timeout, check.run()).await {
             Ok(result) => result,
-            Err(_) => Err(Failure::plain(Class::Timeout)),
+            Err(_) => Err(Failure::plain(Trouble::Timeout)),
         };
         (result, started.elapsed())
     }
@@ -172,18 +270,18 @@ impl Shared {
         entry.service.depends_on.iter().find(is_down).map(String::as_str)
     }
 
-    fn publish_waiting(&self, index: usize, track: &mut Track, name: &str) {
+    fn publish_waiting(&self, index: usize, name: &str) {
         let told = self.redactor.text(Outlet::Endpoint, name.as_bytes()).into_owned();
         let message = Clean::concat(&[Clean::literal("waits for "), told]);
-        let shown = track.wait_for(name, message, since_epoch().as_secs_f64());
+        let shown = lock(&self.entries[index].2).track.wait_for(name, message, since_epoch().as_secs_f64());
         self.write(index, shown, None, |_| {});
     }
 
-    fn publish(&self, index: usize, track: &mut Track, result: Result<Finding, Failure>, latency: Duration) {
-        let (entry, _) = &self.entries[index];
+    fn publish(&self, index: usize, result: Result<Finding, Failure>, latency: Duration) {
+        let (entry, _, kept) = &self.entries[index];
         let (status, message) = judge(entry, &result, latency);
         let at = since_epoch().as_secs_f64();
-        let shown = track.take(&Run { status, message, latency, at }, &entry.service);
+        let shown = lock(kept).track.take(&Run { status, message, latency, at }, &entry.service);
         self.write(index, shown, result.err().as_ref(), |report| {
             report.latency = Some(latency);
             report.checked_at = Some(at);
@@ -191,7 +289,7 @@ impl Shared {
     }
 
     fn write(&self, index: usize, shown: Shown, failure: Option<&Failure>, change: impl FnOnce(&mut CheckReport)) {
-        let (entry, _) = &self.entries[index];
+        let (entry, ..) = &self.entries[index];
         self.reports.send_modify(|reports| {
             let mut next = reports.to_vec();
             let report = &mut next[index];
@@ -221,6 +319,10 @@ impl Shared {
             }
         }
     }
+}
+
+fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const NOT_CONFIGURED: Clean<'static> = Clean::literal("not configured");

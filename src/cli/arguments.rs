@@ -21,6 +21,9 @@ Examples:
   content-factory-sidecar check-export --config sidecar.yaml
       see one span, metric and log record accepted by the collector and each vendor
 
+SIGHUP reads the configuration again, as does a change of its file; what needs a restart is named in the log and in /status.
+SIGTERM and SIGINT drain, a second one ends at once.
+
 Exit codes: 0 stopped cleanly, 1 could not start, 64 the configuration or the command line is wrong.";
 
 /// A telemetry sidecar for a Python web application: proxies its traffic, measures every request once,

@@ -57,10 +57,13 @@ pub fn run(process: Process<'_>) -> io::Result<ExitCode> {
         app::panics::tell_without_data();
     }
     match command {
-        Command::Run(flags) => match flags.sources(environment).load() {
-            Ok(loaded) => report(app::run(loaded, out), err),
-            Err(error) => refuse(&error, err),
-        },
+        Command::Run(flags) => {
+            let sources = flags.sources(environment);
+            match sources.load() {
+                Ok(loaded) => report(app::run(sources, loaded, out), err),
+                Err(error) => refuse(&error, err),
+            }
+        }
         Command::Demo(flags) => match demo::run(flags.options(environment), out) {
             Err(DemoError::Config(error)) => refuse(&error, err),
             result => report(result, err),

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     fn key(path: &str, value: &str) -> Key {
-        Key { path: path.into(), default: "1s".into(), value: value.into(), about: "a reason" }
+        Key { path: path.into(), default: "1s".into(), value: value.into(), about: "a reason", secret: None }
     }
 
     #[test]

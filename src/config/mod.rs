@@ -6,7 +6,7 @@
 pub mod document;
 pub mod sources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::model::telemetry::Signal;
@@ -14,7 +14,7 @@ use crate::problem::Problem;
 use crate::redact::{Secret, environment_secrets};
 use crate::settings::{Key, Section, Settings, Tree};
 use crate::telemetry::issues::config::IssuesConfig;
-use crate::{api, checks, database, proxy, system, tasks, telemetry, traffic};
+use crate::{api, checks, database, egress, lease, proxy, system, tasks, telemetry, traffic};
 
 /// The configuration as used: one value for each room.
 #[derive(Clone, Debug)]
@@ -31,8 +31,12 @@ pub struct Config {
     pub checks: checks::config::Config,
     /// The tasks of Celery.
     pub celery: tasks::celery::config::Config,
+    /// Who speaks for the cluster.
+    pub lease: lease::config::Config,
     /// The node's numbers.
     pub system: system::config::Config,
+    /// The way out to an AI service; `None` when it is switched off.
+    pub egress: Option<egress::config::Config>,
     /// Business rows.
     pub database: database::config::Config,
     /// What the application tells of its tasks.
@@ -51,6 +55,9 @@ pub struct Config {
     pub secrets: Secret<Vec<String>>,
 }
 
+/// Files as they are found: by number, time and length, also behind links that are swapped.
+pub type Marks = Vec<Option<(u64, i64, i64, u64)>>;
+
 /// A configuration that was read, and how it was read.
 #[derive(Debug)]
 pub struct Loaded {
@@ -58,6 +65,10 @@ pub struct Loaded {
     pub config: Config,
     /// Every key, for `print-config`.
     pub keys: Vec<Key>,
+    /// The file that was read, if there is one; those of `_file` keys are followed by the rooms that can.
+    pub files: Vec<PathBuf>,
+    /// How it was found before it was read.
+    pub marks: Marks,
     /// What a person should know though it is no mistake, such as an `OTEL_*` variable that is not supported.
     pub notices: Vec<String>,
 }
@@ -91,6 +102,18 @@ pub fn read(
     Ok((config, keys))
 }
 
+/// The settings that say something else now, or are new or gone, by their paths.
+#[must_use]
+pub fn changes(before: &[Key], now: &[Key]) -> BTreeSet<String> {
+    let by_path = |keys: &[Key]| keys.iter().map(|key| (key.path.clone(), key.clone())).collect::<BTreeMap<_, _>>();
+    let (before, now) = (by_path(before), by_path(now));
+    let differ = |path: &&String| match (before.get(*path), now.get(*path)) {
+        (Some(before), Some(now)) => !now.says_as(before),
+        _ => true,
+    };
+    before.keys().chain(now.keys()).filter(differ).cloned().collect()
+}
+
 fn rooms(root: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Config {
     let about = "a folder for files of our own; when it cannot be written or is taken, all is kept in memory";
     let data_dir = root.text("data_dir", "./sidecar-data", about).into();
@@ -101,8 +124,11 @@ fn rooms(root: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Conf
     let database = database::config::Config::read(root);
     let checks = checks::config::Config::read(root, &|name| environment.contains_key(name));
     let celery = tasks::celery::config::Config::read(root, checks.redis.as_ref());
+    let host = environment.get("HOSTNAME").map(String::as_str);
+    let lease = lease::config::Config::read(root, checks.redis.as_ref(), host);
     let system = system::config::Config::read(root);
     let tasks = tasks::config::Config::read(&mut root.section("tasks"));
+    let egress = egress::config::Config::read(&mut root.section("egress"));
     let sentry = IssuesConfig::read(&mut root.section("sentry")).filter(|_| telemetry.enabled);
     telemetry.destinations[Signal::Envelopes as usize] = sentry.as_ref().and_then(IssuesConfig::destination);
     let service = telemetry::resource::ServiceConfig::read(&mut root.section("service"));
@@ -115,7 +141,9 @@ fn rooms(root: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Conf
         sentry,
         checks,
         celery,
+        lease,
         system,
+        egress,
         database,
         tasks,
         admin,

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::config::{ConfigError, Loaded, read};
+use crate::config::{ConfigError, Loaded, Marks, read};
 use crate::problem::Problem;
 use crate::redact::{Outlet, Redactor, environment_secrets};
 use crate::settings::{Place, Tree};
@@ -46,6 +47,8 @@ impl Sources {
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         let mut tree = Tree::default();
         let mut notices = Vec::new();
+        let files = Vec::from_iter(self.path());
+        let marks = marks(&files);
         let mut problems: Vec<Problem> = self.merge_file(&mut tree).err().into_iter().collect();
         // an empty variable counts as unset, as OpenTelemetry's specification has it
         let mut environment: BTreeMap<String, String> = self
@@ -75,7 +78,7 @@ impl Sources {
                 let redactor = Redactor::new(config.secrets.expose().iter().map(String::as_str));
                 let told = keys.iter_mut().map(|key| &mut key.value).chain(&mut notices);
                 told.for_each(|text| clean(&redactor, text));
-                Ok(Loaded { config, keys, notices })
+                Ok(Loaded { config, keys, files, marks, notices })
             }
             Ok(_) => Err(ConfigError(without_secrets(problems, &environment))),
             Err(ConfigError(more)) => {
@@ -85,12 +88,14 @@ impl Sources {
         }
     }
 
+    /// The file: the one that was named, else the default one if there is one.
+    fn path(&self) -> Option<PathBuf> {
+        let default = || Path::new(DEFAULT_FILE).exists().then(|| PathBuf::from(DEFAULT_FILE));
+        self.file.clone().or_else(default)
+    }
+
     fn merge_file(&self, tree: &mut Tree) -> Result<(), Problem> {
-        let path = match &self.file {
-            Some(path) => path.clone(),
-            None if Path::new(DEFAULT_FILE).exists() => PathBuf::from(DEFAULT_FILE),
-            None => return Ok(()),
-        };
+        let Some(path) = self.path() else { return Ok(()) };
         let place = path.display().to_string();
         let wrong = |found: String, expected: &str| Problem {
             path: place.clone(),
@@ -110,6 +115,16 @@ impl Sources {
         tree.merge(document, &Place(place));
         Ok(())
     }
+}
+
+/// How these files are found now; blocks.
+#[must_use]
+pub fn marks(files: &[PathBuf]) -> Marks {
+    let mark = |path: &PathBuf| {
+        let found = fs::metadata(path).ok()?;
+        Some((found.ino(), found.mtime(), found.mtime_nsec(), found.len()))
+    };
+    files.iter().map(mark).collect()
 }
 
 /// Mistakes are told to people, and their terminal is often somebody's log.

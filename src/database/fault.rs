@@ -1,9 +1,9 @@
 //! Why a question had no answer: the class that may be told, and what may only go to our log, after redaction.
 
-use std::error::Error;
-use std::{fmt, io};
+use std::borrow::Cow;
+use std::fmt;
 
-use crate::model::database::reading::Trouble;
+use crate::model::trouble::Trouble;
 
 /// A question that had no answer.
 pub(super) struct Fault {
@@ -33,50 +33,10 @@ impl Fault {
 
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
-        let detail = error.to_string();
-        match &error {
-            sqlx::Error::Database(database) => {
-                let code = database.code().map(std::borrow::Cow::into_owned);
-                let trouble = of_code(code.as_deref().unwrap_or_default());
-                Self { trouble, is_answer: true, code, detail }
-            }
-            sqlx::Error::Tls(_) => Self { detail, ..Self::plain(Trouble::Tls) },
-            sqlx::Error::Io(error) => Self { detail, ..Self::plain(of_io(error)) },
-            _ => Self { detail, ..Self::plain(Trouble::Protocol) },
-        }
+        let code = error.as_database_error().and_then(|answer| answer.code()).map(Cow::into_owned);
+        let is_answer = matches!(error, sqlx::Error::Database(_));
+        Self { trouble: Trouble::of_database(&error), is_answer, code, detail: error.to_string() }
     }
-}
-
-/// PostgreSQL: appendix A of its manual; SQLite: its result codes, which are shorter.
-fn of_code(code: &str) -> Trouble {
-    match code {
-        "28000" | "28P01" | "42501" | "23" => Trouble::Auth,
-        "53300" | "53400" => Trouble::Quota,
-        "57P01" | "57P02" | "57P03" => Trouble::Refused,
-        "57014" | "55P03" | "25P03" | "5" | "6" => Trouble::Timeout,
-        "3D000" | "42P01" | "42703" | "14" => Trouble::NotFound,
-        _ => Trouble::Protocol,
-    }
-}
-
-fn of_io(error: &io::Error) -> Trouble {
-    if error.get_ref().is_some_and(is_tls) {
-        return Trouble::Tls;
-    }
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => Trouble::Refused,
-        io::ErrorKind::TimedOut => Trouble::Timeout,
-        io::ErrorKind::NotFound => Trouble::NotFound,
-        io::ErrorKind::PermissionDenied => Trouble::Auth,
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Trouble::Unreachable,
-        // the resolver's errors have no kind of their own
-        _ if error.to_string().contains("lookup address") => Trouble::Unreachable,
-        _ => Trouble::Protocol,
-    }
-}
-
-fn is_tls(error: &(dyn Error + Send + Sync + 'static)) -> bool {
-    error.is::<rustls::Error>() || error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).is_some_and(is_tls)
 }
 
 #[cfg(test)]
@@ -84,34 +44,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_code_of_the_server_decides_the_class() {
-        for (code, expected) in [
-            ("28P01", Trouble::Auth),
-            ("42501", Trouble::Auth),
-            ("53300", Trouble::Quota),
-            ("57P03", Trouble::Refused),
-            ("57014", Trouble::Timeout),
-            ("55P03", Trouble::Timeout),
-            ("42P01", Trouble::NotFound),
-            ("22012", Trouble::Protocol),
-            ("", Trouble::Protocol),
-        ] {
-            assert_eq!(of_code(code), expected, "{code}");
-        }
-    }
-
-    #[test]
-    fn what_the_connection_suffers_is_told_apart_and_prints_no_words() {
-        let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, rustls::Error::HandshakeNotComplete));
-        for (error, expected) in [
-            (io::Error::from(io::ErrorKind::ConnectionRefused), Trouble::Refused),
-            (io::Error::other("failed to lookup address information: hunter2"), Trouble::Unreachable),
-            (wrapped, Trouble::Tls),
-            (io::Error::other("hunter2"), Trouble::Protocol),
-        ] {
-            let fault = Fault::from(sqlx::Error::Io(error));
-            assert_eq!((fault.trouble, fault.is_answer), (expected, false));
-            assert!(!format!("{fault:?}").contains("hunter2"));
-        }
+    fn what_the_connection_suffers_is_no_answer_and_prints_no_words() {
+        let fault = Fault::from(sqlx::Error::Protocol("hunter2".into()));
+        assert_eq!((fault.trouble, fault.is_answer), (Trouble::Protocol, false));
+        assert!(fault.detail.contains("hunter2"));
+        assert_eq!(format!("{fault:?}"), "Fault(protocol, None)");
     }
 }

@@ -30,13 +30,14 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 use crate::lifecycle::Drain;
 use crate::model::database::business::Business;
-use crate::model::database::reading::Trouble;
 use crate::model::database::samples::samples as samples_of;
 use crate::model::database::statements::StatementSource;
 use crate::model::database::values::{Activity, Server, Storage, Visibility};
-use crate::model::database::{DatabaseKind, DatabaseState};
+use crate::model::database::{DatabaseKind, DatabaseState, Periods};
 use crate::model::dsn::{DatabaseAddress, SqliteFile};
+use crate::model::reload::Retune;
 use crate::model::sample::SampleSource;
+use crate::model::trouble::Trouble;
 use crate::model::usage::BusinessRows;
 use crate::redact::{Outlet, Redactor};
 
@@ -51,9 +52,40 @@ pub type Reader = watch::Receiver<DatabaseState>;
 
 /// Reads, and keeps what was read last.
 pub struct Database {
-    config: Config,
+    settings: Tuner,
     last: watch::Sender<DatabaseState>,
     redactor: Arc<Redactor>,
+    /// What is remembered of the server, also over a change of settings.
+    memory: tokio::sync::Mutex<Memory>,
+}
+
+/// Takes other settings while the room reads.
+#[derive(Clone)]
+pub struct Tuner(watch::Sender<Config>);
+
+impl Retune for Tuner {
+    type Config = Config;
+    const LIVE: &'static [&'static str] = &[
+        "database.period",
+        "database.activity_period",
+        "database.statistics_period",
+        "database.storage_period",
+        "database.statements",
+        "database.business.",
+    ];
+
+    fn retune(&self, config: &Config) -> Result<(), String> {
+        self.0.send_modify(|used| *used = Config { address: used.address.clone(), ..config.clone() });
+        Ok(())
+    }
+}
+
+/// The reading by these settings.
+struct Work<'r> {
+    config: Config,
+    last: &'r watch::Sender<DatabaseState>,
+    redactor: &'r Redactor,
+    memory: &'r tokio::sync::Mutex<Memory>,
 }
 
 /// What is remembered from turn to turn.
@@ -69,18 +101,22 @@ const TURN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Makes the room; nothing is known until it is read.
 #[must_use]
-pub fn build(mut config: Config, redactor: Arc<Redactor>) -> (Database, Reader) {
+pub fn build(config: Config, redactor: Arc<Redactor>) -> (Database, Reader) {
     let kind = match &config.address {
         Some(DatabaseAddress::Postgres(_)) => DatabaseKind::Postgres,
         Some(DatabaseAddress::Sqlite(_)) => DatabaseKind::Sqlite,
         Some(DatabaseAddress::InProcess) => DatabaseKind::InProcess,
         None => DatabaseKind::None,
     };
-    if kind == DatabaseKind::Sqlite {
-        config.periods.storage = config.periods.rows; // a file is looked into in one turn
-    }
-    let (last, reader) = watch::channel(DatabaseState::new(kind, &config.periods));
-    (Database { config, last, redactor }, reader)
+    let (last, reader) = watch::channel(DatabaseState::new(kind, &paces(kind, &config)));
+    let memory = tokio::sync::Mutex::new(Memory::new(&config));
+    (Database { settings: Tuner(watch::Sender::new(config)), last, redactor, memory }, reader)
+}
+
+/// The periods of the readings: a file is looked into in one turn.
+fn paces(kind: DatabaseKind, config: &Config) -> Periods {
+    let Config { periods, .. } = config;
+    if kind == DatabaseKind::Sqlite { Periods { storage: periods.rows, ..*periods } } else { *periods }
 }
 
 /// The samples of what was read last.
@@ -92,19 +128,35 @@ pub fn samples(reader: Reader) -> SampleSource {
 impl Database {
     /// Reads until the process drains. May be called again after a panic.
     pub async fn run(&self, mut drain: Drain) {
-        tokio::select! {
-            () = self.read() => {}
-            _ = drain.begun() => {}
+        let mut settings = self.settings.0.subscribe();
+        loop {
+            let config = settings.borrow_and_update().clone();
+            self.last.send_modify(|state| state.pace(&paces(state.kind, &config)));
+            let (last, redactor, memory) = (&self.last, &*self.redactor, &self.memory);
+            let work = Work { config, last, redactor, memory };
+            tokio::select! {
+                () = work.read() => {}
+                _ = settings.changed() => {}
+                _ = drain.begun() => return,
+            }
         }
     }
 
+    /// Takes other settings.
+    #[must_use]
+    pub fn tuner(&self) -> Tuner {
+        self.settings.clone()
+    }
+}
+
+impl Work<'_> {
     async fn read(&self) {
         match &self.config.address {
             Some(DatabaseAddress::Postgres(options)) => {
                 tokio::join!(self.watch_activity(options), self.watch_the_rest(options));
             }
             Some(DatabaseAddress::Sqlite(file)) => self.watch_file(file).await,
-            Some(DatabaseAddress::InProcess) | None => {}
+            Some(DatabaseAddress::InProcess) | None => std::future::pending().await,
         }
     }
 
@@ -128,8 +180,8 @@ impl Database {
 
     /// The server, and what goes on at it: that may fail alone.
     async fn look(&self, session: &mut Session) -> Result<(Server, Result<Activity, Trouble>), Fault> {
-        let (version, server) = server::read(session, &self.redactor).await?;
-        match activity::read(session, version, &self.redactor).await {
+        let (version, server) = server::read(session, self.redactor).await?;
+        match activity::read(session, version, self.redactor).await {
             Ok(activity) => Ok((server, Ok(activity))),
             Err(fault) if fault.is_answer => {
                 self.log("activity", &fault);
@@ -141,17 +193,19 @@ impl Database {
 
     /// Whatever may be slow, one after the other over one connection.
     async fn watch_the_rest(&self, options: &PgConnectOptions) {
-        let (mut session, mut memory) = (Session::new(options), Memory::new(&self.config));
+        let (mut session, mut memory) = (Session::new(options), self.memory.lock().await);
+        memory.asker = Asker::new(&self.config.questions);
+        let memory = &mut *memory;
         let periods = &self.config.periods;
         let [mut rows, mut statistics, mut storage] = [periods.rows, periods.statistics, periods.storage].map(turns);
         loop {
             tokio::select! {
-                _ = rows.tick() => self.read_rows(&mut session, &mut memory).await,
+                _ = rows.tick() => self.read_rows(&mut session, memory).await,
                 _ = statistics.tick() => {
-                    let read = statistics::read(&mut session, &mut memory.meter, &self.redactor, memory.started);
+                    let read = statistics::read(&mut session, &mut memory.meter, self.redactor, memory.started);
                     let read = self.turn("statistics", read).await;
                     self.last.send_modify(|state| state.statistics.turn(read, Instant::now()));
-                    self.read_statements(&mut session, &mut memory).await;
+                    self.read_statements(&mut session, memory).await;
                 }
                 _ = storage.tick() => {
                     let read = self.turn("storage", statistics::storage(&mut session)).await;
@@ -165,7 +219,7 @@ impl Database {
         let counted = self.turn("rows", counts::in_postgres(session)).await;
         let business = match &counted {
             Ok(tables) => {
-                let asked = memory.asker.in_postgres(session, tables.readable, &self.redactor);
+                let asked = memory.asker.in_postgres(session, tables.readable, self.redactor);
                 self.turn("business", asked).await
             }
             Err(trouble) => Err(*trouble),
@@ -179,7 +233,7 @@ impl Database {
     async fn read_statements(&self, session: &mut Session, memory: &mut Memory) {
         let read = if self.config.statements {
             let at = memory.started.elapsed().as_secs_f64();
-            self.turn("statements", statements::read(session, &mut memory.statements, &self.redactor, at)).await
+            self.turn("statements", statements::read(session, &mut memory.statements, self.redactor, at)).await
         } else {
             Ok(statements::none(StatementSource::Off))
         };
@@ -187,7 +241,8 @@ impl Database {
     }
 
     async fn watch_file(&self, file: &SqliteFile) {
-        let (mut turns, mut memory) = (turns(self.config.periods.rows), Memory::new(&self.config));
+        let (mut turns, mut memory) = (turns(self.config.periods.rows), self.memory.lock().await);
+        memory.asker = Asker::new(&self.config.questions);
         loop {
             turns.tick().await;
             let read = self.turn("file", self.look_into(file, &mut memory.asker)).await;
@@ -215,7 +270,7 @@ impl Database {
     ) -> Result<(BusinessRows, Business, Storage), Fault> {
         let mut connection = SqliteConnection::connect_with(&file.options()).await?;
         let tables = counts::in_sqlite(&mut connection).await?;
-        let business = asker.in_sqlite(&mut connection, tables.readable, &self.redactor).await?;
+        let business = asker.in_sqlite(&mut connection, tables.readable, self.redactor).await?;
         let storage = counts::size_of_sqlite(&mut connection).await?;
         connection.close().await?;
         Ok((tables.rows, business, storage))
@@ -223,7 +278,10 @@ impl Database {
 
     /// One turn of a part, within its deadline.
     async fn turn<T>(&self, part: &'static str, ask: impl Future<Output = Result<T, Fault>>) -> Result<T, Trouble> {
+        let begun = Instant::now();
         let outcome = timeout(TURN_LIMIT, ask).await.unwrap_or_else(|_| Err(Fault::plain(Trouble::Timeout)));
+        let trouble = outcome.as_ref().err().map(|fault| fault.trouble);
+        self.last.send_modify(|state| state.asked.add(part, trouble, begun.elapsed()));
         outcome.map_err(|fault| {
             self.log(part, &fault);
             fault.trouble

@@ -5,8 +5,8 @@ use sqlx::Row;
 use crate::database::fault::Fault;
 use crate::database::session::Session;
 use crate::database::texts::{count, name};
-use crate::model::database::reading::Trouble;
 use crate::model::database::values::{Server, Visibility};
+use crate::model::trouble::Trouble;
 use crate::redact::Redactor;
 
 /// `reserved_connections` is of PostgreSQL 16 and later, and absent before.

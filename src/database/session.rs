@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Either, PgConnection};
 use tokio::time::timeout;
 
 use crate::database::fault::Fault;
-use crate::model::database::reading::Trouble;
+use crate::model::trouble::Trouble;
 
 /// A connection when it is needed.
 pub(super) struct Session {
@@ -43,8 +43,9 @@ const OPTIONS: [(&str, &str); 4] = [
     ("default_transaction_read_only", "on"),
 ];
 /// The same for one transaction, as a pooler hands it on.
-const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '2s'; SET LOCAL lock_timeout = '500ms'; \
-                     SET LOCAL idle_in_transaction_session_timeout = '5s'; ";
+const BEGIN: &str = "BEGIN /* cf-sidecar */ READ ONLY; SET /* cf-sidecar */ LOCAL statement_timeout = '2s'; \
+                     SET /* cf-sidecar */ LOCAL lock_timeout = '500ms'; \
+                     SET /* cf-sidecar */ LOCAL idle_in_transaction_session_timeout = '5s'; ";
 /// Not ROLLBACK: that would be counted among those of the application.
 const END: &str = "; COMMIT";
 
@@ -138,8 +139,19 @@ impl Session {
     }
 }
 
+/// Our own mark, by which `pg_stat_statements` tells our questions from the application's: behind the first word, because the server
+/// leaves out a comment that stands before it. A pooler and a log show it, too.
+pub(super) const MARK: &str = "/* cf-sidecar */";
+
+/// The question with our mark in it.
+fn marked(question: &str) -> String {
+    let end = question.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(question.len());
+    let (word, rest) = question.split_at(end);
+    [word, " ", MARK, rest].concat()
+}
+
 async fn ask(connection: &mut PgConnection, question: &str, most: usize) -> Result<Vec<PgRow>, Fault> {
-    let whole = [BEGIN, question, END].concat();
+    let whole = [BEGIN, &marked(question), END].concat();
     let mut answers = sqlx::raw_sql(AssertSqlSafe(whole)).fetch_many(connection);
     let mut rows = Vec::new();
     while let Some(answer) = std::future::poll_fn(|context| answers.as_mut().poll_next(context)).await {
@@ -151,4 +163,19 @@ async fn ask(connection: &mut PgConnection, question: &str, most: usize) -> Resu
         }
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_stands_inside_the_statement() {
+        for (question, expected) in [
+            ("SELECT 1", "SELECT /* cf-sidecar */ 1"),
+            ("WITH asked(at) AS (SELECT 1) SELECT 2", "WITH /* cf-sidecar */ asked(at) AS (SELECT 1) SELECT 2"),
+        ] {
+            assert_eq!(marked(question), expected);
+        }
+    }
 }

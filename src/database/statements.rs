@@ -3,18 +3,18 @@
 //! The numbers of fifty of them each time, without their texts: those stand in one file, which the server would read whole.
 //! Texts are asked for once, of those that are shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use crate::database::fault::Fault;
 use crate::database::literals::without_literals;
-use crate::database::session::Session;
+use crate::database::session::{MARK, Session};
 use crate::database::texts::{amount, count, name};
 use crate::database::top::{Counted, Key, Snapshot, since};
-use crate::model::database::reading::Trouble;
 use crate::model::database::statements::{Statement, StatementSource, Statements};
+use crate::model::trouble::Trouble;
 use crate::redact::{Clean, Outlet, Redactor};
 
 /// Where the extension is, and which columns it has: it is made in one database, and upgraded apart from the server.
@@ -22,6 +22,8 @@ const EXTENSION: &str = "SELECT quote_ident(n.nspname), e.extversion, has_schema
      JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_stat_statements'";
 const READ: usize = 50;
 const SHOWN: usize = 10;
+/// Those of which it is looked whose they are: our own questions are never among those shown.
+const LOOKED_AT: usize = 25;
 /// Forgotten all at once: whatever is still shown is asked for again.
 const TEXTS: usize = 200;
 /// Of a statement, in bytes; the server cuts it.
@@ -37,6 +39,8 @@ const REST: u32 = 10;
 pub(super) struct Memory {
     last: Option<Snapshot>,
     texts: BTreeMap<i64, Clean<'static>>,
+    /// Those of `texts` that are our own.
+    own: BTreeSet<i64>,
     /// Why it was refused, and the turns that are left of the rest.
     refused: Option<(StatementSource, u32)>,
 }
@@ -90,11 +94,12 @@ pub(super) async fn read(
     let by_key = entries.iter().map(|entry| (entry.key, entry.counted)).collect();
     let now = Snapshot { at, entries: by_key, is_cut: entries.len() >= READ };
     let Some(before) = memory.last.replace(now.clone()) else { return Ok(none(StatementSource::Readable)) };
-    let new = since(&before, &now, SHOWN);
-    let shown: Vec<i64> = new.top.iter().map(|(key, _)| key.query).collect();
-    memory.learn(session, &extension, &shown, redactor).await?;
+    let new = since(&before, &now, LOOKED_AT);
+    let looked_at: Vec<i64> = new.top.iter().map(|(key, _)| key.query).collect();
+    memory.learn(session, &extension, &looked_at, redactor).await?;
     let find = |key: &Key| entries.iter().find(|entry| entry.key == *key);
-    let top = new.top.iter().filter_map(|(key, counted)| Some(memory.statement(find(key)?, counted))).collect();
+    let others = new.top.iter().filter(|(key, _)| !memory.own.contains(&key.query)).take(SHOWN);
+    let top = others.filter_map(|(key, counted)| Some(memory.statement(find(key)?, counted))).collect();
     Ok(Statements { source: StatementSource::Readable, seconds: Some(new.seconds), top })
 }
 
@@ -143,7 +148,7 @@ impl Extension {
         let queries: Vec<String> = queries.iter().map(i64::to_string).collect();
         format!(
             "SELECT queryid::int8, min(left(query, {LONGEST})) FROM {}.pg_stat_statements(true) \
-             WHERE {OURS} AND queryid IN ({}) GROUP BY 1 LIMIT {SHOWN}",
+             WHERE {OURS} AND queryid IN ({}) GROUP BY 1 LIMIT {LOOKED_AT}",
             self.schema,
             queries.join(", ")
         )
@@ -185,21 +190,25 @@ impl Memory {
         &mut self,
         session: &mut Session,
         extension: &Extension,
-        shown: &[i64],
+        looked_at: &[i64],
         redactor: &Redactor,
     ) -> Result<(), Fault> {
-        if self.texts.len() + SHOWN > TEXTS {
+        if self.texts.len() + LOOKED_AT > TEXTS {
             self.texts.clear();
+            self.own.clear();
         }
-        let mut unknown: Vec<i64> = shown.iter().copied().filter(|query| !self.texts.contains_key(query)).collect();
+        let mut unknown: Vec<i64> = looked_at.iter().copied().filter(|query| !self.texts.contains_key(query)).collect();
         unknown.sort_unstable();
         unknown.dedup();
         if unknown.is_empty() {
             return Ok(());
         }
-        for row in session.rows_if_any(&extension.texts(&unknown), SHOWN).await?.unwrap_or_default() {
-            let text: Option<&str> = row.try_get(1)?;
-            let text = without_literals(text.unwrap_or_default());
+        for row in session.rows_if_any(&extension.texts(&unknown), LOOKED_AT).await?.unwrap_or_default() {
+            let text = row.try_get::<Option<&str>, _>(1)?.unwrap_or_default();
+            if text.contains(MARK) {
+                self.own.insert(row.try_get(0)?);
+            }
+            let text = without_literals(text);
             let clean = redactor.text(Outlet::Endpoint, text.as_bytes()).into_owned().cut(LONGEST);
             self.texts.insert(row.try_get(0)?, clean);
         }

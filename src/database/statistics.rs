@@ -8,8 +8,8 @@ use crate::database::deltas::{Counted, Meter};
 use crate::database::fault::Fault;
 use crate::database::session::Session;
 use crate::database::texts::{amount, count, name};
-use crate::model::database::reading::Trouble;
 use crate::model::database::values::{Counters, Slot, Standby, Statistics, Storage, Table, TableRows, Wraparound};
+use crate::model::trouble::Trouble;
 use crate::redact::Redactor;
 
 const COUNTERS: &str = "SELECT numbackends::int8, xact_commit, xact_rollback, blks_read, blks_hit, temp_files, temp_bytes, \

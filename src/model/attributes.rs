@@ -18,8 +18,9 @@ const fn attribute(name: &'static str, about: &'static str) -> Attribute {
     Attribute { name, about }
 }
 
-/// Of the spans of requests.
+/// Of the spans of requests and tasks.
 pub static OF_SPANS: &[Attribute] = &[
+    attribute(semconv::CELERY_TASK, "The name of a task of Celery."),
     attribute(
         semconv::CONTENT_FACTORY_CLIENT_HASH,
         "The client's address, hashed with a key of the process and the day (`telemetry.privacy.address: hash`).",
@@ -59,6 +60,7 @@ pub static OF_LOGS: &[Attribute] = &[
     attribute("refusal", "Why a request was refused."),
     attribute("room", "A part of the sidecar."),
     attribute("rooms", "Parts of the sidecar, with blanks between them."),
+    attribute("settings", "Settings by their paths, with blanks between them."),
     attribute("signal", "Traces, metrics, logs or envelopes."),
     attribute("status", "The status of a health check."),
     attribute("table", "A table of the application's database."),

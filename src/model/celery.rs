@@ -39,6 +39,8 @@ pub struct CeleryState {
     pub consumers_age: Option<Duration>,
     /// The tasks, by name and queue.
     pub tasks: Vec<TaskState>,
+    /// How those that publish have ended.
+    pub publishes: PublishTasks,
     /// Failures by name, queue, class and count.
     pub failures: Vec<(Clean<'static>, Clean<'static>, Clean<'static>, u64)>,
 }
@@ -50,6 +52,24 @@ pub struct CeleryCounts {
     pub active: u64,
     /// Tasks that ended badly since the start: failed, with an error as their result, or lost.
     pub errors: u64,
+}
+
+/// How the tasks that publish have ended: one source of the rate of publishes, beside rows and the answers of the route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublishTasks {
+    /// Ended well, by Celery's word and by their own.
+    pub published: u64,
+    /// Raised, said of themselves that they failed, in whole or in part, or were lost.
+    pub failed: u64,
+}
+
+impl PublishTasks {
+    /// The share that went well; `None` before the first.
+    #[must_use]
+    pub fn success_ratio(&self) -> Option<f64> {
+        let known = self.published.saturating_add(self.failed);
+        (known > 0).then(|| self.published as f64 / known as f64)
+    }
 }
 
 /// How a connection fares.
@@ -95,6 +115,8 @@ pub struct QueueState {
     pub name: Clean<'static>,
     /// Messages that wait, of all priorities.
     pub messages: u64,
+    /// Messages that workers have taken and not acknowledged; `None` when unknown, or more of all queues than are looked at.
+    pub unacked: Option<u64>,
     /// Live workers that consume it; `None` when unknown.
     pub consumers: Option<u64>,
     /// How long its next message has been the next.
@@ -141,6 +163,7 @@ impl CeleryState {
             queues_age: None,
             consumers_age: None,
             tasks: Vec::new(),
+            publishes: PublishTasks::default(),
             failures: Vec::new(),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! A room gives out values of this floor and takes them in; no room names another room.
 
+pub mod ai;
 pub mod application;
 pub mod attributes;
 pub mod base64;
@@ -15,11 +16,15 @@ pub mod export;
 pub mod exposition;
 pub mod health;
 pub mod incident;
+pub mod lease;
+pub mod reload;
 pub mod request;
 pub mod route;
 pub mod sample;
+pub mod tally;
 pub mod task;
 pub mod telemetry;
 pub mod trace;
 pub mod traffic;
+pub mod trouble;
 pub mod usage;

@@ -153,13 +153,15 @@ pub enum Refusal {
     Loop,
     /// 503: too many connections or requests at once.
     Overload,
+    /// 503: too much memory is held for clients.
+    Memory,
     /// 505: a version of HTTP that is not spoken.
     VersionNotSupported,
 }
 
 impl Refusal {
     /// All refusals, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Malformed,
         Self::MethodNotAllowed,
         Self::HeaderTimeout,
@@ -171,6 +173,7 @@ impl Refusal {
         Self::UnknownCoding,
         Self::Loop,
         Self::Overload,
+        Self::Memory,
         Self::VersionNotSupported,
     ];
 
@@ -187,7 +190,7 @@ impl Refusal {
             Self::HeadTooLarge => 431,
             Self::UnknownCoding => 501,
             Self::Loop => 502,
-            Self::Overload => 503,
+            Self::Overload | Self::Memory => 503,
             Self::VersionNotSupported => 505,
         }
     }
@@ -207,6 +210,7 @@ impl Refusal {
             Self::UnknownCoding => "unknown_transfer_coding",
             Self::Loop => "proxy_loop",
             Self::Overload => "overload",
+            Self::Memory => "memory_limit",
             Self::VersionNotSupported => "version_not_supported",
         }
     }

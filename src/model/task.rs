@@ -171,14 +171,29 @@ pub struct TaskSpan {
     pub name: Clean<'static>,
     /// The trace.
     pub trace_id: TraceId,
-    /// The span that it was begun in.
-    pub parent: SpanId,
+    /// The span that it was begun in; `None` when it begins its trace.
+    pub parent: Option<SpanId>,
     /// When it ended, in nanoseconds since the Unix epoch.
     pub ended_unix_nanos: u64,
     /// How long it ran.
     pub duration: Duration,
     /// The class of the error; `None` when it succeeded.
     pub error_type: Option<Clean<'static>>,
+    /// The message that had a worker run it; `None` of a task that the application tells of itself.
+    pub message: Option<TaskMessage>,
+}
+
+/// The message that had a worker of Celery run a task.
+#[derive(Clone, Debug)]
+pub struct TaskMessage {
+    /// The id of the span: who was sent by this task names it as its parent.
+    pub span: SpanId,
+    /// The task's id, when it is one that Celery made.
+    pub id: Option<TaskId>,
+    /// The queue, as far as it is known.
+    pub queue: Option<Clean<'static>>,
+    /// The worker's name.
+    pub worker: Clean<'static>,
 }
 
 #[cfg(test)]

@@ -42,9 +42,10 @@ impl Answer {
             Refusal::UnknownCoding => "no transfer coding is known but chunked",
             Refusal::Loop => "the request has come through this proxy before",
             Refusal::Overload => "too many connections or requests at once",
+            Refusal::Memory => "as much is held for clients as proxy.limits.memory allows",
             Refusal::VersionNotSupported => "this port speaks HTTP/1.0, HTTP/1.1, and HTTP/2 by prior knowledge",
         };
-        let retry_after = (refusal == Refusal::Overload).then_some(1);
+        let retry_after = matches!(refusal, Refusal::Overload | Refusal::Memory).then_some(1);
         Self { status: refusal.status(), kind: refusal.label(), message, retry_after, code: None }
     }
 

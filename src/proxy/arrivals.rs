@@ -22,7 +22,7 @@ const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     /// Connections per second, and at most so many at once; 0 is without limit.
-    rate: u64,
+    rate: Cell<u64>,
     buckets: RefCell<HashMap<IpAddr, Bucket>>,
     /// When the full ones were last looked for.
     swept: Cell<Option<Tick>>,
@@ -38,12 +38,17 @@ struct Bucket {
 impl Arrivals {
     /// With this many connections per second for each address.
     pub(crate) fn new(rate: usize) -> Self {
-        Self { rate: u64::try_from(rate).unwrap_or(u64::MAX >> 8), buckets: RefCell::default(), swept: Cell::new(None) }
+        Self { rate: Cell::new(bounded(rate)), buckets: RefCell::default(), swept: Cell::new(None) }
+    }
+
+    /// Another rate holds from now on; what is in a bucket beyond it is gone.
+    pub(crate) fn come_at(&self, rate: usize) {
+        self.rate.set(bounded(rate));
     }
 
     /// Whether a connection from there is admitted, which counts.
     pub(crate) fn admits(&self, address: IpAddr, now: Tick) -> bool {
-        if self.rate == 0 {
+        if self.rate.get() == 0 {
             return true;
         }
         let mut buckets = self.buckets.borrow_mut();
@@ -64,13 +69,13 @@ impl Arrivals {
     }
 
     fn full(&self) -> u64 {
-        self.rate * TICKS_PER_SECOND
+        self.rate.get() * TICKS_PER_SECOND
     }
 
     /// What is in a bucket by now.
     fn level(&self, bucket: Bucket, now: Tick) -> u64 {
         let ticks = now.saturating_sub(bucket.at);
-        bucket.filled.saturating_add(ticks.saturating_mul(self.rate)).min(self.full())
+        bucket.filled.saturating_add(ticks.saturating_mul(self.rate.get())).min(self.full())
     }
 }
 
@@ -80,6 +85,11 @@ fn network(address: IpAddr) -> IpAddr {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
     }
+}
+
+/// A rate with which one can reckon.
+fn bounded(rate: usize) -> u64 {
+    u64::try_from(rate).unwrap_or(u64::MAX).min(u64::MAX >> 8)
 }
 
 #[cfg(test)]

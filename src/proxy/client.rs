@@ -29,11 +29,3 @@ impl<S: RequestSink, W> ClientSide<S, W> {
         Self { worker, stream, inbox: Inbox::default(), outbox: Outbox::default(), deadline, peer }
     }
 }
-
-/// Its buffers go back to the worker, however it ends.
-impl<S: RequestSink, W> Drop for ClientSide<S, W> {
-    fn drop(&mut self) {
-        self.worker.buffers.take_inbox(&mut self.inbox);
-        self.worker.buffers.take_outbox(&mut self.outbox);
-    }
-}

@@ -23,6 +23,8 @@ pub struct Config {
     pub reuse_port: bool,
     /// Whether clients may speak HTTP/2 at once, without an upgrade.
     pub http2: bool,
+    /// Connections of HTTP/2 of the process.
+    pub http2_connections: usize,
     /// Sizes and numbers.
     pub limits: Limits,
     /// Deadlines.
@@ -80,6 +82,8 @@ pub struct Limits {
     pub connection_rate: usize,
     /// Requests in flight of the process.
     pub in_flight: usize,
+    /// Memory for requests under way and connections of HTTP/2, in bytes, of the process.
+    pub memory: usize,
     /// Idle connections to the application, per worker.
     pub pool: usize,
     /// How much of a tapped body is copied.
@@ -117,6 +121,7 @@ impl Config {
             SocketAddr::from(([0, 0, 0, 0], 18_000)),
             "where the proxy listens; port 0 takes any free one",
         );
+        let (http2, http2_connections) = read_http2(&mut section.section("http2"));
         Self {
             enabled,
             listen,
@@ -137,11 +142,8 @@ impl Config {
                 false,
                 "joins a listener that is on the port already, for a handover; else it is an error",
             ),
-            http2: section.section("http2").flag(
-                "enabled",
-                true,
-                "HTTP/2 in clear text by prior knowledge (h2c), translated for the application; `false` refuses it by 505",
-            ),
+            http2,
+            http2_connections,
             limits: Limits::read(&mut section.section("limits")),
             timeouts: Timeouts::read(&mut section.section("timeouts")),
             drain_delay: section.duration(
@@ -168,9 +170,21 @@ impl Config {
             ),
             upgrades: read_upgrades(section),
             via: read_via(section),
-            taps: section.list("taps", &[], "route templates whose answers are copied for business numbers; none"),
+            taps: section.list("taps", &[], "route templates whose answers are copied, to count their `results` as publishes, such as /social-media/publish-video/{video_id}; none"),
         }
     }
+}
+
+fn read_http2(section: &mut Section<'_>) -> (bool, usize) {
+    let is_enabled = section.flag(
+        "enabled",
+        true,
+        "HTTP/2 in clear text by prior knowledge (h2c), translated for the application; `false` refuses it by 505",
+    );
+    let about = "connections of HTTP/2, which take some 20 KiB each; beyond it the one that has been idle longest is told to go, by \
+                 GOAWAY, and if none is idle the new one is";
+    let connections = section.number("connections", 1_024, 1..=1_000_000, about);
+    (is_enabled, usize::try_from(connections).unwrap_or(usize::MAX))
 }
 
 fn read_workers(section: &mut Section<'_>) -> usize {
@@ -260,6 +274,13 @@ impl Limits {
             connection_rate,
             in_flight,
             pool,
+            memory: size(
+                "memory",
+                32 << 20,
+                "for requests under way and connections of HTTP/2; beyond it 503 with Retry-After. 9 MiB and 2.3 KiB for each idle \
+                 connection come on top: with the defaults it stays below the 64 MiB that the container may take",
+            )
+            .max(1 << 20),
             head_bytes: size("head", 64 << 10, "a header section; beyond it 431").clamp(1 << 10, 1 << 20),
             request_line_bytes: size("request_line", 16 << 10, "the first line of a request; beyond it 414")
                 .clamp(256, 1 << 20),

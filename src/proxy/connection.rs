@@ -41,6 +41,18 @@ pub(crate) enum Next {
 /// How long and how much is read after an answer that ends the connection.
 const LINGER: (Duration, usize) = (Duration::from_secs(1), 256 << 10);
 
+/// How fast that is read of who was told to calm down, in bytes each tick: who goes on sending waits with us.
+const CALM_PACE: usize = 4 << 10;
+
+/// How fast a client's last bytes are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// As they come.
+    Swift,
+    /// A little at a time: it has broken the rules, and closed at once it would be back at once.
+    Calm,
+}
+
 /// How long an idle connection may bring one more request when the process drains.
 pub(crate) const DRAIN_LINGER: Duration = Duration::from_secs(1);
 
@@ -82,7 +94,7 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
                 // the head is not whole: such a connection is no request
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
                 Poll::Pending => {
-                    self.worker.buffers.reclaim_inbox(&mut self.inbox);
+                    self.inbox.rest();
                     return self.poll_head_deadline(wait, cx);
                 }
             }
@@ -143,9 +155,8 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
             Err(refusal) => return self.refuse(refusal).await,
         };
         let next = self.forward(&mut plan).await;
-        self.worker.buffers.take_outbox(&mut plan.out);
-        self.worker.buffers.take_outbox(&mut self.outbox);
-        self.worker.buffers.reclaim_inbox(&mut self.inbox);
+        self.outbox.give_back();
+        self.inbox.rest();
         next
     }
 
@@ -158,7 +169,7 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
             return self.refuse_planned(plan, Refusal::Malformed).await;
         }
         if self.inbox.is_empty() && plan.body.is_done() {
-            self.worker.buffers.take_inbox(&mut self.inbox);
+            self.inbox.give_back();
         }
         if self.is_given_up() {
             return self.after(plan, Ended::ClientGone).await;
@@ -214,7 +225,7 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
         if speaks == HopProtocol::H2c {
             // on the heap: a connection of HTTP/1.1 shall not hold room for it
             let seat = Box::pin(self.worker.links.seat()).await?;
-            let stream = Stream::new(seat, Rc::clone(&self.worker.upstream));
+            let stream = Stream::new(seat, Rc::clone(&self.worker.upstream), self.worker.buffers.clone());
             return Ok(if resends == 0 { Hop::stream(stream) } else { Hop::last_stream(stream) });
         }
         let stream = self.worker.upstream.connect().await?;
@@ -299,8 +310,8 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
         (method, answer, after): (Method, &Answer, After),
         outcome: Outcome,
     ) -> Next {
-        self.worker.buffers.lend_outbox(&mut self.outbox);
-        in_flight.facts.response_bytes = answer.write(method, after, &mut self.outbox.bytes);
+        self.worker.buffers.lend_head(&mut self.outbox);
+        in_flight.facts.response_bytes = answer.write(method, after, self.outbox.bytes());
         in_flight.facts.status = answer.status;
         let until = self.worker.timers.after(self.worker.config.timeouts.write_stall);
         let written = poll_fn(|cx| {
@@ -326,19 +337,26 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
     }
 
     /// Ends our side and reads on for a moment, so that the client gets to read the answer.
-    pub(crate) async fn linger(mut self) {
-        if self.stream.shutdown().await.is_err() {
+    pub(crate) async fn linger(mut self, pace: Pace) {
+        // who has been told to go and floods on would see the end, and come again at once
+        if pace == Pace::Swift && self.stream.shutdown().await.is_err() {
             return;
         }
-        self.worker.buffers.take_inbox(&mut self.inbox);
-        let until = self.worker.timers.after(LINGER.0);
+        self.inbox.give_back();
+        let limit = if pace == Pace::Calm { LINGER.0 / 2 } else { LINGER.0 };
+        let (begun, until) = (self.worker.timers.now(), self.worker.timers.after(limit));
         let mut read = 0;
         poll_fn(|cx| {
             while read < LINGER.1 {
+                let now = self.worker.timers.now();
+                if pace == Pace::Calm && now < until && read > CALM_PACE * usize::try_from(now - begun).unwrap_or(0) {
+                    self.deadline.set(now + 1, cx);
+                    return Poll::Pending;
+                }
                 self.worker.buffers.lend_inbox(&mut self.inbox);
                 let filled = self.inbox.poll_fill(&mut self.stream, cx);
                 let count = self.inbox.filled().len();
-                self.worker.buffers.take_inbox(&mut self.inbox);
+                self.inbox.give_back();
                 match filled {
                     Poll::Ready(Ok(1..)) => read += count,
                     Poll::Ready(Ok(0) | Err(_)) => break,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::catalogue::{
     PROXY_ACCEPT_ERRORS, PROXY_ACTIVE_CONNECTIONS, PROXY_CONNECTIONS, PROXY_CUT_OFF_CONNECTIONS, PROXY_HTTP2_ERRORS,
-    PROXY_PANICS, PROXY_REFUSALS, PROXY_UPSTREAM_CONNECTIONS, PROXY_UPSTREAM_RESENDS, ROOM_RESTARTS,
+    PROXY_PANICS, PROXY_REFUSALS, PROXY_UPSTREAM_CONNECTIONS, PROXY_UPSTREAM_RESENDS, ROOM_RESTARTS, proxy,
 };
 use crate::model::request::Refusal;
 use crate::model::sample::Sample;
@@ -31,6 +31,8 @@ pub struct Counters {
     pub worker_restarts: AtomicU64,
     /// Panics in the sink: the request went on, its report may be missing.
     pub sink_panics: AtomicU64,
+    /// Bytes that are held for clients, as of each worker's last tick.
+    pub(crate) held: AtomicU64,
     /// Connections cut off without an answer to a request.
     pub(crate) breaches: Breaches,
     /// RST_STREAM frames that we sent for an error.
@@ -51,11 +53,20 @@ pub(crate) enum Breach {
     Flood,
     /// HTTP/2: a head, or the greeting, that did not come to its end.
     HeaderTimeout,
+    /// HTTP/2: more connections than `proxy.http2.connections`, none of them idle.
+    Crowd,
+    /// HTTP/2: it was idle, and another needed its place.
+    Idle,
 }
 
 impl Breach {
-    const ALL: [(Self, &'static str); 3] =
-        [(Self::ConnectionRate, "connection_rate"), (Self::Flood, "flood"), (Self::HeaderTimeout, "header_timeout")];
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::ConnectionRate, "connection_rate"),
+        (Self::Flood, "flood"),
+        (Self::HeaderTimeout, "header_timeout"),
+        (Self::Crowd, "http2_connections"),
+        (Self::Idle, "http2_idle"),
+    ];
 }
 
 /// Counts by `Breach`.
@@ -127,6 +138,7 @@ impl Counters {
         let opened = read(&self.connections);
         out.push(Sample::count(&PROXY_CONNECTIONS, opened));
         out.push(Sample::level(&PROXY_ACTIVE_CONNECTIONS, opened.saturating_sub(closed) as f64));
+        out.push(Sample::level(&proxy::PROXY_HELD, read(&self.held) as f64));
         out.push(Sample::count(&PROXY_ACCEPT_ERRORS, read(&self.accept_errors)));
         for refusal in Refusal::ALL {
             let count = Sample::count(&PROXY_REFUSALS, self.refused(refusal));

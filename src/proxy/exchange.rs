@@ -141,7 +141,7 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
 
     fn take_hop(&mut self) -> Option<Hop> {
         let mut hop = self.hop.take()?;
-        self.client.worker.buffers.reclaim_inbox(&mut hop.inbox);
+        hop.inbox.rest();
         Some(hop)
     }
 
@@ -155,7 +155,7 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
                 self.waits.end(Wait::Continue);
                 (self.plan.expects_continue, self.has_sent_continue) = (false, true);
                 self.client.worker.buffers.lend_outbox(&mut self.client.outbox);
-                self.client.outbox.bytes.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                self.client.outbox.bytes().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 None
             }
         }
@@ -179,6 +179,9 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
                 }
             }
             if self.is_write_broken || self.plan.body.is_done() {
+                if self.plan.hop == HopProtocol::Http1 && !self.plan.is_replayable {
+                    self.plan.out.rest(); // some of it has been sent, so that it is never sent again
+                }
                 return self.watch_client(cx);
             }
             self.plan.out.clear();
@@ -186,7 +189,7 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
             if self.plan.body.step(&mut self.client.inbox, &mut self.plan.out, None).is_err() {
                 return Some(self.bad_body(Refusal::Malformed));
             }
-            let limit = self.client.worker.config.limits.body_bytes;
+            let limit = self.plan.body_limit;
             if limit > 0 && self.plan.body.bytes > limit {
                 return Some(self.bad_body(Refusal::BodyTooLarge));
             }
@@ -427,21 +430,19 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
 
     /// Nothing moves to the client: only what is on its way there holds a buffer, and a request that may have to be sent again.
     fn rest_answer(&mut self, hop: &mut Hop) {
-        let buffers = &self.client.worker.buffers;
-        buffers.reclaim_inbox(&mut hop.inbox);
+        hop.inbox.rest();
         if self.stage != Stage::Head {
-            buffers.reclaim_outbox(&mut self.client.outbox);
+            self.client.outbox.rest();
             if self.plan.body.is_done() {
-                buffers.reclaim_outbox(&mut self.plan.out);
+                self.plan.out.rest();
             }
         }
     }
 
     /// Nothing moves to the application.
     fn rest_request(&mut self) {
-        let client = &mut *self.client;
-        client.worker.buffers.reclaim_inbox(&mut client.inbox);
-        client.worker.buffers.reclaim_outbox(&mut self.plan.out);
+        self.client.inbox.rest();
+        self.plan.out.rest();
     }
 
     /// The application has closed: its answer may end so, else it is broken.
@@ -506,7 +507,7 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
             return Err(UpstreamFault::BadAnswer);
         }
         self.note_head(head, RequestKind::Tunnel);
-        write::response(head, self.reply(Coding::Plain, ConnectionWord::Upgrade), &mut self.client.outbox.bytes);
+        write::response(head, self.reply(Coding::Plain, ConnectionWord::Upgrade), self.client.outbox.bytes());
         self.stage = Stage::Switching;
         Ok(())
     }
@@ -528,7 +529,7 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
             self.waits.end(Wait::Continue);
         }
         if self.plan.protocol != Protocol::Http10 && wanted {
-            write::response(head, self.reply(Coding::Plain, ConnectionWord::Silent), &mut self.client.outbox.bytes);
+            write::response(head, self.reply(Coding::Plain, ConnectionWord::Silent), self.client.outbox.bytes());
         }
         Ok(())
     }
@@ -548,7 +549,7 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
         };
         let kind = if head.is_event_stream { RequestKind::Stream } else { RequestKind::Ordinary };
         self.note_head(head, kind);
-        write::response(head, self.reply(coding, word), &mut self.client.outbox.bytes);
+        write::response(head, self.reply(coding, word), self.client.outbox.bytes());
         self.body = Transfer::new(head.framing, coding);
         if self.plan.hop == HopProtocol::H2c && self.plan.is_grpc && head.is_grpc() {
             self.body.let_metadata_pass();
@@ -584,8 +585,5 @@ const CONTINUE_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
 impl<S: RequestSink, W: Wire> Drop for Exchange<'_, S, W> {
     fn drop(&mut self) {
         self.note_bytes();
-        if let Some(mut hop) = self.hop.take() {
-            self.client.worker.buffers.take_inbox(&mut hop.inbox);
-        }
     }
 }

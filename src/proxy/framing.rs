@@ -122,7 +122,7 @@ impl Transfer {
         if matches!(self.source, Source::UntilClose) {
             self.source = Source::Done;
             if self.coding == Coding::Chunked {
-                out.bytes.extend_from_slice(b"0\r\n\r\n");
+                out.bytes().extend_from_slice(b"0\r\n\r\n");
             }
         }
         self.is_done()
@@ -151,12 +151,12 @@ impl Transfer {
             messages.pass(piece);
         }
         match self.coding {
-            Coding::Plain => out.bytes.extend_from_slice(piece),
+            Coding::Plain => out.bytes().extend_from_slice(piece),
             Coding::Chunked => {
-                write_hex(piece.len(), &mut out.bytes);
-                out.bytes.extend_from_slice(b"\r\n");
-                out.bytes.extend_from_slice(piece);
-                out.bytes.extend_from_slice(b"\r\n");
+                write_hex(piece.len(), out.bytes());
+                out.bytes().extend_from_slice(b"\r\n");
+                out.bytes().extend_from_slice(piece);
+                out.bytes().extend_from_slice(b"\r\n");
             }
         }
     }
@@ -168,9 +168,9 @@ impl Transfer {
                 let may_pass = if self.with_metadata { is_metadata } else { is_allowed_trailer };
                 let trailers = TrailerSection::parse(decoder.trailers(), may_pass)?;
                 if self.coding == Coding::Chunked {
-                    out.bytes.extend_from_slice(b"0\r\n");
-                    out.bytes.extend_from_slice(&trailers.0);
-                    out.bytes.extend_from_slice(b"\r\n");
+                    out.bytes().extend_from_slice(b"0\r\n");
+                    out.bytes().extend_from_slice(&trailers.0);
+                    out.bytes().extend_from_slice(b"\r\n");
                 }
             }
             _ => return Ok(()),
@@ -223,7 +223,7 @@ mod tests {
 
     /// Sends the input through, in pieces, with the outbox emptied after each: what is written, and what is left.
     fn send(framing: Framing, coding: Coding, input: &[u8], piece: usize) -> Result<(Vec<u8>, usize, bool), BadChunk> {
-        let (mut transfer, buffers) = (Transfer::new(framing, coding), Buffers::default());
+        let (mut transfer, buffers) = (Transfer::new(framing, coding), Buffers::new(1 << 20));
         let (mut inbox, mut outbox, mut written) = (Inbox::default(), Outbox::default(), Vec::new());
         buffers.lend_inbox(&mut inbox);
         let mut at = 0;
@@ -234,7 +234,7 @@ mod tests {
             while !inbox.is_empty() && !transfer.is_done() {
                 buffers.lend_outbox(&mut outbox);
                 transfer.step(&mut inbox, &mut outbox, None)?;
-                written.append(&mut outbox.bytes);
+                written.append(outbox.bytes());
             }
         }
         Ok((written, input.len() - at + inbox.filled().len(), transfer.is_done()))

@@ -7,6 +7,7 @@
 //!
 //! Each worker is one thread with its own listener, pool, timers and sink; nothing on it needs `Send`.
 
+mod admission;
 mod answer;
 mod arrivals;
 mod buffers;
@@ -53,6 +54,7 @@ use crate::model::request::RequestSink;
 use crate::model::route::RouteTable;
 use crate::proxy::worker::{Sources, Worker};
 
+pub use admission::{Admission, Admitting};
 pub use cidr::{Cidr, CidrError};
 pub use config::{Authority, Config, Limits, MAX_FIELDS, Timeouts, UpstreamProtocol};
 pub use counters::Counters;
@@ -66,6 +68,8 @@ pub struct Deps {
     pub routes: watch::Receiver<Arc<RouteTable>>,
     /// How requests are traced.
     pub tracing: watch::Receiver<TracePolicy>,
+    /// By what requests and connections are admitted.
+    pub admission: watch::Receiver<Admission>,
     /// Tells when to stop.
     pub drain: Drain,
     /// One sign of life per worker; may be fewer.
@@ -115,7 +119,8 @@ impl Bound {
         let mut pulses = deps.pulses.into_iter();
         for (index, (listener, sink)) in self.listeners.into_iter().zip(sinks).enumerate() {
             let (end, ended) = oneshot::channel();
-            let sources = Sources { routes: deps.routes.clone(), policy: deps.tracing.clone(), pulse: pulses.next() };
+            let (routes, policy, admission) = (deps.routes.clone(), deps.tracing.clone(), deps.admission.clone());
+            let sources = Sources { routes, policy, admission, pulse: pulses.next() };
             let seat = Seat { config: Arc::clone(&self.config), counters: Arc::clone(&counters), sources, limit };
             let drain = deps.drain.clone();
             let work = move || {

@@ -40,6 +40,8 @@ pub(crate) struct Plan<S: RequestSink> {
     pub(crate) hop: HopProtocol,
     /// How often it was sent again.
     pub(crate) resends: u8,
+    /// How long its body may be; 0 is without limit.
+    pub(crate) body_limit: u64,
 }
 
 impl<S: RequestSink> Plan<S> {
@@ -77,7 +79,10 @@ pub(crate) fn plan<S: RequestSink>(
     }
     check(worker, &request)?;
     let mut out = Outbox::default();
-    worker.buffers.lend_outbox(&mut out);
+    match request.framing {
+        Framing::Empty => worker.buffers.lend_head(&mut out),
+        _ => worker.buffers.lend_outbox(&mut out),
+    }
     let counting = counting_of(peer, &request);
     let facts = facts_of(worker, peer, &request, counting);
     let upgrade = request.upgrade.and_then(|name| allowed_upgrade(worker, name));
@@ -92,7 +97,8 @@ pub(crate) fn plan<S: RequestSink>(
         sentry_trace: worker.policy.get().sentry_trace,
         upgrade: request.upgrade.filter(|_| upgrade.is_some()),
     };
-    write::request(&request, &additions, &mut out.bytes);
+    write::request(&request, &additions, out.bytes());
+    out.count_growth();
     let coding = if request.framing == Framing::Chunked { Coding::Chunked } else { Coding::Plain };
     let is_grpc = carried == Some(Protocol::Http2) && request.is_grpc();
     let hop = match worker.config.upstream_protocol {
@@ -119,6 +125,7 @@ pub(crate) fn plan<S: RequestSink>(
         is_grpc,
         hop,
         resends: 0,
+        body_limit: worker.admission.get().body_bytes,
     };
     inbox.consume(length);
     Ok(plan)
@@ -126,7 +133,7 @@ pub(crate) fn plan<S: RequestSink>(
 
 /// What the settings, not the protocol, refuse.
 fn check<S: RequestSink>(worker: &Worker<S>, request: &Request<'_, '_>) -> Result<(), Refusal> {
-    let limit = worker.config.limits.body_bytes;
+    let limit = worker.admission.get().body_bytes;
     if limit > 0 && matches!(request.framing, Framing::Length(length) if length > limit) {
         return Err(Refusal::BodyTooLarge);
     }
@@ -136,7 +143,10 @@ fn check<S: RequestSink>(worker: &Worker<S>, request: &Request<'_, '_>) -> Resul
             return Err(Refusal::Loop);
         }
     }
-    if worker.in_flight.get() >= worker.in_flight_limit { Err(Refusal::Overload) } else { Ok(()) }
+    if worker.in_flight.get() >= worker.admission.get().in_flight {
+        return Err(Refusal::Overload);
+    }
+    if worker.buffers.is_full() { Err(Refusal::Memory) } else { Ok(()) }
 }
 
 /// Whether an element of `Via` is of this proxy: `1.1 name`, perhaps with a comment.

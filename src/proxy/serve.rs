@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 use crate::model::request::RequestSink;
 use crate::proxy::client::ClientSide;
-use crate::proxy::connection::Next;
+use crate::proxy::connection::{Next, Pace};
 use crate::proxy::forwarded::Peer;
 use crate::proxy::http2;
 use crate::proxy::wire::Wire;
@@ -22,8 +22,8 @@ pub(crate) async fn serve<S: RequestSink + 'static>(worker: Rc<Worker<S>>, strea
         match http2::preface::is_next(&mut client).await {
             Ok(true) => {
                 // on the heap: a connection of HTTP/1.1 shall not hold room for it
-                Box::pin(http2::connection::serve(&mut client)).await;
-                return client.linger().await;
+                let pace = Box::pin(http2::connection::serve(&mut client)).await;
+                return client.linger(pace).await;
             }
             Ok(false) => {}
             Err(refusal) => head = Err(refusal),
@@ -38,7 +38,7 @@ pub(crate) async fn serve<S: RequestSink + 'static>(worker: Rc<Worker<S>>, strea
         match next {
             Next::Request => head = client.next_head().await,
             Next::Close => return,
-            Next::Linger => return client.linger().await,
+            Next::Linger => return client.linger(Pace::Swift).await,
             Next::Break => return client.stream.break_off(),
         }
     }

@@ -1,21 +1,72 @@
-//! A body on its way into a stream of HTTP/2: the engine writes it as HTTP/1.1 delimits it, the stream carries its data.
+//! Bodies on their way into a stream of HTTP/2 and out of one. The engine writes a body as HTTP/1.1 delimits it, the stream
+//! carries its data.
 //!
-//! Nothing is collected: a write waits for the receiver's window.
+//! Nothing is waited for to be collected: a write waits for the receiver's window, and what is read is what has come.
 
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use h2::SendStream;
+use bytes::{Buf, Bytes};
+use h2::{RecvStream, SendStream};
 
+use crate::proxy::buffers::{Buffers, Loan};
 use crate::proxy::chunked::ChunkDecoder;
 use crate::proxy::framing::Framing;
 use crate::proxy::http2::translate;
 
+/// A piece of a body that the library holds until it is written to the socket.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    bytes: io::Cursor<Box<[u8]>>,
+    _counted: Loan,
+}
+
+impl Piece {
+    fn new(bytes: &[u8], buffers: &Buffers) -> Self {
+        Self { bytes: io::Cursor::new(bytes.into()), _counted: buffers.count(bytes.len()) }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
+/// From this size on a piece that has come is passed on as it is.
+const ENOUGH_BYTES: usize = 4 << 10;
+
+/// A piece that has come, with those that have come behind it where it is small.
+///
+/// A body byte by byte would else be a write for each byte, to a peer that has to read each (RFC 9113, section 10.5). What is
+/// behind them, be it an end or a fault, comes again when the next piece is asked for.
+pub(crate) fn gather(first: Bytes, body: &mut RecvStream, cx: &mut Context<'_>) -> Bytes {
+    let mut more = Vec::new();
+    while first.len() + more.len() < ENOUGH_BYTES
+        && let Poll::Ready(Some(Ok(next))) = body.poll_data(cx)
+    {
+        more.extend_from_slice(&next);
+    }
+    if more.is_empty() {
+        return first;
+    }
+    more.splice(..0, first);
+    more.into()
+}
+
 /// A body that has not been written whole.
 pub(crate) struct StreamBody {
-    pub(crate) send: SendStream<Bytes>,
+    pub(crate) send: SendStream<Piece>,
     rest: Rest,
+    buffers: Buffers,
 }
 
 /// How the rest of it is delimited in what is written.
@@ -68,8 +119,8 @@ impl Rest {
 
 impl StreamBody {
     /// The body behind a head that was sent.
-    pub(crate) fn new(send: SendStream<Bytes>, rest: Rest) -> Self {
-        Self { send, rest }
+    pub(crate) fn new(send: SendStream<Piece>, rest: Rest, buffers: Buffers) -> Self {
+        Self { send, rest, buffers }
     }
 
     /// Whether its end was sent.
@@ -79,7 +130,7 @@ impl StreamBody {
 
     /// Sends what the window takes of these bytes; gives how many were used.
     pub(crate) fn poll_write(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Self { send, rest } = self;
+        let Self { send, rest, buffers } = self;
         send.reserve_capacity(bytes.len());
         let (used, data) = loop {
             let (used, data) = rest.step(bytes, send.capacity())?;
@@ -91,10 +142,10 @@ impl StreamBody {
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             };
         };
-        let piece = Bytes::copy_from_slice(&bytes[used - data..used]);
+        let piece = Piece::new(&bytes[used - data..used], buffers);
         let is_over = rest.is_over();
         let trailers = rest.trailers().filter(|trailers| !trailers.is_empty());
-        if !piece.is_empty() || (is_over && trailers.is_none()) {
+        if data > 0 || (is_over && trailers.is_none()) {
             send.send_data(piece, is_over && trailers.is_none()).map_err(io::Error::other)?;
         }
         if let Some(trailers) = trailers {

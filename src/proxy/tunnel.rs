@@ -92,7 +92,7 @@ impl<'c, S: RequestSink, W: Wire> Tunnel<'c, S, W> {
 
     /// Ends both.
     pub(crate) fn settle(mut self) -> Settled {
-        self.client.worker.buffers.take_inbox(&mut self.hop.inbox);
+        self.hop.inbox.give_back();
         let Self { up, down, .. } = self;
         Settled {
             received: up.bytes,
@@ -196,7 +196,7 @@ impl Flow {
             Poll::Ready(Ok(_)) => {}
             Poll::Ready(Err(_)) => return Err(Broken),
             Poll::Pending => {
-                buffers.take_inbox(inbox); // an idle tunnel owns no buffer
+                inbox.give_back(); // an idle tunnel owns no buffer
                 return Ok(false);
             }
         }

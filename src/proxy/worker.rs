@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::lifecycle::Pulse;
 use crate::model::request::{CutOff, RequestSink};
 use crate::model::route::RouteTable;
+use crate::proxy::admission::Admission;
 use crate::proxy::arrivals::Arrivals;
 use crate::proxy::buffers::Buffers;
 use crate::proxy::clock::Clock;
@@ -19,6 +20,7 @@ use crate::proxy::config::Config;
 use crate::proxy::counters::Counters;
 use crate::proxy::h2c::link::LinkLimits;
 use crate::proxy::h2c::links::Links;
+use crate::proxy::http2::places::Places;
 use crate::proxy::ids::{Ids, TracePolicy};
 use crate::proxy::pool::Pool;
 use crate::proxy::timers::{NEVER, TICK, Tick, Timers};
@@ -45,13 +47,16 @@ pub(crate) struct Worker<S> {
     pub(crate) has_panicked: Cell<bool>,
     pub(crate) connections: Cell<usize>,
     pub(crate) in_flight: Cell<usize>,
-    /// This worker's share of `limits.in_flight`.
-    pub(crate) in_flight_limit: usize,
+    /// This worker's share of what may be admitted.
+    pub(crate) admission: Cell<Admission>,
     pub(crate) arrivals: Arrivals,
+    pub(crate) places: Rc<Places>,
     sink: Rc<RefCell<S>>,
     routes: RefCell<Arc<RouteTable>>,
     sources: RefCell<Sources>,
     kept: RefCell<Vec<Vec<u8>>>,
+    /// What it has last told of the memory that it holds.
+    told: Cell<usize>,
     /// When buffers that nobody needs are next given back.
     sweep_due: Cell<Tick>,
 }
@@ -61,6 +66,7 @@ pub(crate) struct Worker<S> {
 pub(crate) struct Sources {
     pub(crate) routes: watch::Receiver<Arc<RouteTable>>,
     pub(crate) policy: watch::Receiver<TracePolicy>,
+    pub(crate) admission: watch::Receiver<Admission>,
     pub(crate) pulse: Option<Pulse>,
 }
 
@@ -75,6 +81,21 @@ const KEPT_COPY_BYTES: usize = 4 << 10;
 /// 10 s of ticks: longer than the pauses of ordinary traffic, well below a minute.
 const SWEEP_TICKS: Tick = 100;
 
+impl<S> Drop for Worker<S> {
+    fn drop(&mut self) {
+        self.tell_held(0);
+    }
+}
+
+impl<S> Worker<S> {
+    /// Tells how much memory it holds, in bytes.
+    fn tell_held(&self, bytes: usize) {
+        // by the difference, because the others add theirs; it wraps where that is less
+        let change = (bytes as u64).wrapping_sub(self.told.replace(bytes) as u64);
+        self.counters.held.fetch_add(change, Ordering::Relaxed);
+    }
+}
+
 impl<S: RequestSink> Worker<S> {
     /// A worker without connections.
     pub(crate) fn new(
@@ -85,12 +106,13 @@ impl<S: RequestSink> Worker<S> {
     ) -> Rc<Self> {
         let routes = Arc::clone(&sources.routes.borrow_and_update());
         let policy = *sources.policy.borrow_and_update();
+        let admission = sources.admission.borrow_and_update().shared_by(config.workers);
         let (timers, timeouts) = (Timers::new(), &config.timeouts);
         let upstream = Rc::new(Upstream::new(config.upstream.clone(), timeouts.connect));
         let limits = LinkLimits { head_bytes: config.limits.head_bytes };
         let far = (Rc::clone(&upstream), limits);
         Rc::new(Self {
-            buffers: Buffers::default(),
+            buffers: Buffers::new(config.limits.memory.div_ceil(config.workers)),
             pool: Pool::new(config.limits.pool, timeouts.pool_idle),
             links: Links::new(far, Arc::clone(&counters), Rc::clone(&timers), timeouts.pool_idle),
             timers,
@@ -104,8 +126,10 @@ impl<S: RequestSink> Worker<S> {
             has_panicked: Cell::new(false),
             connections: Cell::new(0),
             in_flight: Cell::new(0),
-            in_flight_limit: config.limits.in_flight.div_ceil(config.workers),
-            arrivals: Arrivals::new(config.limits.connection_rate.div_ceil(config.workers)),
+            admission: Cell::new(admission),
+            arrivals: Arrivals::new(admission.connection_rate),
+            places: Places::new(config.http2_connections.div_ceil(config.workers)),
+            told: Cell::new(0),
             sink,
             routes: RefCell::new(routes),
             sources: RefCell::new(sources),
@@ -161,6 +185,7 @@ impl<S: RequestSink> Worker<S> {
             self.buffers.sweep();
         }
         self.note_panics(self.links.sweep(now));
+        self.tell_held(self.buffers.lent());
         self.clock.renew();
         if self.has_panicked.take() {
             // here and not where it is seen: a log that panics while a task unwinds would end the process
@@ -189,6 +214,11 @@ impl<S: RequestSink> Worker<S> {
         }
         if sources.policy.has_changed().unwrap_or(false) {
             self.policy.set(*sources.policy.borrow_and_update());
+        }
+        if sources.admission.has_changed().unwrap_or(false) {
+            let admission = sources.admission.borrow_and_update().shared_by(self.config.workers);
+            self.arrivals.come_at(admission.connection_rate);
+            self.admission.set(admission);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The redactor: knows the exact secrets of the configuration, and applies the rules of place.
 //!
-//! Immutable once built; shared by `Arc`. Its counters are relaxed atomics.
+//! Shared by `Arc`. It only learns: a reload may bring secrets, and those of before stay secrets. Its counters are relaxed atomics.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::redact::exact::Exact;
@@ -36,10 +37,15 @@ impl Outlet {
     }
 }
 
+/// Times that secrets can be learned: each costs a look at every text.
+const LEARNINGS: usize = 32;
+
 /// Cleans text. The only maker of `Clean` besides literals.
 #[derive(Debug)]
 pub struct Redactor {
     exact: Exact,
+    /// Secrets that were learned later, in their turn; a look at the first costs one load while there are none.
+    learned: [OnceLock<Exact>; LEARNINGS],
     tokens: Tokens,
     redactions: [AtomicU64; Outlet::ALL.len()],
 }
@@ -60,14 +66,32 @@ impl Redactor {
     /// Knows these secrets, in each form in which they are usually written.
     #[must_use]
     pub fn new<'s>(secrets: impl IntoIterator<Item = &'s str>) -> Self {
-        Self { exact: Exact::new(secrets), tokens: Tokens::new(), redactions: Default::default() }
+        Self {
+            exact: Exact::new(secrets),
+            learned: Default::default(),
+            tokens: Tokens::new(),
+            redactions: Default::default(),
+        }
+    }
+
+    /// Knows these secrets, too, from now on; `false` when it has learned too often, and then it knows none of them.
+    #[must_use]
+    pub fn learn<'s>(&self, secrets: impl IntoIterator<Item = &'s str>) -> bool {
+        let mut more = Exact::new(secrets);
+        for place in &self.learned {
+            match place.set(more) {
+                Ok(()) => return true,
+                Err(back) => more = back,
+            }
+        }
+        false
     }
 
     /// Cleans free text, and paths and URLs: exact secrets, user info in URLs, what is assigned to a secret-like key, and
     /// credentials of a known shape. Bytes that are no UTF-8 become U+FFFD.
     #[must_use]
     pub fn text<'a>(&self, outlet: Outlet, raw: &'a [u8]) -> Clean<'a> {
-        let cleaned = self.ruled(self.exact.without(String::from_utf8_lossy(raw)));
+        let cleaned = self.ruled(self.without_exact(raw));
         let cleaned = map(cleaned, |text| rules::encoded_queries(text, |text| self.is_ruled_clean(text)));
         self.made(outlet, raw, cleaned)
     }
@@ -88,7 +112,7 @@ impl Redactor {
     /// Cleans a query string, without its `?`: the values of secret-like parameters, and what is secret in any text.
     #[must_use]
     pub fn query<'a>(&self, outlet: Outlet, raw: &'a [u8]) -> Clean<'a> {
-        let text = self.exact.without(String::from_utf8_lossy(raw));
+        let text = self.without_exact(raw);
         let text = map(map(text, rules::query), rules::user_info);
         let text = map(text, |text| self.tokens.without(text));
         let cleaned = map(text, |text| rules::encoded_parameters(text, |text| self.is_ruled_clean(text)));
@@ -102,7 +126,7 @@ impl Redactor {
     pub fn is_clean_path(&self, path: &[u8]) -> bool {
         // looks at all of them, which is quicker than to stop at the first
         let is_plain = !path.iter().fold(false, |found, byte| found | ODD[usize::from(*byte)]);
-        is_plain && !self.exact.is_in(path) && !self.tokens.may_be_in(path)
+        is_plain && !self.exacts().any(|exact| exact.is_in(path)) && !self.tokens.may_be_in(path)
     }
 
     /// Whether a `tracestate` may leave as it is: no member has a secret-like key, and no rule finds anything in it.
@@ -119,6 +143,14 @@ impl Redactor {
     #[must_use]
     pub fn redactions(&self, outlet: Outlet) -> u64 {
         self.redactions[outlet as usize].load(Ordering::Relaxed)
+    }
+
+    fn exacts(&self) -> impl Iterator<Item = &Exact> {
+        [&self.exact].into_iter().chain(self.learned.iter().map_while(OnceLock::get))
+    }
+
+    fn without_exact<'a>(&self, raw: &'a [u8]) -> Cow<'a, str> {
+        self.exacts().fold(String::from_utf8_lossy(raw), |text, exact| exact.without(text))
     }
 
     /// Whether no rule but the exact secrets finds anything; exact ones are known encoded.
@@ -170,6 +202,23 @@ mod tests {
             assert!(!clean.as_str().contains("secret y"), "{clean}");
         }
         assert_eq!(redactor.text(Outlet::Endpoint, b"a short word").as_str(), "a short word");
+    }
+
+    #[test]
+    fn secrets_that_are_learned_later_are_found_beside_those_of_before() {
+        let redactor = redactor();
+        let text = b"hunter2/secret then rotated-once then rotated-twice";
+        assert!(redactor.learn(["rotated-once"]) && redactor.learn(["rotated-twice"]));
+        let clean = redactor.text(Outlet::OwnLog, text);
+        assert_eq!(clean.as_str(), "[REDACTED:secret] then [REDACTED:secret] then [REDACTED:secret]");
+        assert!(!redactor.is_clean_path(b"/rotated-twice") && redactor.is_clean_path(b"/rotated"));
+    }
+
+    #[test]
+    fn it_says_when_it_has_learned_too_often() {
+        let redactor = redactor();
+        let learned = (0..2 * LEARNINGS).filter(|number| redactor.learn([format!("secret-{number:03}").as_str()]));
+        assert_eq!(learned.count(), LEARNINGS);
     }
 
     #[test]

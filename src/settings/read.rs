@@ -24,6 +24,16 @@ pub struct Key {
     pub value: String,
     /// What it is for, and why the default is what it is.
     pub about: &'static str,
+    /// The value of a secret, by which a change of it is seen.
+    pub secret: Option<Secret<String>>,
+}
+
+impl Key {
+    /// Whether another reading of it found the same.
+    #[must_use]
+    pub fn says_as(&self, other: &Self) -> bool {
+        (&self.value, &self.secret) == (&other.value, &other.secret)
+    }
 }
 
 /// The tree while it is read: remembers each key read and each mistake found.
@@ -144,7 +154,7 @@ impl Section<'_> {
                 None => self.mistake(&path, &found, expected, &place),
             }
         }
-        self.inner.key(Key { path, default: key.default_text, value: shown, about: key.about });
+        self.inner.key(Key { path, default: key.default_text, value: shown, about: key.about, secret: None });
         value
     }
 
@@ -239,7 +249,7 @@ impl Section<'_> {
         }
         let joined = words.join(",");
         let value = if words_of(&joined) == words { joined } else { Value::from(words.clone()).to_string() };
-        self.inner.key(Key { path, default: String::new(), value, about });
+        self.inner.key(Key { path, default: String::new(), value, about, secret: None });
         words
     }
 
@@ -252,14 +262,14 @@ impl Section<'_> {
             let Some((found, place)) = self.inner.take(&path) else { continue };
             match text_of(&found) {
                 Some(text) => {
-                    self.inner.key(Key { path, default: String::new(), value: text.clone(), about });
+                    self.inner.key(Key { path, default: String::new(), value: text.clone(), about, secret: None });
                     entries.push((rest, text));
                 }
                 None => self.mistake(&path, &found, "a text, a number, true or false", &place),
             }
         }
         if entries.is_empty() {
-            self.inner.key(Key { path, default: String::new(), value: String::new(), about });
+            self.inner.key(Key { path, default: String::new(), value: String::new(), about, secret: None });
         }
         entries
     }
@@ -307,10 +317,11 @@ impl Section<'_> {
             }
         }
         let shown = if value.is_some() { "***" } else { "" };
-        self.inner.key(Key { path, default: String::new(), value: shown.into(), about });
+        let value = value.map(Secret::new);
+        self.inner.key(Key { path, default: String::new(), value: shown.into(), about, secret: value.clone() });
         let about = "a file that holds the value of the key of the same name without `_file`";
-        self.inner.key(Key { path: file_path, default: String::new(), value: file_name, about });
-        value.map(Secret::new)
+        self.inner.key(Key { path: file_path, default: String::new(), value: file_name, about, secret: None });
+        value
     }
 
     /// The file that a secret was read from, for whoever reads it again when it changes.

@@ -189,11 +189,12 @@ fn span(ended: Ended) -> Option<TaskSpan> {
     Some(TaskSpan {
         name: ended.task.name,
         trace_id: trace.trace_id,
-        parent: trace.parent,
+        parent: Some(trace.parent),
         ended_unix_nanos: u64::try_from(since_epoch().as_nanos()).unwrap_or(u64::MAX),
         duration: ended.duration,
         // what failed is an error, though nobody names its class
         error_type: (ended.state == TaskState::Failed).then(|| ended.error_type.unwrap_or(Clean::literal("_OTHER"))),
+        message: None,
     })
 }
 

@@ -13,8 +13,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::{Layer, Registry};
+use tracing_subscriber::{Layer, Registry, reload};
 
+use crate::model::reload::Retune;
 use crate::redact::{Outlet, Redactor};
 use crate::settings::{Described, Section};
 use crate::telemetry::issues::Issues;
@@ -69,13 +70,32 @@ pub(crate) fn on_stderr(
     redactor: &Arc<Redactor>,
     own: Option<&OwnTelemetry>,
     issues: Option<&Issues>,
-) -> impl Subscriber + Send + Sync + 'static {
+) -> (impl Subscriber + Send + Sync + 'static, LogTuner) {
     if let Some(issues) = issues {
         issues.listen();
     }
     let colours = if io::stderr().is_terminal() { Colours::On } else { Colours::Off };
     let writer = Redacting { redactor: Arc::clone(redactor), open: io::stderr };
-    subscriber(config, writer, colours, own).with(issues.map(|_| errors_to_sentry()))
+    let (lines, tuner) = subscriber(config, writer, colours, own);
+    (lines.with(issues.map(|_| errors_to_sentry())), tuner)
+}
+
+/// Takes another level while lines are written; the form of a line is of the process.
+#[derive(Debug)]
+pub struct LogTuner(reload::Handle<Targets, Registry>);
+
+impl Retune for LogTuner {
+    type Config = LogConfig;
+    const LIVE: &'static [&'static str] = &["log.level"];
+
+    fn retune(&self, config: &LogConfig) -> Result<(), String> {
+        self.0.reload(written(&config.level)).map_err(|error| error.to_string())
+    }
+}
+
+/// What is written on standard error.
+fn written(level: &str) -> Targets {
+    directives(&format!("{LIBRARIES},{level}"))
 }
 
 /// Errors become events of Sentry, and what was logged before is told with them. What the way out says of itself makes no
@@ -101,11 +121,11 @@ fn subscriber<W>(
     writer: W,
     colours: Colours,
     own: Option<&OwnTelemetry>,
-) -> impl Subscriber + for<'s> LookupSpan<'s> + Send + Sync + 'static
+) -> (impl Subscriber + for<'s> LookupSpan<'s> + Send + Sync + 'static, LogTuner)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = directives(&format!("{LIBRARIES},{}", config.level));
+    let (filter, handle) = reload::Layer::new(written(&config.level));
     let lines = lines(config.format, writer, colours).with_filter(filter);
     let spans = own.map(|own| {
         tracing_opentelemetry::layer()
@@ -118,7 +138,7 @@ where
     });
     let records =
         own.map(|own| OpenTelemetryTracingBridge::new(own.logger_provider()).with_filter(directives(EXPORTED)));
-    Registry::default().with(lines).with(spans).with(records)
+    (Registry::default().with(lines).with(spans).with(records), LogTuner(handle))
 }
 
 /// Levels by target alone: directives about the fields of spans would bring a regex engine with them.
@@ -198,7 +218,7 @@ mod tests {
             move || page.clone()
         };
         let config = LogConfig { level: "info".into(), format };
-        let subscriber = subscriber(&config, Redacting { redactor, open }, Colours::Off, None);
+        let (subscriber, _tuner) = subscriber(&config, Redacting { redactor, open }, Colours::Off, None);
         tracing::subscriber::with_default(subscriber, log);
         let bytes = page.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()

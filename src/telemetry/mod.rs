@@ -3,6 +3,7 @@
 //! Owns the queues and their accounts, the sender, and the set-up of `tracing`. Bounded in bytes: what cannot be
 //! kept is dropped and counted. Nothing here ever makes a worker wait.
 
+mod ai_span;
 pub mod config;
 pub mod container;
 pub mod environment;
@@ -35,6 +36,7 @@ mod wire;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, watch};
@@ -42,19 +44,21 @@ use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tracing::{Subscriber, info, warn};
 
 use crate::lifecycle::{Drain, Phase};
+use crate::model::lease::{Ahead, Turn};
 use crate::model::sample::SampleSource;
 use crate::model::telemetry::{DropReason, Signal};
+use crate::model::trace::Sampling;
 use crate::redact::Redactor;
 use crate::telemetry::config::Config;
 use crate::telemetry::hand_off::{CHUNKS_PER_WORKER, Chunk, HandOff, WorkerCount};
 use crate::telemetry::intake::Intake;
 use crate::telemetry::issues::{Envelopes, Issues};
-use crate::telemetry::logging::LogConfig;
+use crate::telemetry::logging::{LogConfig, LogTuner};
 use crate::telemetry::metrics::MetricsExporter;
 use crate::telemetry::metrics::interval::Reading;
 use crate::telemetry::otlp::Origin;
 use crate::telemetry::own::OwnTelemetry;
-use crate::telemetry::privacy::Personal;
+use crate::telemetry::privacy::{Personal, Privacy};
 use crate::telemetry::queue::Queue;
 use crate::telemetry::receipts::ReceiptsReader;
 use crate::telemetry::resource::Resource;
@@ -66,6 +70,7 @@ use crate::telemetry::spool::Spool;
 use crate::telemetry::tail::TailKeep;
 use crate::wall_clock::since_epoch;
 
+pub use crate::telemetry::ai_span::AiSpans;
 pub use crate::telemetry::reader::Reader;
 pub use crate::telemetry::sender::DestinationError;
 pub use crate::telemetry::span::Upstream;
@@ -81,8 +86,18 @@ const FOR_THE_DISK: Duration = Duration::from_millis(500);
 /// The SDK hands over within milliseconds, or never.
 const OWN_SHUTDOWN: Duration = Duration::from_millis(500);
 
-/// The way out of telemetry. One for the process; `app` runs it on the control runtime.
+/// Takes another sampling, as far as spans tell of it.
 #[derive(Debug)]
+pub struct Head(Arc<AtomicBool>);
+
+impl Head {
+    /// Requests are sampled so from now on.
+    pub fn samples(&self, sampling: Sampling) {
+        self.0.store(!sampling.keeps_all(), Ordering::Relaxed);
+    }
+}
+
+/// The way out of telemetry. One for the process; `app` runs it on the control runtime.
 pub struct Telemetry {
     config: Config,
     resource: Vec<u8>,
@@ -97,10 +112,21 @@ pub struct Telemetry {
     receipts: Option<Arc<ReceiptsReader>>,
     reader: Reader,
     metrics: Mutex<MetricsExporter>,
+    /// What is waited for before metrics are taken; `None` when nothing is.
+    ahead: Option<Ahead>,
+    /// Whether spans say that the head keeps them.
+    says_head: Arc<AtomicBool>,
+    privacy: Privacy,
     /// `None` when nothing is exported.
     own: Option<OwnTelemetry>,
     /// Held by `run` for its whole life, so that it can be started again after a panic.
     chunks: Mutex<mpsc::Receiver<Chunk>>,
+}
+
+impl std::fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Telemetry").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 impl Telemetry {
@@ -127,14 +153,16 @@ impl Telemetry {
             Some(Delivery::new(queue, spool.clone(), destination))
         });
         let (sender, chunks) = mpsc::channel(CHUNKS_PER_WORKER * workers.max(1));
-        let (limits, personal) = (config.limits, Personal::new(config.privacy));
+        let says_head = Arc::new(AtomicBool::new(!config.sampling.keeps_all()));
+        let privacy = Privacy::new(config.privacy);
+        let (limits, personal) = (config.limits, Some(Personal::new(privacy.clone())));
         let writers = (0..workers).map(|_| {
             let count = Arc::new(WorkerCount::default());
             queues[Signal::Traces as usize].adopt(Arc::clone(&count));
             let hand_off = destinations[Signal::Traces as usize].is_some();
             let hand_off = hand_off.then(|| HandOff::new(sender.clone(), count));
             let encoder = SpanEncoder::new(upstream, Arc::clone(redactor), config.sampling);
-            let encoder = encoder.within(limits, personal.clone());
+            let encoder = encoder.within(limits, personal.clone()).saying(Arc::clone(&says_head));
             SpanWriter::new(encoder, TailKeep::new(config.tail, workers), hand_off)
         });
         let writers = writers.collect();
@@ -157,10 +185,31 @@ impl Telemetry {
             receipts,
             reader,
             metrics,
+            ahead: None,
+            says_head: Arc::clone(&says_head),
+            privacy,
             own,
             chunks,
         };
         Ok((room, writers))
+    }
+
+    /// Waits for this before metrics are taken.
+    #[must_use]
+    pub fn after(self, ahead: Option<Ahead>) -> Self {
+        Self { ahead, ..self }
+    }
+
+    /// Takes whether the head keeps all requests, which then goes without saying.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        Head(Arc::clone(&self.says_head))
+    }
+
+    /// What may leave of people, for all that takes this way.
+    #[must_use]
+    pub fn privacy(&self) -> Privacy {
+        self.privacy.clone()
     }
 
     /// Reads the accounts and the state; cheap to clone.
@@ -181,6 +230,12 @@ impl Telemetry {
         TaskSpans::new(self.intake(), self.resource.clone(), self.scope.clone())
     }
 
+    /// The way out for calls of AI services; cheap to clone.
+    #[must_use]
+    pub fn ai_spans(&self) -> AiSpans {
+        AiSpans::new(self.intake(), self.resource.clone(), self.scope.clone())
+    }
+
     /// What reads the collector's word of the vendors, when it is asked.
     #[must_use]
     pub fn receipts(&self) -> Option<Arc<ReceiptsReader>> {
@@ -195,14 +250,14 @@ impl Telemetry {
     }
 
     /// The subscriber of `tracing`: lines on standard error, the sidecar's own spans and logs into the queues, and its
-    /// errors to Sentry, as far as each is configured.
+    /// errors to Sentry, as far as each is configured; and what takes another level for it.
     #[must_use]
     pub fn subscriber(
         &self,
         config: &LogConfig,
         redactor: &Arc<Redactor>,
         issues: Option<&Issues>,
-    ) -> impl Subscriber + Send + Sync + 'static {
+    ) -> (impl Subscriber + Send + Sync + 'static, LogTuner) {
         logging::on_stderr(config, redactor, self.own.as_ref(), issues)
     }
 
@@ -289,10 +344,22 @@ impl Telemetry {
         let mut export = tokio::time::interval_at(Instant::now() + interval, interval);
         export.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let phase = loop {
-            tokio::select! {
-                Some(chunk) = chunks.recv() => self.take_over(chunk),
-                _ = export.tick() => self.export_metrics(&mut metrics, sources),
-                phase = drain.begun() => break phase,
+            // chunks do not wait for what is waited for
+            let ready = async {
+                export.tick().await;
+                self.wait_for(Turn::Next).await;
+            };
+            tokio::pin!(ready);
+            let phase = loop {
+                tokio::select! {
+                    Some(chunk) = chunks.recv() => self.take_over(chunk),
+                    () = &mut ready => break None,
+                    phase = drain.begun() => break Some(phase),
+                }
+            };
+            match phase {
+                None => self.export_metrics(&mut metrics, sources),
+                Some(phase) => break phase,
             }
         };
         let now = Instant::now();
@@ -307,8 +374,15 @@ impl Telemetry {
             self.take_over(chunk);
         }
         self.stop_own_telemetry(deadline).await;
+        let _ = timeout_at(deadline, self.wait_for(Turn::Last)).await;
         self.export_metrics(&mut metrics, sources);
         deadline
+    }
+
+    async fn wait_for(&self, turn: Turn) {
+        if let Some(ahead) = &self.ahead {
+            ahead(turn).await;
+        }
     }
 
     /// Takes what the SDK still holds; its shutdown blocks, so it has a thread of its own.

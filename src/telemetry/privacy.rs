@@ -7,11 +7,13 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::model::reload::Retune;
 use crate::model::request::RequestRecord;
 use crate::redact::{Clean, Outlet, Redactor};
 use crate::semconv;
@@ -66,6 +68,42 @@ impl PrivacyConfig {
     }
 }
 
+/// The settings in force, for all who write. A reload puts others in their place; to look costs one load.
+#[derive(Clone, Debug)]
+pub struct Privacy(Arc<AtomicU8>);
+
+impl Privacy {
+    /// Begins with these.
+    #[must_use]
+    pub fn new(config: PrivacyConfig) -> Self {
+        Self(Arc::new(AtomicU8::new(packed(config))))
+    }
+
+    /// Those of now.
+    #[must_use]
+    pub fn in_force(&self) -> PrivacyConfig {
+        let packed = self.0.load(Ordering::Relaxed);
+        let address = FORMS[usize::from(packed >> 2) % FORMS.len()];
+        PrivacyConfig { address, query: packed & 1 > 0, user_agent: packed & 2 > 0 }
+    }
+}
+
+impl Retune for Privacy {
+    type Config = PrivacyConfig;
+    const LIVE: &'static [&'static str] = &["telemetry.privacy."];
+
+    fn retune(&self, config: &PrivacyConfig) -> Result<(), String> {
+        self.0.store(packed(*config), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+const FORMS: [AddressForm; 4] = [AddressForm::None, AddressForm::Hash, AddressForm::Truncate, AddressForm::Full];
+
+fn packed(config: PrivacyConfig) -> u8 {
+    (config.address as u8) << 2 | u8::from(config.user_agent) << 1 | u8::from(config.query)
+}
+
 /// The key of the day, the same for all workers.
 #[derive(Debug)]
 pub(crate) struct DailyKey(Mutex<Day>);
@@ -99,36 +137,37 @@ impl DailyKey {
 /// Writes what may identify people, as far as the settings ask for it. One for each worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Personal {
-    config: PrivacyConfig,
+    settings: Privacy,
     keys: Arc<DailyKey>,
     /// So that the lock is taken once a day.
     today: RefCell<Day>,
 }
 
 impl Personal {
-    /// `None` when nothing is asked for: then nothing is looked at either.
-    pub(crate) fn new(config: PrivacyConfig) -> Option<Self> {
-        let is_asked = config.address != AddressForm::None || config.query || config.user_agent;
-        let keys = Arc::new(DailyKey(Mutex::default()));
-        is_asked.then(|| Self { config, keys, today: RefCell::default() })
+    /// By these settings, as they are and as they will be.
+    pub(crate) fn new(settings: Privacy) -> Self {
+        Self { settings, keys: Arc::new(DailyKey(Mutex::default())), today: RefCell::default() }
     }
 
     /// The query as it may leave, without its `?`; `None` without one.
     pub(crate) fn query<'r>(&self, record: &RequestRecord<'r>, redactor: &Redactor) -> Option<Clean<'r>> {
-        let query = record.target.get(record.path().len() + 1..).filter(|query| self.config.query && !query.is_empty());
+        if !self.settings.in_force().query {
+            return None;
+        }
+        let query = record.target.get(record.path().len() + 1..).filter(|query| !query.is_empty());
         query.map(|query| redactor.query(Outlet::Telemetry, query))
     }
 
     /// The user agent as it may leave.
     pub(crate) fn user_agent<'r>(&self, record: &RequestRecord<'r>, redactor: &Redactor) -> Option<Clean<'r>> {
-        let user_agent = record.user_agent.filter(|_| self.config.user_agent);
+        let user_agent = record.user_agent.filter(|_| self.settings.in_force().user_agent);
         user_agent.map(|user_agent| redactor.text(Outlet::Telemetry, user_agent))
     }
 
     /// Appends the attributes of the client's address.
     pub(crate) fn append_addresses(&self, out: &mut Vec<u8>, record: &RequestRecord<'_>) {
         let client = &record.client;
-        match self.config.address {
+        match self.settings.in_force().address {
             AddressForm::None => {}
             AddressForm::Hash => {
                 let nanos = u64::try_from(record.duration.as_nanos()).unwrap_or(u64::MAX);
@@ -205,8 +244,8 @@ mod tests {
 
     #[test]
     fn workers_of_one_process_hash_alike_and_other_processes_do_not() {
-        let one = Personal::new(HASHED).unwrap();
-        let (twin, other) = (one.clone(), Personal::new(HASHED).unwrap());
+        let one = Personal::new(Privacy::new(HASHED));
+        let (twin, other) = (one.clone(), Personal::new(Privacy::new(HASHED)));
         let hash = one.hash(ip("203.0.113.77"), 7).unwrap();
         assert_eq!(twin.hash(ip("::ffff:203.0.113.77"), 7).unwrap(), hash);
         assert_ne!(one.hash(ip("203.0.113.78"), 7).unwrap(), hash);
@@ -220,7 +259,7 @@ mod tests {
 
     #[test]
     fn each_day_has_a_key_and_a_clock_that_is_set_back_gets_none_of_yesterday() {
-        let one = Personal::new(HASHED).unwrap();
+        let one = Personal::new(Privacy::new(HASHED));
         let twin = one.clone();
         let hash = |worker: &Personal, day| worker.hash(ip("203.0.113.77"), day).unwrap();
         let first = hash(&one, 7);
@@ -236,14 +275,23 @@ mod tests {
 
     #[test]
     fn the_key_is_printed_nowhere() {
-        let one = Personal::new(HASHED).unwrap();
+        let one = Personal::new(Privacy::new(HASHED));
         let _ = one.hash(ip("203.0.113.77"), 7);
         assert!(format!("{one:?}").contains("SHA256"), "{one:?}");
         assert!(!format!("{one:?}").contains('['), "no list of bytes: {one:?}");
     }
 
     #[test]
-    fn who_asks_for_nothing_pays_for_nothing() {
-        assert!(Personal::new(PrivacyConfig { address: AddressForm::None, query: false, user_agent: false }).is_none());
+    fn other_settings_are_in_force_for_all_who_look() {
+        let none = PrivacyConfig { address: AddressForm::None, query: false, user_agent: false };
+        let one = Privacy::new(none);
+        let other = one.clone();
+        for address in FORMS {
+            for (query, user_agent) in [(false, false), (true, false), (false, true), (true, true)] {
+                let asked = PrivacyConfig { address, query, user_agent };
+                one.retune(&asked).unwrap();
+                assert_eq!(other.in_force(), asked);
+            }
+        }
     }
 }

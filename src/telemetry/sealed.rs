@@ -1,9 +1,9 @@
 //! A batch as it is sent: compressed once, when it is cut for sending or for the disk, and kept as it was for every further
 //! attempt.
 //!
-//! What tells of errors is a part by itself, so that the disk can store it as it is and let it go last. The parts are whole
-//! requests: one after the other they are one request, before and after compression. In a coding that does not join, a batch has
-//! one part: whoever seals it has taken apart before what tells of errors.
+//! What tells of errors is by itself, so that the disk can store it as it is and let it go last. Compressed it is a batch by
+//! itself: whoever seals one has taken apart before what tells of errors. Without compression it is a part: one after the other
+//! the parts are one request.
 
 use std::io;
 
@@ -266,17 +266,28 @@ mod tests {
     }
 
     #[test]
-    fn in_gzip_all_is_one_member_which_every_reader_reads_to_its_end() {
+    fn what_is_compressed_is_one_member_or_frame_which_every_reader_reads_to_its_end() {
         let press = Press::default();
-        let batch = sealed(&[9, 17], Compression::Gzip, &press);
-        let from_zstd = sealed(&[9, 17], Compression::Zstd, &press).in_coding(Signal::Logs, Compression::Gzip, &press);
-        for batch in [batch, from_zstd.unwrap()] {
-            let parts: Vec<_> = batch.parts().map(|(part, _)| (part.worth, part.items)).collect();
-            assert_eq!(parts, [(Worth::Errors, 2)]);
-            let mut first = Vec::new();
-            let mut reader = flate2::read::GzDecoder::new(&batch.form().framed()[FRAME..]);
-            std::io::Read::read_to_end(&mut reader, &mut first).unwrap();
-            assert_eq!(otlp::count(Signal::Logs, &first), Ok(2));
+        let plain = sealed(&[9, 17], Compression::None, &press);
+        for coding in [Compression::Zstd, Compression::Gzip] {
+            let batch = sealed(&[9, 17], coding, &press);
+            let from_plain = plain.in_coding(Signal::Logs, coding, &press);
+            for batch in [batch, from_plain.unwrap()] {
+                let parts: Vec<_> = batch.parts().map(|(part, _)| (part.worth, part.items)).collect();
+                assert_eq!(parts, [(Worth::Errors, 2)]);
+                let sent = &batch.form().framed()[FRAME..];
+                let mut first = Vec::new();
+                match coding {
+                    Compression::Gzip => {
+                        io::Read::read_to_end(&mut flate2::read::GzDecoder::new(sent), &mut first).unwrap();
+                    }
+                    _ => {
+                        let reader = zstd::stream::read::Decoder::new(sent).unwrap().single_frame();
+                        io::Read::read_to_end(&mut { reader }, &mut first).unwrap();
+                    }
+                }
+                assert_eq!(otlp::count(Signal::Logs, &first), Ok(2), "{coding:?}");
+            }
         }
     }
 
@@ -330,7 +341,7 @@ mod tests {
     fn what_was_stored_is_one_request_in_every_coding() {
         let press = Press::default();
         let parts: [&[u8]; 3] = [b"first", b"", &[7; 100_000]];
-        for coding in CODINGS.into_iter().filter(|coding| coding.joins()) {
+        for coding in CODINGS.into_iter().filter(|coding| coding.joins_from_disk()) {
             let mut stored = compression::empty_frame();
             parts.iter().for_each(|part| press.append(part, coding, &mut stored).unwrap());
             let form = Form::of(stored, coding, parts.concat().len());

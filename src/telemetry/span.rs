@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::model::request::{Hop, Method, Outcome, Protocol, RecordTrace, RequestRecord};
@@ -55,7 +56,7 @@ pub(crate) struct SpanEncoder {
     /// By `Reason`.
     reasons: [Vec<u8>; Reason::ALL.len()],
     /// Where the head keeps all, it goes without saying.
-    says_head: bool,
+    says_head: Arc<AtomicBool>,
     /// Values cut since they were taken; a cell, as the encoder belongs to one thread.
     truncated: Cell<u64>,
 }
@@ -81,7 +82,7 @@ impl SpanEncoder {
             server,
             origin: format!("http://{host}:{}", upstream.port).into_bytes(),
             reasons: Reason::ALL.map(|reason| text(semconv::SAMPLING_REASON, reason.label())),
-            says_head: !sampling.keeps_all(),
+            says_head: Arc::new(AtomicBool::new(!sampling.keeps_all())),
             truncated: Cell::default(),
         }
     }
@@ -89,6 +90,11 @@ impl SpanEncoder {
     /// The same with these limits, and with what of people may leave.
     pub(crate) fn within(self, limits: Limits, personal: Option<Personal>) -> Self {
         Self { limits, personal, ..self }
+    }
+
+    /// The same, and says by this flag, which may change, that the head keeps a request.
+    pub(crate) fn saying(self, says_head: Arc<AtomicBool>) -> Self {
+        Self { says_head, ..self }
     }
 
     /// How many values and names were cut since this was asked last.
@@ -130,7 +136,7 @@ impl SpanEncoder {
         let server = out.len();
         wire::message(out, SPANS, |out| {
             self.server_span(out, record, trace, (path, query.as_ref()));
-            if reason != Reason::Head || self.says_head {
+            if reason != Reason::Head || self.says_head.load(Ordering::Relaxed) {
                 out.extend_from_slice(&self.reasons[reason as usize]);
             }
         });

@@ -124,6 +124,14 @@ pub(crate) fn flag_attribute(out: &mut Vec<u8>, field: u32, (key, value): (&str,
     });
 }
 
+/// Writes a `KeyValue` whose value is a number with a fraction.
+pub(crate) fn double_attribute(out: &mut Vec<u8>, field: u32, key: &str, value: f64) {
+    message(out, field, |out| {
+        bytes_field(out, 1, key.as_bytes());
+        message(out, 2, |out| double_field(out, 4, value));
+    });
+}
+
 fn varint_length(value: usize) -> usize {
     let bits = (usize::BITS - value.leading_zeros()).max(1) as usize;
     bits.div_ceil(7)

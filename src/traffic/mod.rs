@@ -7,6 +7,7 @@ mod buckets;
 pub mod config;
 mod exemplars;
 mod index;
+pub mod publishes;
 pub mod reader;
 mod recent;
 pub mod routes;

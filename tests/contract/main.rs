@@ -49,6 +49,7 @@ mod outage;
 mod overload;
 mod pace;
 mod page;
+mod reload;
 mod restarts;
 mod rolling;
 mod scale;

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from celery import Celery, Task
+from celery.signals import task_postrun
 
 SETTINGS = {
     "task_send_sent_event": True,
@@ -67,6 +68,43 @@ def again(self: Task) -> dict[str, str]:
 def slow(seconds: float) -> None:
     """Takes its time."""
     time.sleep(seconds)
+
+
+@app.task(name="lab.marked", bind=True)
+def marked(self: Task, seconds: float) -> None:
+    """Tells a file that it runs; and, once its result is kept, that it has run."""
+    mark("began", self.request.id)
+    time.sleep(seconds)
+
+
+@app.task(name="lab.endless", bind=True)
+def endless(self: Task) -> None:
+    """Does not end before its worker is killed."""
+    mark("began", self.request.id)
+    time.sleep(600)
+
+
+@task_postrun.connect(sender=marked)
+def has_run(task_id: str, **_: Any) -> None:
+    """The result is with Redis."""
+    mark("ended", task_id)
+
+
+def mark(what: str, identity: str) -> None:
+    """A line of its own, whoever writes at the same time."""
+    with open(os.environ["LAB_MARKS"], "a", buffering=1) as marks:
+        marks.write(f"{what} {identity}\n")
+
+
+@app.task(name="lab.limited", rate_limit="1/h")
+def limited() -> None:
+    """The first of an hour runs; workers take the others and hold them."""
+
+
+@app.task(name="lab.parent")
+def parent() -> None:
+    """Sends another one."""
+    good.delay()
 
 
 @app.task(name="lab.render")

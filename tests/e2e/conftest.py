@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
+from celery_lab import Broker, Worker
 from collecting import FileCollector
 from factory import Application, CeleryWorker
 from processes import Process, end_all
 from servers import Postgres, Redis
-from sidecar import Sidecar
+from sidecar import QUICK_EXPORT, Sidecar, SidecarMaker
 
-SidecarMaker = Callable[..., Sidecar]
 
 
 def pytest_configure() -> None:
@@ -82,6 +83,36 @@ def worker(servers_folder: Path, application: Application) -> Iterator[CeleryWor
     server.kill()
 
 
+@pytest.fixture(scope="module")
+def broker(servers_folder: Path) -> Iterator[Broker]:
+    """A Redis of each file's own: it is restarted."""
+    server = Broker(servers_folder)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def tasks(broker: Broker) -> Iterator[Celery]:
+    """The tasks, to be sent."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDIS_URL", broker.url)
+        sys.modules.pop("celery_app", None)
+        from celery_app import orders
+
+        yield orders
+        orders.close()
+
+
+@pytest.fixture(scope="module")
+def prefork(servers_folder: Path, broker: Broker) -> Iterator[Worker]:
+    """A worker as the application starts it: it sends no events by itself."""
+    worker = Worker(servers_folder, broker, "prefork")
+    worker.start()
+    yield worker
+    worker.kill()
+
+
 @pytest.fixture
 def collector(tmp_path: Path) -> Iterator[FileCollector]:
     """A collector that has seen nothing yet."""
@@ -109,10 +140,6 @@ def start_sidecar(tmp_path: Path) -> Iterator[SidecarMaker]:
 def sidecar(start_sidecar: SidecarMaker, application: Application, collector: FileCollector) -> Sidecar:
     """A sidecar between the application and the collector, with nothing counted yet."""
     return start_sidecar(behind(application, collector), QUICK_EXPORT)
-
-
-# Metrics leave each half second instead of each quarter of a minute, so that no test waits for them.
-QUICK_EXPORT = {"OTEL_METRIC_EXPORT_INTERVAL": "500"}
 
 
 def behind(application: Application, collector: FileCollector) -> dict[str, Any]:

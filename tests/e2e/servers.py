@@ -16,9 +16,9 @@ from waiting import eventually
 
 
 class Postgres(Process):
-    """One PostgreSQL server, in a folder that ends with it."""
+    """One PostgreSQL server, in a folder that ends with it: Debian's, or that of `programs`."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, programs: Path | None = None, *further: str):
         self.port = free_port()
         # PostgreSQL refuses to run as root, and another user cannot look into pytest's folders.
         self.data = Path(tempfile.mkdtemp(prefix="content-factory-postgres-"))
@@ -26,8 +26,13 @@ class Postgres(Process):
         if os.geteuid() == 0:
             shutil.chown(self.data, "postgres")
             self.as_owner = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
-        binary = _postgres_folder() / "postgres"
-        settings = ["listen_addresses=127.0.0.1", f"unix_socket_directories={self.data}", "fsync=off", "max_connections=100"]
+        self.programs = _postgres_folder()
+        if programs:
+            # what is installed for us alone is nothing that the server's user could run
+            shutil.copytree(programs, self.data / "programs", symlinks=True)
+            self.programs = self.data / "programs" / "bin"
+        binary = self.programs / "postgres"
+        settings = ["listen_addresses=127.0.0.1", f"unix_socket_directories={self.data}", "fsync=off", "max_connections=100", *further]
         flags = [word for setting in settings for word in ("-c", setting)]
         command = [*self.as_owner, str(binary), "-D", str(self.data / "db"), "-p", str(self.port), *flags]
         super().__init__("postgres", command, {}, folder)
@@ -42,7 +47,7 @@ class Postgres(Process):
         password = self.data / "password"
         password.write_text("secret-of-the-database")
         password.chmod(0o644)
-        initdb = [str(_postgres_folder() / "initdb"), "-D", str(self.data / "db"), "-U", "factory", "--no-sync"]
+        initdb = [str(self.programs / "initdb"), "-D", str(self.data / "db"), "-U", "factory", "--no-sync"]
         flags = ["--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8", "--locale=C"]
         # the working directory must be one that the server's user may enter
         subprocess.run([*self.as_owner, *initdb, *flags], check=True, capture_output=True, cwd="/")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import httpx
 import messages
 import pytest
 import vendors
+from authority import Authority
 from factory import Application
 from gateway import TOKEN, Agent, Balancer, Gateway
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
@@ -20,24 +20,11 @@ from vendors import Vendors
 NAME = "otel-collector"
 
 
-class Authority:
-    """Certificates for a server called `otel-collector` and for a client, by one authority."""
+class Certificates(Authority):
+    """For a server called `otel-collector` and for a client."""
 
     def __init__(self, folder: Path):
-        self.folder = folder
-        self._openssl("req", "-x509", *self._new_key("ca"), "-subj", "/CN=authority", "-days", "1", "-out", self.path("ca.pem"))
-        for name in (NAME, "client"):
-            request, extensions = self.path(f"{name}.csr"), folder / f"{name}.ext"
-            extensions.write_text(f"subjectAltName=DNS:{name}\n")
-            self._openssl("req", *self._new_key(name), "-subj", f"/CN={name}", "-out", request)
-            self._openssl(
-                "x509", "-req", "-in", request, "-CA", self.path("ca.pem"), "-CAkey", self.path("ca.key"), "-CAcreateserial",
-                "-days", "1", "-extfile", str(extensions), "-out", self.path(f"{name}.pem"),
-            )  # fmt: skip
-
-    def path(self, name: str) -> str:
-        """Where one of the files is."""
-        return str(self.folder / name)
+        super().__init__(folder, {name: f"DNS:{name}" for name in (NAME, "client")})
 
     @property
     def server(self) -> dict[str, str]:
@@ -59,18 +46,11 @@ class Authority:
             "GATEWAY_SERVER_NAME": NAME,
         }
 
-    def _new_key(self, name: str) -> list[str]:
-        return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", self.path(f"{name}.key")]
-
-    @staticmethod
-    def _openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True)
-
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """One authority for all tests."""
-    return Authority(tmp_path_factory.mktemp("authority"))
+    return Certificates(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture
@@ -80,7 +60,7 @@ def three() -> Iterator[Vendors]:
         yield stand_ins
 
 
-def call(address: str, authority: Authority, certified: bool, body: str) -> grpc.StatusCode:
+def call(address: str, authority: Certificates, certified: bool, body: str) -> grpc.StatusCode:
     """Sends a log record by gRPC over TLS, with a certificate of the sender or without one."""
     read = (lambda name: Path(authority.path(name)).read_bytes()) if certified else (lambda _: None)
     credentials = grpc.ssl_channel_credentials(Path(authority.path("ca.pem")).read_bytes(), read("client.key"), read("client.pem"))
@@ -97,7 +77,7 @@ def lines(stand_ins: Vendors) -> list[str]:
     return [record.body.string_value for record in stand_ins.new_relic.log_records()]
 
 
-def test_who_speaks_plain_text_or_shows_no_certificate_is_refused(tmp_path: Path, authority: Authority, three: Vendors):
+def test_who_speaks_plain_text_or_shows_no_certificate_is_refused(tmp_path: Path, authority: Certificates, three: Vendors):
     with Gateway(tmp_path, three.environment("newrelic") | authority.server) as gateway:
         assert call(gateway.address, authority, False, "without a certificate") == grpc.StatusCode.UNAVAILABLE
         assert gateway.export(messages.log("in plain text")) == 400
@@ -114,7 +94,7 @@ def test_a_sidecar_with_a_certificate_is_served_by_both_protocols(
     protocol: str,
     port: int,
     tmp_path: Path,
-    authority: Authority,
+    authority: Certificates,
     three: Vendors,
     application: Application,
     start_sidecar: Callable[..., Sidecar],
@@ -136,7 +116,7 @@ def test_a_sidecar_with_a_certificate_is_served_by_both_protocols(
         assert sidecar.stop() == 0
 
 
-def test_an_agent_and_a_balancer_show_their_certificate_to_the_gateway(tmp_path: Path, authority: Authority, three: Vendors):
+def test_an_agent_and_a_balancer_show_their_certificate_to_the_gateway(tmp_path: Path, authority: Certificates, three: Vendors):
     with (
         Gateway(tmp_path, three.environment("newrelic") | authority.server) as gateway,
         Balancer(tmp_path, [gateway], more=authority.server | authority.client) as balancer,

@@ -364,7 +364,8 @@ def test_the_processes_of_the_example_tell_their_tasks_and_celerys_is_told_by_it
     port = free_port()
     environment = {
         "DATABASE_URL": postgres.url,
-        "REDIS_URL": redis.url,
+        # a database of its own: the worker that the whole run shares would take the task, and tells no sidecar of it
+        "REDIS_URL": redis.url.rsplit("/", 1)[0] + "/6",
         "SIDECAR_URL": f"http://127.0.0.1:{port}",
     }
     application = Application(tmp_path, environment, workers=2)

@@ -60,6 +60,11 @@ fn routes() {
 }
 
 #[test]
+fn celery() {
+    replay("celery", targets::celery::check);
+}
+
+#[test]
 fn configuration() {
     replay("configuration", targets::configuration::check);
 }
@@ -82,6 +87,11 @@ fn otlp() {
 #[test]
 fn proxy() {
     replay("proxy", targets::proxy::check);
+}
+
+#[test]
+fn usage() {
+    replay("usage", targets::usage::check);
 }
 
 /// Runs the corpus, in which both fates must occur, or the target sees nothing; then mutations of it.

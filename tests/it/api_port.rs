@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use content_factory_sidecar::api::config::Config;
-use content_factory_sidecar::api::{State, Traffic, bind};
+use content_factory_sidecar::api::{Rulebook, State, Traffic, bind};
 use content_factory_sidecar::checks::{Desk, Reader, samples};
 use content_factory_sidecar::lifecycle::{Conductor, Latch, Pulse, drain};
 use content_factory_sidecar::model::application::About;
@@ -35,6 +35,7 @@ pub(crate) struct Port {
     pub(crate) conductor: Conductor,
     _end: Conductor,
     pub(crate) latch: Latch,
+    pub(crate) rulebook: Rulebook,
     server: JoinHandle<()>,
 }
 
@@ -190,6 +191,8 @@ impl Port {
             about: watch::channel(about).1,
             database: watch::channel(database()).1,
             celery: CeleryReader::off(),
+            standing: Arc::new(|| None),
+            reloads: None,
             traffic: traffic(),
             tasks: tasks::open(&tasks_config(), Arc::new(Redactor::new([])), None, None),
             export: Arc::new(ExportState::default),
@@ -201,10 +204,10 @@ impl Port {
             upstream: "http://127.0.0.1:8000".into(),
             service: Clean::literal("content-factory"),
         };
-        let address = bound.addresses()[0];
+        let (address, rulebook) = (bound.addresses()[0], bound.rulebook());
         #[expect(clippy::disallowed_methods, reason = "a test has no supervisor; the handle is aborted in drop")]
         let server = tokio::spawn(async move { bound.serve(state, ending).await });
-        Self { address, conductor, _end: end, latch, server }
+        Self { address, conductor, _end: end, latch, rulebook, server }
     }
 
     /// Asks with GET.

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use content_factory_sidecar::model::reload::Retune;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::api_port::{Port, config, healthy};
 use crate::raw_receiver::RawReceiver;
 use crate::rig::{PATIENCE, Sidecar, echo_application, get, output};
 use crate::secrets::{assert_silent, end};
@@ -142,6 +144,41 @@ async fn tokens_change_with_their_file_and_a_broken_file_changes_nothing() {
     until(&sidecar, READER, 200).await;
     assert_eq!(sidecar.log().matches(CHANGED).count(), 2, "{}", sidecar.log());
     assert_silent("the log", sidecar.log().as_bytes());
+}
+
+#[tokio::test]
+async fn a_reload_is_in_force_for_the_next_request_of_a_connection_that_is_open() {
+    let port = Port::start(healthy()).await;
+    let mut stream = TcpStream::connect(port.address).await.expect("the port accepts");
+    let mut ask = async |token: &str| {
+        let request = format!("GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n{token}\r\n");
+        stream.write_all(request.as_bytes()).await.expect("the port reads");
+        let mut answer = Vec::new();
+        loop {
+            let mut chunk = vec![0; 64 << 10];
+            let length = timeout(PATIENCE, stream.read(&mut chunk)).await.expect("in time").expect("an answer");
+            assert!(length > 0, "the connection was closed");
+            answer.extend_from_slice(&chunk[..length]);
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+            if body.len() == length.parse::<usize>().expect("a number") {
+                return text[9..12].to_owned();
+            }
+        }
+    };
+    assert_eq!(ask("").await, "200");
+    let tokens = json!({"admin": {"tokens": READER}});
+    assert_eq!(port.rulebook.retune(&config(tokens)), Ok(()));
+    assert_eq!(ask("").await, "401");
+    assert_eq!(ask(&format!("Authorization: Bearer {READER}\r\n")).await, "200");
+    let limited = json!({"admin": {"rate": 1}});
+    assert_eq!(port.rulebook.retune(&config(limited)), Ok(()));
+    let mut answers = Vec::new();
+    for _ in 0..5 {
+        answers.push(ask("").await);
+    }
+    assert!(answers.contains(&"429".to_owned()), "{answers:?}");
 }
 
 #[tokio::test]

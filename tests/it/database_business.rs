@@ -5,7 +5,7 @@ use std::time::Duration;
 use content_factory_sidecar::database::config::Questions;
 use content_factory_sidecar::model::database::DatabaseState;
 use content_factory_sidecar::model::database::business::Business;
-use content_factory_sidecar::model::database::reading::Trouble;
+use content_factory_sidecar::model::trouble::Trouble;
 use content_factory_sidecar::model::usage::BusinessRows;
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};

@@ -1,8 +1,8 @@
 //! A real PostgreSQL as the room reads it, with the role that docs/database.md gives.
 
 use content_factory_sidecar::model::database::DatabaseState;
-use content_factory_sidecar::model::database::reading::Trouble;
 use content_factory_sidecar::model::database::values::{Activity, SessionState, Statistics, Visibility};
+use content_factory_sidecar::model::trouble::Trouble;
 use content_factory_sidecar::model::usage::BusinessRows;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, Row};
@@ -147,7 +147,8 @@ async fn a_standby_and_its_slot_are_seen_from_both_ends() {
     let mut room = Room::start(&follower.url("cf_sidecar"));
     let behind = room.until("how far it is behind", |state| statistics(state)?.replay_lag_seconds).await;
     assert!((0.0..60.0).contains(&behind), "{behind}");
-    assert!(room.reader.borrow().server.current().is_some_and(|server| server.is_standby));
+    // of another connection, so it may come later
+    room.until("that it is one", |state| state.server.current().filter(|server| server.is_standby).cloned()).await;
     room.until("rows", |state| state.rows.current().and_then(|rows| rows.products)).await;
 }
 

@@ -59,6 +59,11 @@ async fn what_took_most_time_is_told_by_the_difference_of_two_readings() {
     assert!((0.2..30.0).contains(&slow.total_seconds), "{}", slow.total_seconds);
     let earlier = room.reader.borrow().statements.last().cloned().expect("a reading");
     assert!(earlier.top.iter().all(|statement| statement.total_seconds < 30.0), "{earlier:?}");
+    let is_ours =
+        |text: &str| text.contains("pg_stat_") || text.contains("statement_timeout") || text.starts_with("BEGIN");
+    let ours =
+        earlier.top.iter().filter(|statement| statement.text.as_ref().is_some_and(|text| is_ours(text.as_str())));
+    assert_eq!(ours.count(), 0, "our own questions are among the application's: {earlier:?}");
 }
 
 #[tokio::test]

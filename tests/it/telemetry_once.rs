@@ -83,16 +83,15 @@ async fn every_attempt_from_memory_sends_the_bytes_of_the_first() {
     receiver.back();
     running.settled(SOON).await;
     let asked: BTreeSet<Vec<u8>> = receiver.asked().into_iter().map(|(_, body)| body).collect();
-    assert_eq!(asked.len(), 1, "one batch, and in each attempt the same bytes");
-    assert_eq!(compressions(&running), [1, 0, 0]);
+    assert_eq!(asked.len(), 2, "what tells of errors and the rest, and in each attempt the same bytes");
+    assert_eq!(compressions(&running), [2, 0, 0]);
     assert_eq!(spans(&receiver).len(), 180);
     running.stop(SOON).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_disk_keeps_and_sends_the_bytes_of_the_first_attempt_in_whatever_coding() {
-    // what is compressed by gzip is no request when it is put together: what tells of errors is one by itself
-    for (compression, coding, batches) in [("zstd", 0, 1), ("gzip", 1, 2)] {
+    for (compression, coding) in [("zstd", 0), ("gzip", 1)] {
         let (folder, receiver) = (TempDir::new().expect("a folder"), RawReceiver::away().await);
         let mut running = Running::start_in(folder.path(), settings(&receiver, compression));
         produce(&mut running, 90);
@@ -106,22 +105,24 @@ async fn the_disk_keeps_and_sends_the_bytes_of_the_first_attempt_in_whatever_cod
         let asked = receiver.asked().len();
         eventually("it is asked again", SOON, || receiver.asked().len() > asked + 1).await;
         running.stop(SOON).await;
-        assert_eq!(compressions(&running), [batches, 0, 0], "{compression}");
+        assert_eq!(compressions(&running), [2, 0, 0], "{compression}: what tells of errors, and the rest");
         drop(running);
 
         let stored = rows(folder.path()).await;
         let of_coding = stored.iter().filter(|(_, stored)| *stored == coding).count();
         assert_eq!((stored.len(), of_coding), (2, 2), "what tells of errors, and the rest");
         let stored: Vec<Vec<u8>> = stored.into_iter().map(|(body, _)| body).collect();
-        let requests: BTreeSet<Vec<u8>> =
-            if batches == 1 { BTreeSet::from([stored.concat()]) } else { stored.into_iter().collect() };
+        // from disk both may be one request, of frames one after the other, where the coding allows that
+        let both = [stored.concat(), [&stored[1][..], &stored[0]].concat()];
+        let joined = if compression == "zstd" { &both[..] } else { &[] };
+        let requests: BTreeSet<Vec<u8>> = stored.iter().chain(joined).cloned().collect();
         let asked: BTreeSet<Vec<u8>> = receiver.asked().into_iter().map(|(_, body)| body).collect();
         assert!(!asked.is_empty() && asked.is_subset(&requests), "{compression}: what was tried is what is stored");
         receiver.back();
         let mut running = Running::start_in(folder.path(), settings(&receiver, compression));
         eventually("it is taken", SOON, || running.account(Signal::Traces).delivered == 180).await;
         let asked: BTreeSet<Vec<u8>> = receiver.asked().into_iter().map(|(_, body)| body).collect();
-        assert!(asked == requests, "{compression}: what is stored is what is sent");
+        assert!(asked.is_subset(&requests), "{compression}: what is stored is what is sent");
         assert_eq!(compressions(&running), [0, 0, 0], "another process compresses nothing");
         running.stop(SOON).await;
         assert_eq!(spans(&receiver).len(), 180);

@@ -94,7 +94,7 @@ impl Running {
         config: &LogConfig,
         redactor: &Arc<Redactor>,
     ) -> impl tracing::Subscriber + Send + Sync + 'static {
-        self.telemetry.subscriber(config, redactor, None)
+        self.telemetry.subscriber(config, redactor, None).0
     }
 
     /// What tells this project at Sentry, whose destination is among the settings.
@@ -110,7 +110,7 @@ impl Running {
         redactor: &Arc<Redactor>,
         issues: &Issues,
     ) -> impl tracing::Subscriber + Send + Sync + 'static {
-        self.telemetry.subscriber(config, redactor, Some(issues))
+        self.telemetry.subscriber(config, redactor, Some(issues)).0
     }
 
     /// Ends it as the process would: the workers first.

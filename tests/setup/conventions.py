@@ -23,9 +23,26 @@ UNIT = re.compile(r"^Unit: (\S+)$", re.MULTILINE)
 VERSION = re.compile(r"https://opentelemetry\.io/schemas/(\d+)\.(\d+)\.(\d+)")
 
 
+# The conventions for generative AI went to a repository of their own, and the package calls that deprecated. It still has them, without
+# instrument and unit in the text, but as they are created.
+MOVED = "Deprecated: Moved to the [OpenTelemetry GenAI semantic conventions repository]"
+CREATED = r"meter\.create_(\w+)\(\s*name={constant},\s*description=.*?,\s*unit=\"([^\"]+)\""
+
+
 def named(text: str) -> Iterator[tuple[str, str]]:
     """The names that are no longer of the past, each with what is said of it."""
-    return (found.groups() for found in CONSTANT.finditer(text) if not found[2].startswith("Deprecated"))
+    for found in CONSTANT.finditer(text):
+        if found[2].startswith(MOVED) or not found[2].startswith("Deprecated"):
+            yield found[1], found[2]
+
+
+def instrument(name: str, about: str, text: str) -> tuple[str, str]:
+    """The instrument of a metric and its unit."""
+    if found := INSTRUMENT.search(about):
+        return found[1], UNIT.search(about)[1]
+    constant = name.upper().replace(".", "_")
+    created = re.search(CREATED.format(constant=constant), text, re.DOTALL)
+    return created[1].replace("up_down_", "updown"), created[2]
 
 
 def rows(package: zipfile.ZipFile) -> set[tuple[str, ...]]:
@@ -35,8 +52,9 @@ def rows(package: zipfile.ZipFile) -> set[tuple[str, ...]]:
         if file.endswith("_attributes.py"):
             found.update(("attribute", name) for name, _ in named(package.read(file).decode()))
         elif file.endswith("_metrics.py"):
-            for name, about in named(package.read(file).decode()):
-                found.add(("metric", name, INSTRUMENT.search(about)[1], UNIT.search(about)[1]))
+            text = package.read(file).decode()
+            for name, about in named(text):
+                found.add(("metric", name, *instrument(name, about, text)))
     return found
 
 

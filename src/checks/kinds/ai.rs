@@ -10,7 +10,8 @@ use crate::checks::failure::{Class, Failure};
 use crate::checks::kinds::http;
 use crate::checks::plan::{Kind, Plan, Reading};
 use crate::checks::service::Pace;
-use crate::checks::trust;
+use crate::model::trouble::Trouble;
+use crate::trust;
 
 /// Asks for the list of models, or what else costs nothing.
 struct Ai {
@@ -73,7 +74,7 @@ impl Check for Ai {
             _ if status.is_success() => Ok(Finding::Works),
             401 => Err(Failure::plain(Class::Condition("key_revoked"))),
             403 => Err(Failure::plain(Class::Condition("forbidden"))),
-            429 => Err(Failure::plain(Class::Quota)),
+            429 => Err(Failure::plain(Trouble::Quota)),
             code => Err(Failure::plain(Class::Status(code))),
         }
     }

@@ -17,6 +17,7 @@ use crate::checks::plan::{Kind, Plan, Reading};
 use crate::checks::service::Pace;
 use crate::fetch::{self, NoDocument};
 use crate::model::health::HealthStatus;
+use crate::model::trouble::Trouble;
 use crate::redact::{Clean, Outlet, Redactor};
 use crate::settings::show_duration;
 
@@ -66,7 +67,7 @@ fn read(reading: &mut Reading<'_, '_>) -> Option<Plan> {
 impl Check for App {
     async fn run(&self) -> Result<Finding, Failure> {
         let body = fetch::document(&self.client, &self.url, LARGEST_BODY).await.map_err(|none| match none {
-            NoDocument::NoAnswer(error) if error.is_timeout() => Failure::plain(Class::Timeout),
+            NoDocument::NoAnswer(error) if error.is_timeout() => Failure::plain(Trouble::Timeout),
             NoDocument::NoAnswer(error) => Failure::of(&error),
             NoDocument::Status(status) => Failure::plain(Class::Status(status)),
             NoDocument::TooLarge => Failure::plain(Class::Condition("body_too_large")),
@@ -81,7 +82,7 @@ fn finding(document: &Value, redactor: &Redactor) -> Result<Finding, Failure> {
         let word = value.get("status").and_then(Value::as_str)?;
         HealthStatus::ALL.into_iter().find(|status| status.label() == word)
     };
-    let status = word(document).ok_or(Failure::new(Class::Protocol, "no status that is known"))?;
+    let status = word(document).ok_or(Failure::new(Trouble::Protocol, "no status that is known"))?;
     let services = document.get("services").and_then(Value::as_object).into_iter().flatten();
     let sick = services.filter(|(_, service)| word(service).is_some_and(|word| word > HealthStatus::Healthy));
     let names = sick.take(MOST_NAMES).enumerate().flat_map(|(turn, (name, _))| {
@@ -118,7 +119,7 @@ mod tests {
         );
         assert_eq!(told(json!({"status": "healthy"})), Ok((HealthStatus::Healthy, "application says healthy".into())));
         for document in [json!({"error": "x"}), json!([1]), json!({"status": "fine"}), json!({"status": 1})] {
-            assert_eq!(told(document), Err(Class::Protocol));
+            assert_eq!(told(document), Err(Trouble::Protocol.into()));
         }
     }
 }

@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::checks::check::{Check, Finding};
-use crate::checks::failure::{Class, Failure};
+use crate::checks::failure::Failure;
 use crate::model::health::HealthStatus;
 use crate::model::traffic::Totals;
+use crate::model::trouble::Trouble;
 use crate::redact::Clean;
 
 /// Connects, and compares the traffic with that of the last run.
@@ -49,7 +50,7 @@ impl Application {
             Err(error) => Failure::of(&error),
         };
         // a busy application lets one wait; only one that is gone turns everybody away
-        if failure.class == Class::Refused {
+        if failure.class == Trouble::Refused.into() {
             self.refused.send_replace(Some(started));
         }
         Err(failure)
@@ -107,7 +108,7 @@ mod tests {
         assert!(before <= at && at <= between, "not before the run that the refusal followed");
         drop(listener);
         *seen.lock().expect("no panic while held") = Totals { completed: 30, errors: 27, ..Totals::default() };
-        assert_eq!(check.run().await.map_err(|failure| failure.class), Err(Class::Refused));
+        assert_eq!(check.run().await.map_err(|failure| failure.class), Err(Trouble::Refused.into()));
         assert!(refusals.borrow().is_some_and(|at| at > between), "it was seen away again");
         let _again = tokio::net::TcpListener::bind(&check.target).await.expect("the port is free again");
         assert_eq!(check.run().await, Ok(Finding::Works), "what failed in the outage is past");

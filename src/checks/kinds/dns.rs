@@ -9,6 +9,7 @@ use crate::checks::check::{Check, Finding};
 use crate::checks::failure::{Class, Failure};
 use crate::checks::plan::{Kind, Plan, Reading};
 use crate::checks::service::Pace;
+use crate::model::trouble::Trouble;
 
 /// Resolves.
 struct Dns {
@@ -39,7 +40,7 @@ impl Check for Dns {
         let found = lookup_host((self.host.as_str(), 0)).await.map_err(|error| Failure::of(&error))?;
         let found: Vec<IpAddr> = found.map(|address| address.ip().to_canonical()).collect();
         match &self.expected[..] {
-            _ if found.is_empty() => Err(Failure::plain(Class::Dns)),
+            _ if found.is_empty() => Err(Failure::plain(Trouble::Dns)),
             expected if expected.is_empty() || found.iter().any(|address| expected.contains(address)) => {
                 Ok(Finding::Works)
             }

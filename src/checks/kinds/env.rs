@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use tokio::task::spawn_blocking;
 
 use crate::checks::check::{Check, Finding};
-use crate::checks::failure::{Class, Failure};
+use crate::checks::failure::Failure;
 use crate::checks::plan::{Kind, Plan, Reading};
 use crate::checks::service::Pace;
 use crate::model::health::HealthStatus;
+use crate::model::trouble::Trouble;
 use crate::redact::{Clean, Outlet, Redactor};
 
 /// An env file is a page of text; what is larger is none.
@@ -84,7 +85,7 @@ impl Check for Env {
                 names.map_err(|error| Failure::of(&error))?.map_err(|error| {
                     // whatever else keeps a file from being read, the keys are not there
                     let is_denied = error.kind() == std::io::ErrorKind::PermissionDenied;
-                    Failure::known(Some(if is_denied { Class::Auth } else { Class::NotFound }), &error)
+                    Failure::known(Some(if is_denied { Trouble::Auth } else { Trouble::NotFound }), &error)
                 })?
             }
             None => Vec::new(),
@@ -170,6 +171,6 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_is_not_there_is_told() {
         let check = Env::new(keys([true, true]), Some("/nowhere/.env".into()));
-        assert_eq!(check.run().await.map_err(|failure| failure.class), Err(Class::NotFound));
+        assert_eq!(check.run().await.map_err(|failure| failure.class), Err(Trouble::NotFound.into()));
     }
 }

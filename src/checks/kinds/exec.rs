@@ -13,6 +13,7 @@ use crate::checks::check::{Check, Finding};
 use crate::checks::failure::{Class, Failure};
 use crate::checks::plan::{Commands, Kind, Plan, Reading};
 use crate::checks::service::Pace;
+use crate::model::trouble::Trouble;
 
 /// Runs a command.
 struct Exec {
@@ -45,7 +46,7 @@ fn read(reading: &mut Reading<'_, '_>) -> Option<Plan> {
 #[async_trait]
 impl Check for Exec {
     async fn run(&self) -> Result<Finding, Failure> {
-        let (program, arguments) = self.command.split_first().ok_or(Failure::plain(Class::NotFound))?;
+        let (program, arguments) = self.command.split_first().ok_or(Failure::plain(Trouble::NotFound))?;
         let mut command = Command::new(program);
         command.args(arguments).env_clear().env("PATH", PATH).process_group(0).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::checks::certificate::days;
 use crate::checks::failure::{Class, Failure};
+use crate::model::trouble::Trouble;
 use crate::settings::Section;
 
 /// The conditions. The default wants a success or a redirection, and no more.
@@ -73,8 +74,8 @@ impl Expect {
         };
         match code {
             _ if is_right => {}
-            401 | 403 => return Err(Failure::plain(Class::Auth)),
-            429 => return Err(Failure::plain(Class::Quota)),
+            401 | 403 => return Err(Failure::plain(Trouble::Auth)),
+            429 => return Err(Failure::plain(Trouble::Quota)),
             code => return Err(Failure::plain(Class::Status(code))),
         }
         let holds = |(name, text): &&(HeaderName, String)| {
@@ -170,8 +171,8 @@ mod tests {
             (json!(["2xx", 404]), 404, Ok(())),
             (json!("200-299,503"), 503, Ok(())),
             (json!([401]), 401, Ok(())),
-            (json!([200]), 401, Err(Class::Auth)),
-            (json!([200]), 429, Err(Class::Quota)),
+            (json!([200]), 401, Err(Trouble::Auth.into())),
+            (json!([200]), 429, Err(Trouble::Quota.into())),
         ] {
             assert_eq!(head(json!({"status": statuses}), status), expected, "{status}");
         }

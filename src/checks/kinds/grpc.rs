@@ -13,8 +13,9 @@ use crate::checks::check::{Check, Finding};
 use crate::checks::failure::{Class, Failure};
 use crate::checks::plan::{Kind, Plan, Reading};
 use crate::checks::service::Pace;
-use crate::checks::trust;
 use crate::fetch::{USER_AGENT, provide_cryptography};
+use crate::model::trouble::Trouble;
+use crate::trust;
 
 /// Calls, on a new connection each time: it is the way there that is checked.
 struct Grpc {
@@ -93,11 +94,11 @@ struct Answer {
 
 fn failure(status: &Status) -> Failure {
     let class = match status.code() {
-        Code::Unauthenticated | Code::PermissionDenied => Some(Class::Auth),
-        Code::ResourceExhausted => Some(Class::Quota),
-        Code::DeadlineExceeded => Some(Class::Timeout),
+        Code::Unauthenticated | Code::PermissionDenied => Some(Trouble::Auth),
+        Code::ResourceExhausted => Some(Trouble::Quota),
+        Code::DeadlineExceeded => Some(Trouble::Timeout),
         // the service, or the whole protocol of health
-        Code::NotFound | Code::Unimplemented => Some(Class::NotFound),
+        Code::NotFound | Code::Unimplemented => Some(Trouble::NotFound),
         _ => None,
     };
     Failure::known(class, status)

@@ -69,7 +69,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_is_unknown_then_too_long_and_each_beat_ends_it() {
-        let beats = Beats::of(["import".to_owned()].into_iter());
+        let beats = Beats::default().renamed(["import".to_owned()].into_iter());
         let hour = Duration::from_secs(3_600);
         let check = Heartbeat { name: "import".into(), max_silence: hour, beats: beats.clone(), since: Instant::now() };
         let class = async |check: &Heartbeat| check.run().await.map_err(|failure| failure.class);

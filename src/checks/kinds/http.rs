@@ -20,10 +20,11 @@ use crate::checks::kinds::expect::Expect;
 use crate::checks::kinds::tls::{ends_soon, left};
 use crate::checks::plan::{Kind, Plan, Reading};
 use crate::checks::service::Pace;
-use crate::checks::trust::{self, Trust};
 use crate::fetch::{USER_AGENT, provide_cryptography};
+use crate::model::trouble::Trouble;
 use crate::redact::Secret;
 use crate::settings::Section;
+use crate::trust::{self, Trust};
 
 /// Asks one URL, on a new connection each time: it is the way there that is checked.
 pub(in crate::checks) struct Http {
@@ -174,8 +175,8 @@ async fn body(response: &mut Response) -> Result<Vec<u8>, Failure> {
 
 pub(super) fn failure(error: reqwest::Error) -> Failure {
     let class = match () {
-        () if error.is_timeout() => Some(Class::Timeout),
-        () if error.is_dns() => Some(Class::Dns),
+        () if error.is_timeout() => Some(Trouble::Timeout),
+        () if error.is_dns() => Some(Trouble::Dns),
         () => None,
     };
     // the URL may hold a key

@@ -4,12 +4,14 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, TlsCertificates};
 
 use crate::checks::check::{Check, Finding};
-use crate::checks::failure::{Class, Failure};
+use crate::checks::failure::Failure;
 use crate::checks::plan::{Kind, Plan, Reading};
 use crate::checks::service::Pace;
+use crate::model::base64;
+use crate::model::trouble::Trouble;
 use crate::redact::Secret;
 use crate::settings::Section;
 
@@ -37,13 +39,26 @@ const EXPECTED: &str = "a URL such as redis://:password@127.0.0.1:6379/0";
 /// Reads the key `url` of this section.
 pub(in crate::checks) fn read_url(section: &mut Section<'_>, about: &'static str) -> Option<Secret<Client>> {
     let url = section.secret_url("url", about)?;
-    match Client::open(url.expose().as_str()) {
+    match open(url.expose()) {
         Ok(client) => Some(Secret::new(client)),
         Err(_) => {
             section.problem("url", &url, EXPECTED);
             None
         }
     }
+}
+
+/// A client that trusts the system's authorities, where `SSL_CERT_FILE` may name one's own, and those of the web where the
+/// system has none.
+fn open(url: &str) -> RedisResult<Client> {
+    let is_tls = url.starts_with("rediss:");
+    let system = if is_tls { rustls_native_certs::load_native_certs().certs } else { Vec::new() };
+    if system.is_empty() {
+        return Client::open(url);
+    }
+    let pem = |der: &[u8]| format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", base64::encode(der));
+    let root_cert = Some(system.iter().map(|certificate| pem(certificate)).collect::<String>().into_bytes());
+    Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert })
 }
 
 impl Redis {
@@ -84,11 +99,11 @@ async fn ping(connection: &mut MultiplexedConnection) -> Result<(), RedisError> 
 
 fn failure(error: &RedisError) -> Failure {
     let class = match (error.kind(), error.code()) {
-        (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => Some(Class::Auth),
-        _ if error.is_timeout() => Some(Class::Timeout),
-        _ if error.is_connection_refusal() => Some(Class::Refused),
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => Some(Trouble::Auth),
+        _ if error.is_timeout() => Some(Trouble::Timeout),
+        _ if error.is_connection_refusal() => Some(Trouble::Refused),
         // the server says how many it takes
-        _ if error.to_string().contains("max number of clients") => Some(Class::Quota),
+        _ if error.to_string().contains("max number of clients") => Some(Trouble::Quota),
         _ => None,
     };
     Failure::known(class, error)

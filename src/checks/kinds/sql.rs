@@ -6,11 +6,12 @@ use async_trait::async_trait;
 use sqlx::{Connection, PgConnection, SqliteConnection};
 
 use crate::checks::check::{Check, Finding};
-use crate::checks::failure::{Class, Failure};
+use crate::checks::failure::Failure;
 use crate::checks::plan::{Kind, Plan, Reading};
 use crate::checks::service::Pace;
 use crate::model::dsn::DatabaseAddress;
 use crate::model::health::HealthStatus;
+use crate::model::trouble::Trouble;
 use crate::redact::Clean;
 
 /// Keeps its connection between runs; a run that is cut off takes the connection with it.
@@ -95,23 +96,5 @@ impl Open {
 }
 
 fn failure(error: &sqlx::Error) -> Failure {
-    let class = match error {
-        sqlx::Error::Tls(_) => Some(Class::Tls),
-        sqlx::Error::PoolTimedOut => Some(Class::Timeout),
-        sqlx::Error::Database(database) => Some(class_of_code(database.code().as_deref().unwrap_or_default())),
-        _ => None,
-    };
-    Failure::known(class, error)
-}
-
-/// PostgreSQL: appendix A of its manual; SQLite: its result codes, which are shorter.
-fn class_of_code(code: &str) -> Class {
-    match code {
-        "28000" | "28P01" | "42501" | "23" => Class::Auth,
-        "53300" | "53400" => Class::Quota,
-        "57P01" | "57P02" | "57P03" => Class::Refused,
-        "57014" | "5" | "6" => Class::Timeout,
-        "3D000" | "14" => Class::NotFound,
-        _ => Class::Protocol,
-    }
+    Failure::known(Some(Trouble::of_database(error)), error)
 }

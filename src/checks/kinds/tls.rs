@@ -9,12 +9,13 @@ use tokio_rustls::TlsConnector;
 
 use crate::checks::certificate::{days, not_after};
 use crate::checks::check::{Check, Finding};
-use crate::checks::failure::{Class, Failure};
+use crate::checks::failure::Failure;
 use crate::checks::plan::{Kind, Plan, Reading};
 use crate::checks::service::Pace;
-use crate::checks::trust;
 use crate::model::health::HealthStatus;
+use crate::model::trouble::Trouble;
 use crate::redact::Clean;
+use crate::trust;
 use crate::wall_clock::since_epoch;
 
 /// Shakes hands.
@@ -59,7 +60,7 @@ impl Check for Tls {
         let stream = TcpStream::connect(&self.address).await.map_err(|error| Failure::of(&error))?;
         let stream = self.connector.connect(self.name.clone(), stream).await.map_err(|error| Failure::of(&error))?;
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let left = shown.and_then(|certificate| left(certificate)).ok_or(Failure::plain(Class::Tls))?;
+        let left = shown.and_then(|certificate| left(certificate)).ok_or(Failure::plain(Trouble::Tls))?;
         Ok(if left < self.least { ends_soon(left) } else { Finding::Works })
     }
 }

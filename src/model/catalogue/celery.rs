@@ -203,6 +203,14 @@ pub static UNACKED_MESSAGES: Metric = read(
     "Messages that workers have taken and not acknowledged: prefetched, scheduled, or in work with late acknowledgement; of all queues.",
 );
 
+/// The same by queue.
+pub static QUEUE_UNACKED: Metric = read(
+    "content_factory.celery.queue.unacked",
+    "{message}",
+    BY_QUEUE,
+    "Messages of a queue that workers have taken and not acknowledged; not there when there are more of all queues than are looked at.",
+);
+
 /// Age of the oldest of them.
 pub static UNACKED_OLDEST_AGE: Metric = read(
     "content_factory.celery.unacked.oldest_age",
@@ -243,3 +251,21 @@ pub static GAPS: Metric = Metric {
     max_age: Duration::ZERO,
     about: "Times that the connection on which events are heard was lost; what was told meanwhile is not known.",
 };
+
+/// Tasks that became no span.
+pub static SPANS_LEFT_OUT: Metric = Metric {
+    name: "content_factory.celery.spans.left_out",
+    unit: "{task}",
+    kind: MetricKind::Counter,
+    labels: &["reason"],
+    scope: Scope::Pod,
+    max_age: Duration::ZERO,
+    about: "Tasks that became no span of ours, because an SDK in their worker tells of them (sdk), or for want of room (no_room).",
+};
+
+/// How tasks that publish ended.
+pub static PUBLISHES: Metric = tasks(
+    "content_factory.celery.publishes",
+    &["outcome"],
+    "Tasks that publish (`celery.publish_tasks`) by outcome: `published`, and `failed` when they raise, say so themselves or are lost.",
+);

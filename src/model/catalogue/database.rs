@@ -214,6 +214,22 @@ pub static DATABASE_READING_AGE: Metric = Metric {
     )
 };
 
+/// The bounds that the conventions advise for questions to a database, in seconds.
+pub const DB_SECONDS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+
+/// Durations of our own questions.
+pub static DB_CLIENT_OPERATION_DURATION: Metric = Metric {
+    scope: Scope::Pod,
+    max_age: Duration::ZERO,
+    ..metric(
+        "db.client.operation.duration",
+        "s",
+        MetricKind::Histogram(DB_SECONDS),
+        &[semconv::DB_SYSTEM_NAME, semconv::DB_OPERATION_NAME, semconv::ERROR_TYPE],
+        "Duration of the sidecar's own questions to the application's database, by the part that they are asked for: what it costs the database.",
+    )
+};
+
 /// Readings that failed.
 pub static DATABASE_READING_FAILURES: Metric = Metric {
     scope: Scope::Pod,
@@ -259,6 +275,19 @@ pub static BUSINESS_PUBLISH_SUCCESS: Metric = metric(
     "content_factory.business.publish.success_ratio",
     "1",
     MetricKind::Gauge,
-    &[],
-    "Share of the newest rows of publishes that went well, of those that ended.",
+    &["source"],
+    "Share of publishes that went well, of those that ended, by source: the newest rows (rows), or the answers of `proxy.taps` since the start (answers).",
 );
+
+/// Publishes as the application answered them.
+pub static BUSINESS_PUBLISH_ANSWERS: Metric = Metric {
+    scope: Scope::Pod,
+    max_age: Duration::ZERO,
+    ..metric(
+        "content_factory.business.publish.answers",
+        "{publish}",
+        MetricKind::Counter,
+        &["outcome"],
+        "Publishes in the answers of the routes in `proxy.taps`, one for each of their `results`: published, failed, other, and answers that could not be read (unread).",
+    )
+};

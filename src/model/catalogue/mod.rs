@@ -3,12 +3,16 @@
 //! A new metric is one constant, here or in the files beside it, and its place in `ALL`.
 
 pub mod admin;
+pub mod ai;
 pub mod celery;
 pub mod checks;
 pub mod container;
 pub mod database;
+pub mod lease;
 pub mod machine;
 mod metric;
+pub mod proxy;
+pub mod reload;
 pub mod tasks;
 pub mod telemetry;
 
@@ -134,7 +138,8 @@ pub static PROXY_CUT_OFF_CONNECTIONS: Metric = metric(
     MetricKind::Counter,
     &[semconv::ERROR_TYPE],
     "Client connections that the proxy ended where no request could be answered, by reason: too many \
-     from one address (`proxy.limits.connection_rate`), a flood of HTTP/2 frames, or a head of HTTP/2 that did not end.",
+     from one address (`proxy.limits.connection_rate`), a flood of HTTP/2 frames, a head of HTTP/2 that did not end, more \
+     connections of HTTP/2 than `proxy.http2.connections`, or an idle one of those whose place another needed.",
 );
 
 /// Errors told in HTTP/2.
@@ -408,6 +413,7 @@ pub static ALL: &[&Metric] = &[
     &HTTP_SERVER_PROBE_DURATION,
     &PROXY_CONNECTIONS,
     &PROXY_ACTIVE_CONNECTIONS,
+    &proxy::PROXY_HELD,
     &PROXY_ACCEPT_ERRORS,
     &PROXY_REFUSALS,
     &PROXY_CUT_OFF_CONNECTIONS,
@@ -490,10 +496,18 @@ pub static ALL: &[&Metric] = &[
     &database::DATABASE_VISIBILITY,
     &database::DATABASE_READING_AGE,
     &database::DATABASE_READING_FAILURES,
+    &database::DB_CLIENT_OPERATION_DURATION,
     &database::BUSINESS_ROWS,
     &database::BUSINESS_NEWEST_AGE,
     &database::BUSINESS_PUBLISHES,
     &database::BUSINESS_PUBLISH_SUCCESS,
+    &database::BUSINESS_PUBLISH_ANSWERS,
+    &ai::AI_DURATION,
+    &ai::AI_FIRST_CHUNK,
+    &ai::AI_TOKENS,
+    &ai::AI_COST,
+    &ai::AI_UNREAD,
+    &ai::EGRESS_CONNECTIONS_REFUSED,
     &EXPORT_CHECKS,
     &checks::CHECK_STATUS,
     &checks::CHECK_DURATION,
@@ -526,10 +540,22 @@ pub static ALL: &[&Metric] = &[
     &celery::QUEUE_HEAD_AGE,
     &celery::QUEUE_UNSERVED,
     &celery::UNACKED_MESSAGES,
+    &celery::QUEUE_UNACKED,
     &celery::UNACKED_OLDEST_AGE,
     &celery::MESSAGES_REFUSED,
     &celery::EVENTS_MISSED,
     &celery::GAPS,
+    &celery::SPANS_LEFT_OUT,
+    &celery::PUBLISHES,
+    &lease::LEASE_HELD,
+    &lease::LEASE_TAKEN,
+    &lease::LEASE_GAPS,
+    &lease::LEASE_FAILURES,
+    &reload::CONFIG_RELOAD_SUCCESS,
+    &reload::CONFIG_RELOAD_SUCCESS_TIME,
+    &reload::CONFIG_RELOADS,
+    &reload::CONFIG_RELOAD_FAILURES,
+    &reload::CONFIG_RESTART_NEEDED,
     &admin::ADMIN_REFUSALS,
     &REDACTIONS,
     &ROOM_RESTARTS,

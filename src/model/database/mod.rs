@@ -1,5 +1,6 @@
 //! The application's database, as it was last read: what the room gives out, and all others show.
 
+pub mod asked;
 pub mod business;
 pub mod reading;
 pub mod samples;
@@ -9,6 +10,7 @@ pub mod verdict;
 
 use std::time::Duration;
 
+use crate::model::database::asked::Asked;
 use crate::model::database::business::Business;
 use crate::model::database::reading::Reading;
 use crate::model::database::statements::Statements;
@@ -61,6 +63,8 @@ pub struct DatabaseState {
     pub rows: Reading<BusinessRows>,
     /// The newest rows of them.
     pub business: Reading<Business>,
+    /// How long all that took to ask.
+    pub asked: Asked,
 }
 
 impl DatabaseState {
@@ -76,7 +80,19 @@ impl DatabaseState {
             statements: Reading::new(periods.statistics),
             rows: Reading::new(periods.rows),
             business: Reading::new(periods.rows),
+            asked: Asked::default(),
         }
+    }
+
+    /// Readings come at another pace from now on.
+    pub fn pace(&mut self, periods: &Periods) {
+        self.server.period = periods.activity;
+        self.activity.period = periods.activity;
+        self.statistics.period = periods.statistics;
+        self.storage.period = periods.storage;
+        self.statements.period = periods.statistics;
+        self.rows.period = periods.rows;
+        self.business.period = periods.rows;
     }
 
     /// The rows as the last turn counted them; unknown when it could not.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::model::trouble::Trouble;
+
 /// What was read from elsewhere, in turns. A failure keeps the last value, which grows old.
 #[derive(Clone, Debug)]
 pub struct Reading<T> {
@@ -15,29 +17,6 @@ pub struct Reading<T> {
     pub failures: u64,
     /// Time between two turns.
     pub period: Duration,
-}
-
-/// Why something could not be read: a class that may be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// No answer in time, ours or the server's own.
-    Timeout,
-    /// Nobody listens, or whoever does turns everybody away.
-    Refused,
-    /// The name has no address, or no network leads there.
-    Unreachable,
-    /// The certificate or the handshake.
-    Tls,
-    /// The credentials, or the rights behind them.
-    Auth,
-    /// Too many connections.
-    Quota,
-    /// The database, the file or a table is not there.
-    NotFound,
-    /// It broke off, or what it said made no sense.
-    Protocol,
-    /// More rows than any honest answer has.
-    TooLarge,
 }
 
 /// Turns that may fail or be late in a row before a value is stale.
@@ -89,24 +68,6 @@ impl<T> Reading<T> {
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
         self.trouble
-    }
-}
-
-impl Trouble {
-    /// The word for it.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Timeout => "timeout",
-            Self::Refused => "refused",
-            Self::Unreachable => "unreachable",
-            Self::Tls => "tls",
-            Self::Auth => "auth",
-            Self::Quota => "quota",
-            Self::NotFound => "not_found",
-            Self::Protocol => "protocol",
-            Self::TooLarge => "too_large",
-        }
     }
 }
 

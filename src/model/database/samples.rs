@@ -54,6 +54,7 @@ pub fn samples(state: &DatabaseState, now: Instant, out: &mut Vec<Sample>) {
     }
     part.of(&state.rows, "rows", rows);
     part.of(&state.business, "business", business);
+    state.asked.samples(state.kind.word(), part.out);
 }
 
 impl Part<'_> {
@@ -195,7 +196,7 @@ fn business(business: &Business, part: &mut Part<'_>) {
         part.out.push(Sample::level(&BUSINESS_PUBLISHES, count as f64).with_literal("outcome", outcome));
     }
     if let Some(ratio) = publishes.success_ratio() {
-        part.level(&BUSINESS_PUBLISH_SUCCESS, ratio);
+        part.out.push(Sample::level(&BUSINESS_PUBLISH_SUCCESS, ratio).with_literal("source", "rows"));
     }
 }
 

@@ -144,8 +144,8 @@ fn verdict(rule: &'static str, message: String) -> Verdict {
 mod tests {
     use super::*;
     use crate::model::database::Periods;
-    use crate::model::database::reading::Trouble;
     use crate::model::database::values::{Chain, Counters, Recent, Server, Sessions, Waiting, Wraparound};
+    use crate::model::trouble::Trouble;
     use crate::redact::Clean;
     use std::time::Duration;
 

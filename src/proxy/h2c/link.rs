@@ -8,7 +8,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use tokio::net::TcpStream;
@@ -17,6 +16,7 @@ use tokio::sync::Notify;
 use crate::model::request::UpstreamFault;
 use crate::proxy::h2c::socket::Socket;
 use crate::proxy::http2::conduct::Conduct;
+use crate::proxy::stream_body::Piece;
 use crate::proxy::timers::{Tick, Timers};
 use crate::proxy::upstream::Upstream;
 
@@ -58,7 +58,7 @@ pub(crate) struct Link {
 
 enum State {
     Opening,
-    Open(SendRequest<Bytes>),
+    Open(SendRequest<Piece>),
     Closed(UpstreamFault),
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct Life(pub(crate) Rc<Link>);
 /// A place on a connection, for one request.
 pub(crate) struct Seat {
     link: Rc<Link>,
-    sender: SendRequest<Bytes>,
+    sender: SendRequest<Piece>,
     /// Whether the connection has carried a request before this one.
     pub(crate) is_reused: bool,
 }
@@ -200,7 +200,7 @@ pub(crate) struct LinkLimits {
 
 impl Link {
     /// Exchanges prefaces: nothing is asked before it is known how much the application allows.
-    async fn shake(&self, stream: TcpStream, limits: LinkLimits) -> Result<Connection<Socket, Bytes>, UpstreamFault> {
+    async fn shake(&self, stream: TcpStream, limits: LinkLimits) -> Result<Connection<Socket, Piece>, UpstreamFault> {
         let socket = Socket::new(stream, Rc::clone(&self.conduct), Rc::clone(&self.timers));
         let (sender, mut connection) = settings(limits).handshake(socket).await.map_err(|error| fault_of(&error))?;
         let shaken = poll_fn(|cx| match pin!(&mut connection).poll(cx) {
@@ -233,7 +233,7 @@ impl Seat {
         &mut self,
         request: http::Request<()>,
         is_whole: End,
-    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+    ) -> Result<(ResponseFuture, SendStream<Piece>), h2::Error> {
         self.sender.send_request(request, is_whole == End::Here)
     }
 }

@@ -15,11 +15,12 @@ use h2::{Reason, RecvStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::model::request::{Method, Protocol};
+use crate::proxy::buffers::Buffers;
 use crate::proxy::h2c::link::{End, Seat};
 use crate::proxy::h2c::translate::{self, Body};
 use crate::proxy::head::request::{self, storage};
 use crate::proxy::http2::translate::last_chunk;
-use crate::proxy::stream_body::{Rest, StreamBody};
+use crate::proxy::stream_body::{Rest, StreamBody, gather};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::wire::Wire;
 
@@ -38,6 +39,7 @@ pub(crate) struct Stream {
     is_untouched: bool,
     seat: Seat,
     upstream: Rc<Upstream>,
+    buffers: Buffers,
 }
 
 /// How far the request has come.
@@ -62,7 +64,7 @@ enum Answer {
 
 impl Stream {
     /// Nothing is asked yet.
-    pub(crate) fn new(seat: Seat, upstream: Rc<Upstream>) -> Self {
+    pub(crate) fn new(seat: Seat, upstream: Rc<Upstream>, buffers: Buffers) -> Self {
         Self {
             request: Upload::Head,
             answer: Answer::Unasked,
@@ -73,6 +75,7 @@ impl Stream {
             is_untouched: false,
             seat,
             upstream,
+            buffers,
         }
     }
 
@@ -93,7 +96,10 @@ impl Stream {
                 Answer::Data(body, coding) => {
                     let coding = *coding;
                     match ready!(body.poll_data(cx)) {
-                        Some(Ok(data)) => self.take(data, coding),
+                        Some(Ok(data)) => {
+                            let data = gather(data, body, cx);
+                            self.take(data, coding);
+                        }
                         Some(Err(error)) => return Poll::Ready(Err(self.broken(&error))),
                         None => self.answer = self.behind_data(),
                     }
@@ -198,7 +204,7 @@ impl Stream {
         self.method = head.method;
         self.answer = Answer::Head(response);
         self.request = match rest {
-            Some(rest) => Upload::Body(StreamBody::new(send, rest)),
+            Some(rest) => Upload::Body(StreamBody::new(send, rest, self.buffers.clone())),
             None => Upload::Whole,
         };
         Ok(length)

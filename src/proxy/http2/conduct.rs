@@ -34,6 +34,12 @@ pub(crate) const TURN_WORK: u32 = 64;
 const HEADERS_WORK: u32 = 16;
 const BYTES_PER_WORK: usize = 256;
 
+/// DATA that carries less than this is small. It is lawful, and each frame costs us as much as one that is full.
+const SMALL_BYTES: usize = 64;
+
+/// So many small ones are read in a tick, 100,000 in a second; then the connection waits for the next.
+const SMALL_PER_TICK: u32 = 10_000;
+
 /// Streams that have begun and that nobody has taken yet; more than that are not taken, but refused.
 const MOST_UNTAKEN: usize = 256;
 
@@ -43,6 +49,8 @@ pub(crate) struct Conduct {
     outgoing: RefCell<Frames>,
     credit: Cell<u32>,
     renewed: Cell<Tick>,
+    /// Small DATA frames since then, within one tick.
+    small: Cell<u32>,
     /// The last frame that came, perhaps not to its end.
     last: Cell<Option<Frame>>,
     /// Whether a first frame came whole: with it the greeting is over (RFC 9113, section 3.4).
@@ -63,6 +71,7 @@ impl Conduct {
             outgoing: RefCell::new(Frames::behind(0)),
             credit: Cell::new(FIRST_CREDIT),
             renewed: Cell::new(now),
+            small: Cell::new(0),
             last: Cell::new(None),
             has_greeted: Cell::new(false),
             head_until: Cell::new(until),
@@ -82,9 +91,10 @@ impl Conduct {
     pub(crate) fn received(&self, bytes: &[u8], (now, until): (Tick, Tick)) -> u32 {
         self.renew(now);
         let mut work = u32::try_from(bytes.len() / BYTES_PER_WORK).unwrap_or(u32::MAX);
-        let (mut cost, mut frames) = (0, self.incoming.borrow_mut());
+        let (mut cost, mut small, mut frames) = (0, self.small.get(), self.incoming.borrow_mut());
         frames.advance(bytes, |frame| {
             cost += cost_of(frame);
+            small += u32::from(frame.kind == Kind::Data && frame.length < SMALL_BYTES);
             work += if frame.kind == Kind::Headers { HEADERS_WORK } else { 1 };
             if frame.kind == Kind::Headers {
                 self.head_until.set(until);
@@ -93,6 +103,7 @@ impl Conduct {
             self.last.set(Some(frame));
         });
         self.spend(cost);
+        self.small.set(small);
         let is_whole = !frames.is_within();
         let last = self.last.get();
         self.has_greeted.set(self.has_greeted.get() || (last.is_some() && is_whole));
@@ -150,6 +161,12 @@ impl Conduct {
         self.credit.get() == 0
     }
 
+    /// Until when nothing more is read; `NEVER` if it is read as it comes.
+    pub(crate) fn waits_until(&self, now: Tick) -> Tick {
+        let is_hasty = self.small.get() >= SMALL_PER_TICK && self.renewed.get() == now;
+        if is_hasty { now + 1 } else { NEVER }
+    }
+
     /// When the head that is coming must be whole.
     pub(crate) fn head_until(&self) -> Tick {
         self.head_until.get()
@@ -157,6 +174,9 @@ impl Conduct {
 
     fn renew(&self, now: Tick) {
         let ticks = u32::try_from(now - self.renewed.replace(now)).unwrap_or(u32::MAX);
+        if ticks > 0 {
+            self.small.set(0);
+        }
         self.earn(ticks.saturating_mul(CREDIT_PER_TICK));
     }
 
@@ -236,6 +256,20 @@ mod tests {
         assert!(!conduct.is_flooding());
         conduct.received(&frame(3, 0, &[0, 0, 0, 8]).repeat(170), TIME);
         assert!(conduct.is_flooding());
+    }
+
+    #[test]
+    fn a_body_byte_by_byte_waits_for_the_next_tick_and_one_of_full_frames_never_does() {
+        let (conduct, full) = (greeted(), [&[0, 4, 0, 0, 0, 0, 0, 0, 1][..], &[b'x'; 1_024]].concat());
+        conduct.received(&full.repeat(20_000), TIME);
+        assert_eq!(conduct.waits_until(0), NEVER);
+        conduct.received(&frame(0, 0, b"x").repeat(9_999), TIME);
+        assert_eq!(conduct.waits_until(0), NEVER);
+        conduct.received(&frame(0, 0, b"x"), TIME);
+        assert_eq!((conduct.waits_until(0), conduct.waits_until(1)), (1, NEVER));
+        conduct.received(&frame(0, 0, b"x"), (1, 101));
+        assert_eq!(conduct.waits_until(1), NEVER);
+        assert!(!conduct.is_flooding(), "it is lawful");
     }
 
     #[test]

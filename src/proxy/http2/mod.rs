@@ -5,9 +5,11 @@
 //! decided there, once for both protocols. Deliberately absent: server push, extended CONNECT, the upgrade from
 //! HTTP/1.1 (RFC 9113 has dropped it), and priorities.
 
+mod bell;
 pub(crate) mod conduct;
 pub(crate) mod connection;
 mod frames;
+pub(crate) mod places;
 pub(crate) mod preface;
 mod socket;
 mod stream;

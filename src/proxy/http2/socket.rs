@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::model::request::{Client, Outcome, Protocol, Refusal, RequestSink};
 use crate::proxy::answer::Answer;
@@ -15,10 +15,11 @@ use crate::proxy::forwarded::Peer;
 use crate::proxy::http2::conduct::{Conduct, TURN_WORK};
 use crate::proxy::http2::frames::Kind;
 use crate::proxy::in_flight::{Counting, Facts, InFlight};
+use crate::proxy::timers::NEVER;
 use crate::proxy::worker::Worker;
 
 /// Read at once: small frames cost a client next to nothing, and what has been read is worked off without a pause.
-const PIECE_BYTES: usize = 4 << 10;
+const PIECE_BYTES: u64 = 4 << 10;
 
 /// Reads what is in the inbox first, then the socket.
 pub(crate) struct Socket<'c, S: RequestSink> {
@@ -36,17 +37,16 @@ impl<'c, S: RequestSink> Socket<'c, S> {
         Self { client, conduct, work: 0, offered: 0 }
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>, piece: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let client = &mut *self.client;
         if !client.inbox.is_lent() {
-            return Pin::new(&mut client.stream).poll_read(cx, piece);
+            // not through a piece of ours, which would have to be zeroed: pages that nothing is read into stay with the kernel
+            return Pin::new(&mut (&mut client.stream).take(PIECE_BYTES)).poll_read(cx, buf);
         }
-        let count = client.inbox.filled().len().min(piece.remaining());
-        piece.put_slice(&client.inbox.filled()[..count]);
+        let count = client.inbox.filled().len().min(buf.remaining());
+        buf.put_slice(&client.inbox.filled()[..count]);
         client.inbox.consume(count);
-        if client.inbox.is_empty() {
-            client.worker.buffers.take_inbox(&mut client.inbox);
-        }
+        client.inbox.rest();
         Poll::Ready(Ok(()))
     }
 
@@ -85,26 +85,23 @@ fn count_refused<S: RequestSink>(worker: &Rc<Worker<S>>, peer: &Peer, refusal: R
 
 impl<S: RequestSink> AsyncRead for Socket<'_, S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.conduct.is_flooding() {
-            return Poll::Pending; // whoever polls the connection looks at it next, and ends it
+        if self.conduct.is_flooding() || self.conduct.waits_until(self.client.worker.timers.now()) != NEVER {
+            return Poll::Pending; // whoever polls the connection looks at it next, and ends it or wakes it at that tick
         }
         if self.work >= TURN_WORK {
             self.work -= TURN_WORK;
             // not by waking itself: the runtime would look at the other sockets only after dozens of such turns
             return pin!(tokio::task::yield_now()).poll(cx).map(Ok);
         }
-        let room = PIECE_BYTES.min(buf.remaining());
-        let mut piece = ReadBuf::new(buf.initialize_unfilled_to(room));
-        let result = self.poll_piece(cx, &mut piece);
+        let known = buf.filled().len();
+        let result = self.poll_piece(cx, buf);
         if result.is_pending() {
             self.work = 0;
         } else {
             let worker = &self.client.worker;
             let until = worker.timers.after(worker.config.timeouts.header);
-            self.work += self.conduct.received(piece.filled(), (worker.timers.now(), until));
+            self.work += self.conduct.received(&buf.filled()[known..], (worker.timers.now(), until));
         }
-        let count = piece.filled().len();
-        buf.advance(count);
         result
     }
 }
@@ -136,7 +133,7 @@ impl<S: RequestSink> AsyncWrite for Socket<'_, S> {
         Pin::new(&mut self.client.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.client.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx) // who lingers behind it ends our side, in his own time
     }
 }

@@ -13,11 +13,15 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::model::request::{Method, Protocol};
+use crate::proxy::buffers::{Buffers, Loan};
 use crate::proxy::head::request::storage;
 use crate::proxy::head::response;
 use crate::proxy::http2::translate::{self, Body};
-use crate::proxy::stream_body::{Rest, StreamBody};
+use crate::proxy::stream_body::{Piece, Rest, StreamBody, gather};
 use crate::proxy::wire::Wire;
+
+/// What a stream takes beside its buffers: what serves it, the text of its head, and what the library keeps of it. As measured.
+const STREAM_BYTES: usize = 4 << 10;
 
 /// A stream that has brought a request's head.
 pub(crate) struct Stream {
@@ -31,6 +35,8 @@ pub(crate) struct Stream {
     answer: Answer,
     /// What the client is told if its answer breaks off.
     reason: Reason,
+    buffers: Buffers,
+    _counted: Loan,
 }
 
 /// What is still to come of the request.
@@ -45,10 +51,10 @@ enum Upload {
 /// How far the answer has come.
 enum Answer {
     /// Its final head has not been written.
-    Head(SendResponse<Bytes>),
+    Head(SendResponse<Piece>),
     Body(StreamBody),
     /// All is said; what else is written, such as the body of an answer to HEAD, is not sent.
-    Whole(Option<SendStream<Bytes>>),
+    Whole(Option<SendStream<Piece>>),
 }
 
 impl Stream {
@@ -56,8 +62,8 @@ impl Stream {
     pub(crate) fn new(
         method: Method,
         (head, coding): (Vec<u8>, Body),
-        body: RecvStream,
-        respond: SendResponse<Bytes>,
+        (body, respond): (RecvStream, SendResponse<Piece>),
+        buffers: &Buffers,
     ) -> Self {
         Self {
             method,
@@ -68,6 +74,8 @@ impl Stream {
             body,
             answer: Answer::Head(respond),
             reason: Reason::INTERNAL_ERROR,
+            buffers: buffers.clone(),
+            _counted: buffers.count(STREAM_BYTES),
         }
     }
 
@@ -85,6 +93,7 @@ impl Stream {
             match self.upload {
                 Upload::Data => match ready!(self.body.poll_data(cx)) {
                     Some(Ok(data)) => {
+                        let data = gather(data, &mut self.body, cx);
                         if self.coding == Body::Chunked && !data.is_empty() {
                             self.say(format!("{:x}\r\n", data.len()).into_bytes());
                         }
@@ -144,7 +153,7 @@ impl Stream {
         let rest = Rest::of(head.framing);
         let send = respond.send_response(translated, rest.is_none()).map_err(io::Error::other)?;
         self.answer = match rest {
-            Some(rest) => Answer::Body(StreamBody::new(send, rest)),
+            Some(rest) => Answer::Body(StreamBody::new(send, rest, self.buffers.clone())),
             None => Answer::Whole(Some(send)),
         };
         Ok(length)

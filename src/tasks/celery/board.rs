@@ -57,6 +57,8 @@ pub(super) struct Board {
     queues: BTreeMap<String, Queue>,
     pub(super) unacked: Option<u64>,
     pub(super) oldest_unacked: Option<f64>,
+    /// Messages taken and not acknowledged, by queue; `None` when unknown, or more than are looked at.
+    pub(super) unacked_by_queue: Option<BTreeMap<String, u64>>,
     /// When the queues were read.
     pub(super) read_at: Option<Instant>,
     /// What each worker consumes, by its own answer, and when they were asked.
@@ -136,6 +138,11 @@ impl Board {
         let consumes = |name: &String| self.consumed_by(host).is_none_or(|queues| queues.contains(name));
         let waiting = self.queues.iter().filter(|(name, _)| consumes(name));
         waiting.map(|(_, queue)| queue.head_age(now)).max().unwrap_or_default()
+    }
+
+    /// Messages of a queue that workers have taken and not acknowledged.
+    pub(super) fn unacked_of(&self, name: &str) -> Option<u64> {
+        self.unacked_by_queue.as_ref().map(|queues| queues.get(name).copied().unwrap_or_default())
     }
 
     /// Every queue, by name.

@@ -23,10 +23,26 @@ pub struct Config {
     pub(super) period: Duration,
     pub(super) consumers_period: Duration,
     pub(super) lost_after: Duration,
+    pub(super) spans: Making,
+    /// Names of the tasks that publish.
+    pub(super) publish_tasks: Vec<String>,
 }
+
+/// Whether tasks become spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Making {
+    /// Unless the intake sees that an SDK in the workers makes them.
+    Auto,
+    Always,
+    Never,
+}
+
+const MAKING: [(&str, Making); 3] = [("auto", Making::Auto), ("always", Making::Always), ("never", Making::Never)];
 
 /// The application's queues; one that nothing was ever sent to cannot be found.
 const QUEUES: [&str; 4] = ["celery", "main-queue", "video-queue", "publish-queue"];
+/// The application's tasks that publish.
+const PUBLISH_TASKS: [&str; 2] = ["publish_video", "publish_video_task"];
 /// kombu's own steps.
 const STEPS: [u8; 4] = [0, 3, 6, 9];
 /// Two dozen commands in one pipeline: nothing for Redis, and finer than any queue's fate.
@@ -38,6 +54,13 @@ const LOST_AFTER: Duration = Duration::from_secs(30);
 const SHORTEST: Duration = Duration::from_secs(1);
 
 impl Config {
+    /// Takes over what is read and asked, and how often; not whom, nor what is heard.
+    pub(super) fn take_questions(&mut self, other: &Self) {
+        self.queues.clone_from(&other.queues);
+        (self.period, self.consumers_period) = (other.period, other.consumers_period);
+        (self.enable_events, self.ask_consumers) = (other.enable_events, other.ask_consumers);
+    }
+
     /// Reads `celery.*` below the root of the settings; `redis` is the server of `redis.url`.
     pub fn read(root: &mut Section<'_>, redis: Option<&Secret<Client>>) -> Self {
         let mut section = root.section("celery");
@@ -76,6 +99,11 @@ impl Config {
         let about = "A task is lost when its worker has been silent for so long beyond two of its heartbeats. A worker of the pool \
                      `solo` is silent while it works.";
         let lost_after = duration("lost_after", LOST_AFTER, about);
+        let about = "Whether each task that has run becomes a span. `auto`: unless the intake sees that an SDK in the workers makes \
+                     them; `never`: where one does that sends past the intake; `always`: where only some workers have one.";
+        let spans = section.choice("spans", Making::Auto, &MAKING, about);
+        let about = "Names of the tasks that publish, whole or their last part: how they end is one source of the rate of publishes.";
+        let publish_tasks = section.list("publish_tasks", &PUBLISH_TASKS, about);
         let server =
             redis.filter(|_| is_watched).map(|client| Secret::new(client.expose().get_connection_info().clone()));
         Self {
@@ -90,6 +118,8 @@ impl Config {
             period,
             consumers_period,
             lost_after,
+            spans,
+            publish_tasks,
         }
     }
 }

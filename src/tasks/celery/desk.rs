@@ -1,17 +1,19 @@
 //! The connection on which queues are read and workers are told and asked: a pipeline now and then, each with a limit.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use redis::{ConnectionInfo, Pipeline, cmd};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::lifecycle::Drain;
 use crate::tasks::celery::board::{Depth, Depths, MOST_QUEUES};
 use crate::tasks::celery::config::Config;
 use crate::tasks::celery::control::Control;
+use crate::tasks::celery::event::TaskIds;
+use crate::tasks::celery::glance;
 use crate::tasks::celery::link::{Link, LinkError};
 use crate::tasks::celery::resp::Reply;
 use crate::tasks::celery::state::Shared;
@@ -40,9 +42,12 @@ const SEPARATOR: &str = "\u{6}\u{16}";
 pub(super) struct Desk {
     shared: Shared,
     control: Control,
+    settings: watch::Receiver<Config>,
+    /// The settings in force.
     config: Config,
     /// Tells heads of queues apart without keeping them.
     hash: RandomState,
+    ids: TaskIds,
 }
 
 /// What one connection has found and when.
@@ -52,27 +57,32 @@ struct Visit {
     discovered: Option<Instant>,
     read: Option<Instant>,
     asked: Option<Instant>,
+    /// Messages on the other connection when waiting ones were last looked at.
+    messages: u64,
     may_tell: bool,
     may_ask: bool,
 }
 
 impl Desk {
-    /// For this configuration.
-    pub(super) fn new(config: Config, database: i64, shared: Shared) -> Self {
+    /// For these settings, as they are and as they will be.
+    pub(super) fn new(settings: watch::Receiver<Config>, database: i64, ids: TaskIds, shared: Shared) -> Self {
+        let config = settings.borrow().clone();
         let control = Control::new(&config.key_prefix, database, &config.control_exchange);
-        Self { shared, control, config, hash: RandomState::new() }
+        Self { shared, control, settings, config, hash: RandomState::new(), ids }
     }
 
     /// Works until the process drains.
-    pub(super) async fn run(&self, server: &ConnectionInfo, mut drain: Drain) {
+    pub(super) async fn run(&mut self, server: &ConnectionInfo, mut drain: Drain) {
         let mut wait = FIRST_WAIT;
         loop {
             let opened = Instant::now();
+            self.config = self.settings.borrow_and_update().clone();
             let ended = tokio::select! {
                 ended = self.visit(server) => ended,
                 _ = drain.begun() => return,
             };
-            let Err(error) = ended;
+            let Err(error) = ended else { continue };
+            self.shared.lock().glances.failed();
             tracing::debug!(class = error.class(), "the queues of Celery cannot be read");
             self.shared.lock().asking.failed(error.class(), Instant::now());
             wait = if opened.elapsed() > LONGEST_WAIT { FIRST_WAIT } else { wait };
@@ -84,7 +94,8 @@ impl Desk {
         }
     }
 
-    async fn visit(&self, server: &ConnectionInfo) -> Result<Infallible, LinkError> {
+    /// Ends between two turns, when there are other settings.
+    async fn visit(&self, server: &ConnectionInfo) -> Result<(), LinkError> {
         let link = Link::open(server).await?;
         self.shared.lock().asking.opened(Instant::now());
         let Config { queues, enable_events, ask_consumers, .. } = &self.config;
@@ -94,6 +105,7 @@ impl Desk {
             discovered: None,
             read: None,
             asked: None,
+            messages: 0,
             may_tell: *enable_events,
             may_ask: *ask_consumers,
         };
@@ -104,12 +116,15 @@ impl Desk {
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             turns.tick().await;
+            if self.settings.has_changed().unwrap_or(false) {
+                return Ok(());
+            }
             self.turn(&mut visit, Instant::now()).await?;
         }
     }
 
     async fn turn(&self, visit: &mut Visit, now: Instant) -> Result<(), LinkError> {
-        let is_due = |last: Option<Instant>, period| last.is_none_or(|last| now.duration_since(last) >= period);
+        let is_due = |last, period| is_due(last, period, now);
         if visit.may_tell {
             let hosts = self.shared.lock().ledger.workers.due_for_asking(now);
             if !hosts.is_empty() {
@@ -121,6 +136,7 @@ impl Desk {
             self.discover(visit).await?;
             visit.discovered = Some(now);
         }
+        self.look(visit, now).await?;
         if is_due(visit.read, self.config.period) {
             let depths = self.depths(visit).await?;
             let mut state = self.shared.lock();
@@ -131,6 +147,31 @@ impl Desk {
         if visit.may_ask && is_due(visit.asked, self.config.consumers_period) {
             visit.asked = Some(now);
             self.ask(visit).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks into messages that wait: with each reading, and after each turn in which something went on.
+    async fn look(&self, visit: &mut Visit, now: Instant) -> Result<(), LinkError> {
+        let prefix = &self.config.key_prefix;
+        let lists: Vec<String> = {
+            let mut state = self.shared.lock();
+            let news = state.messages != visit.messages && state.ledger.traces.is_on();
+            visit.messages = state.messages;
+            if !(news || is_due(visit.read, self.config.period, now)) || !state.glances.begun() {
+                return Ok(());
+            }
+            let waiting = state.board.queues().filter(|(_, queue)| queue.messages > 0 && news);
+            waiting.map(|(name, _)| format!("{prefix}{name}")).collect()
+        };
+        let seen = glance::look(&mut visit.link, &format!("{prefix}unacked"), &lists, &self.ids).await?;
+        let mut state = self.shared.lock();
+        state.glances.succeeded();
+        seen.sent.into_iter().for_each(|sent| state.ledger.traces.seen(sent.id, sent.context));
+        state.board.unacked_by_queue = seen.unacked;
+        if let Some(what) = seen.refused {
+            state.may_not(what);
+            state.glances.refused();
         }
         Ok(())
     }
@@ -283,6 +324,10 @@ impl Desk {
             _ => None,
         }
     }
+}
+
+fn is_due(last: Option<Instant>, period: Duration, now: Instant) -> bool {
+    last.is_none_or(|last| now.duration_since(last) >= period)
 }
 
 fn head_of(list: &str) -> redis::Cmd {

@@ -47,7 +47,18 @@ pub(super) struct TaskEvent {
     pub(super) pid: u64,
     /// By the clock of who tells it, in seconds since the Unix epoch.
     pub(super) at: f64,
+    /// The task that sent it, if one did.
+    pub(super) origin: Option<Origin>,
     pub(super) step: Step,
+}
+
+/// Which tasks sent a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// The first of all.
+    pub(super) root: TaskId,
+    /// The one that sent it.
+    pub(super) parent: TaskId,
 }
 
 /// Which step.
@@ -123,6 +134,15 @@ impl ExceptionClass {
     }
 }
 
+/// Names of tasks, queues and hosts are cut here.
+const LONGEST_NAME: usize = 120;
+
+/// A name that is no longer than is kept.
+pub(super) fn cut(mut name: String) -> String {
+    name.truncate(name.floor_char_boundary(LONGEST_NAME));
+    name
+}
+
 /// The id of a task, in a fixed size: what it stands for is never shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct TaskId(u128);
@@ -132,7 +152,15 @@ impl TaskId {
     pub(super) fn number(self) -> u128 {
         self.0
     }
+
+    /// The id itself, if it is a UUID as Celery makes them; what an application chose may name anything.
+    pub(super) fn uuid(self) -> Option<u128> {
+        (self.0 & VERSION != VERSION).then_some(self.0)
+    }
 }
+
+/// Where a UUID has its version; there is none of which all these bits are set.
+const VERSION: u128 = 0xf << 76;
 
 /// Turns ids into what is kept of them.
 #[derive(Clone, Debug, Default)]
@@ -146,7 +174,7 @@ impl TaskIds {
             let digit = |byte: u8| u128::from(char::from(byte).to_digit(16).unwrap_or_default());
             return TaskId(digits().fold(0, |number, byte| number << 4 | digit(byte)));
         }
-        TaskId(u128::from(self.0.hash_one(text)) << 64 | u128::from(self.1.hash_one(text)))
+        TaskId(u128::from(self.0.hash_one(text)) << 64 | u128::from(self.1.hash_one(text)) | VERSION)
     }
 }
 
@@ -178,5 +206,7 @@ mod tests {
         assert_eq!(ids.id("order-7"), ids.id("order-7"));
         assert_ne!(ids.id("order-7"), ids.id("order-8"));
         assert_ne!(ids.id(uuid), ids.id("59226a2a-2b64-4f0b-9c3e-000000000002"));
+        assert_eq!(ids.id(uuid).uuid(), Some(0x59226a2a_2b64_4f0b_9c3e_000000000001));
+        assert_eq!(ids.id("order-7").uuid(), None, "what an application chose is not shown");
     }
 }

@@ -15,6 +15,7 @@ use crate::tasks::celery::event::{Event, ResultState, Step, TaskEvent, TaskId, T
 use crate::tasks::celery::names::{NameId, Names};
 use crate::tasks::celery::task::{End, FirstWord, Run, Says, Task, success};
 use crate::tasks::celery::totals::{Outcome, Totals};
+use crate::tasks::celery::traces::Traces;
 use crate::tasks::celery::workers::Workers;
 
 /// Tasks that are remembered; the oldest is forgotten for a new one.
@@ -40,6 +41,8 @@ pub(super) struct Ledger {
     pub(super) names: Names,
     pub(super) queues: Names,
     pub(super) classes: Names,
+    /// Who makes spans switches it on.
+    pub(super) traces: Traces,
     /// Tasks that were forgotten for want of room.
     pub(super) forgotten: u64,
     lost_after: Duration,
@@ -60,6 +63,7 @@ impl Ledger {
             names: Names::new(MOST_NAMES, redactor),
             queues: Names::new(most_queues, redactor),
             classes: Names::new(MOST_CLASSES, redactor),
+            traces: Traces::default(),
             forgotten: 0,
             lost_after,
             tasks: HashMap::new(),
@@ -80,7 +84,10 @@ impl Ledger {
     }
 
     fn step(&mut self, event: TaskEvent, now: Instant) {
-        let TaskEvent { id, host, pid, at, step } = event;
+        let TaskEvent { id, host, pid, at, origin, step } = event;
+        if let Some(origin) = origin {
+            self.traces.sent_by(id, origin);
+        }
         // a sender is no worker
         let by = if matches!(step, Step::Sent { .. }) { None } else { self.workers.told_of_task(&host, pid, now) };
         match step {
@@ -150,8 +157,14 @@ impl Ledger {
     fn end(&mut self, id: TaskId, end: End, now: Instant) {
         self.running.remove(&id);
         match self.task(id, now).ended(end) {
-            FirstWord::Yes => self.ended.push_back((now, id)),
-            FirstWord::FoundAgain => self.totals.found_again += 1,
+            FirstWord::Yes => {
+                self.ended.push_back((now, id));
+                self.traces.left(id, now);
+            }
+            FirstWord::FoundAgain => {
+                self.totals.found_again += 1;
+                self.traces.left(id, now);
+            }
             FirstWord::No => {}
         }
     }
@@ -199,6 +212,11 @@ impl Ledger {
         while let Some((_, id)) = self.settling.pop_front_if(|(since, _)| now.duration_since(*since) >= SETTLING) {
             if let Some(task) = self.tasks.get_mut(&id) {
                 task.count(id, &mut self.totals, &mut self.classes);
+            }
+        }
+        while let Some((ended, id)) = self.traces.next_known(SETTLING, now) {
+            if let Some(task) = self.tasks.get(&id) {
+                self.traces.keep(id, task, ended);
             }
         }
         while let Some((_, id)) = self.ended.pop_front_if(|(since, _)| now.duration_since(*since) >= AFTERGLOW) {

@@ -21,6 +21,16 @@ const OPEN_LIMIT: Duration = Duration::from_secs(3);
 /// One pipeline; its answers are short.
 const ASK_LIMIT: Duration = Duration::from_secs(1);
 
+/// What holds for one pipeline.
+#[derive(Clone, Copy)]
+struct Limits {
+    time: Duration,
+    /// Of a text, in bytes.
+    longest: u64,
+}
+
+const ANY: Limits = Limits { time: ASK_LIMIT, longest: resp::LONGEST_TEXT };
+
 /// What a connection runs over.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
@@ -107,7 +117,7 @@ impl Link {
     /// # Errors
     /// The server's refusal is one.
     pub(super) async fn order(&mut self, command: &Cmd) -> Result<(), LinkError> {
-        match self.ask_within(&command.get_packed_command(), 1, ASK_LIMIT).await?.pop() {
+        match self.ask_within(&command.get_packed_command(), 1, ANY).await?.pop() {
             Some(Reply::Error(word)) => Err(LinkError::Refused(word)),
             _ => Ok(()),
         }
@@ -118,7 +128,15 @@ impl Link {
     /// # Errors
     /// The connection is of no use any more.
     pub(super) async fn ask(&mut self, commands: &Pipeline) -> Result<Vec<Reply>, LinkError> {
-        self.ask_within(&commands.get_packed_pipeline(), commands.len(), ASK_LIMIT).await
+        self.ask_within(&commands.get_packed_pipeline(), commands.len(), ANY).await
+    }
+
+    /// As `ask`, and reads past each text that is longer than `longest`.
+    ///
+    /// # Errors
+    /// As `ask`.
+    pub(super) async fn ask_shortly(&mut self, commands: &Pipeline, longest: u64) -> Result<Vec<Reply>, LinkError> {
+        self.ask_within(&commands.get_packed_pipeline(), commands.len(), Limits { longest, ..ANY }).await
     }
 
     /// Sends one command that the server answers when it likes, but within `limit`.
@@ -126,21 +144,21 @@ impl Link {
     /// # Errors
     /// As `ask`.
     pub(super) async fn await_answer(&mut self, command: &Cmd, limit: Duration) -> Result<Reply, LinkError> {
-        let mut replies = self.ask_within(&command.get_packed_command(), 1, limit).await?;
+        let mut replies = self.ask_within(&command.get_packed_command(), 1, Limits { time: limit, ..ANY }).await?;
         Ok(replies.pop().unwrap_or(Reply::Nothing))
     }
 
-    async fn ask_within(&mut self, bytes: &[u8], answers: usize, limit: Duration) -> Result<Vec<Reply>, LinkError> {
+    async fn ask_within(&mut self, bytes: &[u8], answers: usize, limits: Limits) -> Result<Vec<Reply>, LinkError> {
         let answered = async {
             self.outgoing.write_all(bytes).await?;
             self.outgoing.flush().await?;
             let mut replies = Vec::with_capacity(answers);
             for _ in 0..answers {
-                replies.push(resp::read(&mut self.incoming).await?);
+                replies.push(resp::read_shortly(&mut self.incoming, limits.longest).await?);
             }
             Ok(replies)
         };
-        timeout(limit, answered).await.map_err(|_| LinkError::Late)?
+        timeout(limits.time, answered).await.map_err(|_| LinkError::Late)?
     }
 
     /// The two halves, for who listens.
@@ -169,10 +187,12 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Trusts whom the check of Redis trusts.
+/// Trusts whom the check of Redis trusts: the authorities of the web and those of the system, where `SSL_CERT_FILE` may name
+/// one's own.
 fn trusting() -> io::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
     let config = config.with_safe_default_protocol_versions().map_err(io::Error::other)?;
     Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))

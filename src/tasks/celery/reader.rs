@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::model::catalogue::celery as metrics;
@@ -11,6 +12,7 @@ use crate::model::celery::{CeleryCounts, CeleryState, Condition, QueueState, Tas
 use crate::model::sample::{LabelValue, Sample};
 use crate::redact::{Clean, Outlet, Redactor};
 use crate::semconv::{MESSAGING_DESTINATION_NAME, MESSAGING_OPERATION_NAME, MESSAGING_SYSTEM};
+use crate::tasks::celery::config::Config;
 use crate::tasks::celery::names::NameId;
 use crate::tasks::celery::state::{Line, Shared, State};
 use crate::tasks::celery::totals::{Counts, Outcome, Spread};
@@ -28,14 +30,14 @@ pub struct Reader(Option<Arc<Known>>);
 #[derive(Debug)]
 struct Known {
     shared: Shared,
-    /// Time between two readings of the queues.
-    period: Duration,
+    /// Of which it needs the time between two readings of the queues.
+    settings: watch::Receiver<Config>,
     redactor: Arc<Redactor>,
 }
 
 impl Reader {
-    pub(super) fn new(shared: Shared, period: Duration, redactor: Arc<Redactor>) -> Self {
-        Self(Some(Arc::new(Known { shared, period, redactor })))
+    pub(super) fn new(shared: Shared, settings: watch::Receiver<Config>, redactor: Arc<Redactor>) -> Self {
+        Self(Some(Arc::new(Known { shared, settings, redactor })))
     }
 
     /// A reader of nothing.
@@ -67,10 +69,11 @@ impl Reader {
             return;
         }
         task_samples(&state, out);
+        let period = known.settings.borrow().period;
         let mut read = Vec::new();
         known.queue_samples(&state, now, &mut read);
         let age = state.board.read_at.map(|at| now.saturating_duration_since(at));
-        out.extend(read.into_iter().filter(|sample| age.is_some_and(|age| sample.metric.allows(age, known.period))));
+        out.extend(read.into_iter().filter(|sample| age.is_some_and(|age| sample.metric.allows(age, period))));
         own_samples(&state, &known.redactor, now, out);
     }
 }
@@ -98,6 +101,7 @@ impl Known {
             queues_age: age(state.board.read_at),
             consumers_age: age(state.board.asked_at()),
             tasks: state.ledger.totals.pairs().map(|(pair, counts)| task(state, pair, counts)).collect(),
+            publishes: state.publishes(),
             failures: failures(state).collect(),
         }
     }
@@ -127,6 +131,7 @@ impl Known {
         let queues = state.board.queues().map(|(name, queue)| QueueState {
             name: self.clean(name),
             messages: queue.messages,
+            unacked: state.board.unacked_of(name),
             consumers: queue.consumers,
             head_age: queue.head_age(now),
             unserved: queue.unserved(now),
@@ -145,6 +150,9 @@ impl Known {
             if let Some(consumers) = queue.consumers {
                 push(&metrics::QUEUE_CONSUMERS, consumers as f64);
                 push(&metrics::QUEUE_UNSERVED, queue.unserved.unwrap_or_default().as_secs_f64());
+            }
+            if let Some(unacked) = queue.unacked {
+                push(&metrics::QUEUE_UNACKED, unacked as f64);
             }
         }
         if let Some(unacked) = state.board.unacked {
@@ -258,6 +266,13 @@ fn own_samples(state: &State, redactor: &Redactor, now: Instant, out: &mut Vec<S
     }
     out.push(Sample::count(&metrics::EVENTS_MISSED, state.ledger.workers.missed()));
     out.push(Sample::count(&metrics::GAPS, state.gaps));
+    for (reason, count) in [("sdk", state.told_by_sdk), ("no_room", state.ledger.traces.no_room)] {
+        out.push(Sample::count(&metrics::SPANS_LEFT_OUT, count).with_literal("reason", reason));
+    }
+    let publishes = state.publishes();
+    for (outcome, count) in [("published", publishes.published), ("failed", publishes.failed)] {
+        out.push(Sample::count(&metrics::PUBLISHES, count).with_literal("outcome", outcome));
+    }
     out.push(Sample::count(&metrics::TASKS_FOUND_AGAIN, state.ledger.totals.found_again));
     if let Some(listening) = state.hearing.up_since() {
         for (worker, is_alive) in state.ledger.workers.all(Some(listening), now) {

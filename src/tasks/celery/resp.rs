@@ -43,13 +43,34 @@ const DEEPEST: u8 = 4;
 /// # Errors
 /// The connection failed, or what came is no answer or one beyond all bounds; the connection is of no use then.
 pub(super) async fn read(from: &mut (impl AsyncBufRead + Unpin + Send)) -> io::Result<Reply> {
-    let mut budget = BUDGET;
-    read_at(from, DEEPEST, &mut budget).await
+    read_shortly(from, LONGEST_TEXT).await
+}
+
+/// Reads one answer, and past each text that is longer than `longest`.
+///
+/// # Errors
+/// As `read`.
+pub(super) async fn read_shortly(from: &mut (impl AsyncBufRead + Unpin + Send), longest: u64) -> io::Result<Reply> {
+    let mut bounds = Bounds { budget: BUDGET, longest };
+    read_at(from, DEEPEST, &mut bounds).await
+}
+
+/// What is left for one answer.
+struct Bounds {
+    budget: usize,
+    longest: u64,
+}
+
+impl Bounds {
+    fn spend(&mut self, bytes: usize) -> io::Result<()> {
+        self.budget = self.budget.checked_sub(bytes).ok_or_else(|| broken("an answer beyond its bounds"))?;
+        Ok(())
+    }
 }
 
 type Reading<'a> = Pin<Box<dyn Future<Output = io::Result<Reply>> + Send + 'a>>;
 
-fn read_at<'a, R: AsyncBufRead + Unpin + Send>(from: &'a mut R, depth: u8, budget: &'a mut usize) -> Reading<'a> {
+fn read_at<'a, R: AsyncBufRead + Unpin + Send>(from: &'a mut R, depth: u8, bounds: &'a mut Bounds) -> Reading<'a> {
     Box::pin(async move {
         let line = line(from).await?;
         let (kind, rest) = line.split_at_checked(1).ok_or_else(|| broken("an empty line"))?;
@@ -57,14 +78,14 @@ fn read_at<'a, R: AsyncBufRead + Unpin + Send>(from: &'a mut R, depth: u8, budge
             "+" => Ok(Reply::Word),
             "-" => Ok(Reply::Error(rest.split(' ').next().unwrap_or_default().to_owned())),
             ":" => Ok(Reply::Number(number(rest)?)),
-            "$" => text(from, number(rest)?, budget).await,
+            "$" => text(from, number(rest)?, bounds).await,
             "*" => {
                 let Ok(items) = usize::try_from(number(rest)?) else { return Ok(Reply::Nothing) };
                 let depth = depth.checked_sub(1).ok_or_else(|| broken("lists nested too deep"))?;
-                spend(budget, items.saturating_mul(ITEM))?;
+                bounds.spend(items.saturating_mul(ITEM))?;
                 let mut list = Vec::with_capacity(items);
                 for _ in 0..items {
-                    list.push(read_at(from, depth, budget).await?);
+                    list.push(read_at(from, depth, bounds).await?);
                 }
                 Ok(Reply::List(list))
             }
@@ -73,13 +94,13 @@ fn read_at<'a, R: AsyncBufRead + Unpin + Send>(from: &'a mut R, depth: u8, budge
     })
 }
 
-async fn text(from: &mut (impl AsyncBufRead + Unpin + Send), length: i64, budget: &mut usize) -> io::Result<Reply> {
+async fn text(from: &mut (impl AsyncBufRead + Unpin + Send), length: i64, bounds: &mut Bounds) -> io::Result<Reply> {
     let Ok(length) = u64::try_from(length) else { return Ok(Reply::Nothing) };
-    let text = if length > LONGEST_TEXT {
+    let text = if length > bounds.longest {
         skip(from, length).await?;
         Reply::TooLong
     } else {
-        spend(budget, length as usize)?;
+        bounds.spend(length as usize)?;
         let mut text = Vec::with_capacity(length as usize);
         // not `read_exact`: its buffer would have to be written first
         (&mut *from).take(length).read_to_end(&mut text).await?;
@@ -119,11 +140,6 @@ async fn line(from: &mut (impl AsyncBufRead + Unpin + Send)) -> io::Result<Strin
 
 fn number(text: &str) -> io::Result<i64> {
     text.parse().map_err(|_| broken("no number"))
-}
-
-fn spend(budget: &mut usize, bytes: usize) -> io::Result<()> {
-    *budget = budget.checked_sub(bytes).ok_or_else(|| broken("an answer beyond its bounds"))?;
-    Ok(())
 }
 
 fn broken(found: &'static str) -> io::Error {

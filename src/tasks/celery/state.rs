@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use crate::model::celery::PublishTasks;
 use crate::redact::Redactor;
 use crate::tasks::celery::board::Board;
 use crate::tasks::celery::config::Config;
 use crate::tasks::celery::ledger::Ledger;
+use crate::tasks::celery::totals::Outcome;
 use crate::tasks::celery::wire::Refusal;
 
 /// Names of queues that become labels: those that are shown, and those that tasks were only sent to.
@@ -34,6 +36,12 @@ pub(super) struct State {
     pub(super) last_gap: Option<Instant>,
     /// Whether anything of Celery was ever seen in this Redis.
     pub(super) is_found: bool,
+    /// Names of the tasks that publish.
+    publish_tasks: Vec<String>,
+    /// How looks into waiting messages fare.
+    pub(super) glances: Glances,
+    /// Tasks that became no span, because an SDK in their worker tells of them.
+    pub(super) told_by_sdk: u64,
     /// What the server does not let us do, by a word of ours.
     pub(super) not_allowed: Vec<&'static str>,
 }
@@ -45,6 +53,39 @@ pub(super) enum Line {
     Down { since: Instant, problem: Option<&'static str>, tries: u64 },
     /// Open.
     Up { since: Instant },
+}
+
+/// Looks into waiting messages, which are of any size: what breaks the connection again and again is left.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Glances {
+    is_on_its_way: bool,
+    failures: u8,
+}
+
+impl Glances {
+    /// Failures one after the other after which nobody looks any more.
+    const MOST_FAILURES: u8 = 3;
+
+    /// One begins, if it may.
+    pub(super) fn begun(&mut self) -> bool {
+        self.is_on_its_way = self.failures < Self::MOST_FAILURES;
+        self.is_on_its_way
+    }
+
+    /// It has ended well.
+    pub(super) fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The connection has broken: perhaps by it.
+    pub(super) fn failed(&mut self) {
+        self.failures += u8::from(std::mem::take(&mut self.is_on_its_way));
+    }
+
+    /// The server does not let us.
+    pub(super) fn refused(&mut self) {
+        self.failures = Self::MOST_FAILURES;
+    }
 }
 
 impl Line {
@@ -86,6 +127,9 @@ impl Shared {
             gaps: 0,
             last_gap: None,
             is_found: false,
+            publish_tasks: config.publish_tasks.clone(),
+            glances: Glances::default(),
+            told_by_sdk: 0,
             not_allowed: Vec::new(),
         })))
     }
@@ -100,6 +144,21 @@ impl State {
     /// Lets time pass.
     pub(super) fn tick(&mut self, now: Instant) {
         self.ledger.tick(self.hearing.up_since(), now);
+    }
+
+    /// How the tasks that publish have ended.
+    pub(super) fn publishes(&self) -> PublishTasks {
+        let mut ends = PublishTasks::default();
+        for ((name, _), counts) in self.ledger.totals.pairs() {
+            let name = self.ledger.names.shown(name);
+            let last = name.as_str().rsplit('.').next();
+            if self.publish_tasks.iter().any(|wanted| wanted == name.as_str() || Some(wanted.as_str()) == last) {
+                let failed = Outcome::ALL.into_iter().filter(|outcome| outcome.is_failure());
+                ends.published += counts.outcomes[Outcome::Succeeded as usize];
+                ends.failed += failed.map(|outcome| counts.outcomes[outcome as usize]).sum::<u64>();
+            }
+        }
+        ends
     }
 
     /// The hearing has begun, for the first time or again.
@@ -128,5 +187,57 @@ impl State {
             self.not_allowed.push(what);
             tracing::info!(reason = what, "the Redis of Celery does not allow it; docs/celery.md names the rights");
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::redact::Secret;
+    use crate::settings::{Place, Settings, Tree};
+
+    /// A state as it is without settings.
+    pub(crate) fn shared(redactor: &Arc<Redactor>) -> Shared {
+        let mut tree = Tree::default();
+        tree.merge(json!({}), &Place("test".into()));
+        let mut settings = Settings::new(tree, |_: &str| Err("no file".into()));
+        let server = Secret::new(redis::Client::open("redis://h").unwrap());
+        Shared::new(&Config::read(&mut settings.section(""), Some(&server)), redactor)
+    }
+
+    #[test]
+    fn what_breaks_the_connection_three_times_is_left() {
+        let mut glances = Glances::default();
+        for _ in 0..2 {
+            assert!(glances.begun());
+            glances.failed();
+            glances.failed(); // another failure is not its own
+        }
+        assert!(glances.begun());
+        glances.succeeded();
+        for _ in 0..3 {
+            assert!(glances.begun());
+            glances.failed();
+        }
+        assert!(!glances.begun());
+    }
+    #[tokio::test]
+    async fn tasks_that_publish_are_known_by_their_name_or_its_last_part() {
+        let shared = shared(&Arc::new(Redactor::new([])));
+        let mut state = shared.lock();
+        let queue = state.ledger.queues.id("q");
+        let outcomes = [Outcome::Succeeded, Outcome::ResultError, Outcome::Failed, Outcome::Lost, Outcome::Revoked];
+        for name in ["content_factory.tasks.publish_video", "publish_video_task", "tasks.publish_video.other", "render"]
+        {
+            let pair = (state.ledger.names.id(name), queue);
+            for outcome in outcomes {
+                state.ledger.totals.of(pair).outcomes[outcome as usize] += 1;
+            }
+        }
+        let ends = state.publishes();
+        assert_eq!((ends, ends.success_ratio()), (PublishTasks { published: 2, failed: 6 }, Some(0.25)));
+        assert_eq!(PublishTasks::default().success_ratio(), None);
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Course {
     /// The run that is on, or the last one.
     pub(super) run: Option<Run>,
     pub(super) end: Option<End>,
+    /// How many seconds the last run took, where that was told.
+    ran: Option<f64>,
     /// Retries as told by events, by results and by the next reception.
     retries: [u32; 3],
     pending: Pending,
@@ -127,6 +129,16 @@ impl Task {
     /// It ran for so long.
     pub(super) fn ran(&mut self, seconds: Option<f64>) {
         self.pending().seconds = seconds;
+        self.course().ran = seconds;
+    }
+
+    /// How it ended that ran: outcome, class, the run and its seconds; where nobody told these, by our clock to `ended`.
+    pub(super) fn outcome(&self, ended: Instant) -> Option<(Outcome, Option<&ExceptionClass>, &Run, f64)> {
+        let course = self.course.as_ref()?;
+        let (end, run) = (course.end.as_ref()?, course.run.as_ref()?);
+        let seconds = course.ran.filter(|_| !end.outcome.is_ours());
+        let seconds = seconds.unwrap_or_else(|| ended.saturating_duration_since(run.since).as_secs_f64());
+        Some((end.outcome, end.class.as_ref(), run, seconds))
     }
 
     /// The seconds from the start of its run to `at`, by the worker's clock.

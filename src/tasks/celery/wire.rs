@@ -16,7 +16,8 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
 use crate::model::base64;
 use crate::tasks::celery::event::{
-    Event, ExceptionClass, ResultState, Sign, Step, TaskEvent, TaskId, TaskIds, TaskResult, Verdict, WorkerEvent,
+    Event, ExceptionClass, Origin, ResultState, Sign, Step, TaskEvent, TaskId, TaskIds, TaskResult, Verdict,
+    WorkerEvent, cut,
 };
 use crate::tasks::celery::moment;
 use result::{Answer, text_verdict};
@@ -25,8 +26,6 @@ use result::{Answer, text_verdict};
 pub(super) const LONGEST_MESSAGE: usize = 1 << 20;
 /// Celery sends 24 in one message.
 const MOST_EVENTS: usize = 1_000;
-/// Names of tasks, queues and hosts are cut here.
-const LONGEST_NAME: usize = 120;
 /// A worker that names no period of its heartbeats has Celery's own.
 const HEARTBEAT_SECONDS: f64 = 2.0;
 
@@ -150,6 +149,8 @@ struct RawEvent {
     pid: Option<u64>,
     timestamp: f64,
     uuid: Option<String>,
+    root_id: Option<String>,
+    parent_id: Option<String>,
     name: Option<String>,
     queue: Option<String>,
     retries: Option<u32>,
@@ -230,7 +231,10 @@ fn event(raw: RawEvent, ids: &TaskIds) -> Option<Event> {
             let id: TaskId = ids.id(raw.uuid.as_deref()?);
             let (pid, at) = (raw.pid.unwrap_or_default(), raw.timestamp);
             let host = cut(raw.hostname.clone());
-            Some(Event::Task(TaskEvent { id, host, pid, at, step: step(raw)? }))
+            let parent = raw.parent_id.as_deref().map(|parent| ids.id(parent));
+            let root = raw.root_id.as_deref().map(|root| ids.id(root));
+            let origin = parent.map(|parent| Origin { root: root.unwrap_or(parent), parent });
+            Some(Event::Task(TaskEvent { id, host, pid, at, origin, step: step(raw)? }))
         }
     }
 }
@@ -261,11 +265,6 @@ fn step(raw: RawEvent) -> Option<Step> {
         "task-rejected" => Step::Rejected,
         _ => return None,
     })
-}
-
-fn cut(mut name: String) -> String {
-    name.truncate(name.floor_char_boundary(LONGEST_NAME));
-    name
 }
 
 #[cfg(test)]

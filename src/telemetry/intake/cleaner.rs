@@ -30,6 +30,8 @@ const SERVER_METRICS: &str = "http.server.";
 const SERVER: u64 = 2;
 /// `SpanKind`'s kinds of what the application asks of others: CLIENT, PRODUCER and, of a broker, CONSUMER.
 const CALLS: [u64; 3] = [3, 4, 5];
+/// `SpanKind`'s `SPAN_KIND_CONSUMER`.
+const CONSUMER: u64 = 5;
 /// In a span.
 const KIND: u32 = 6;
 
@@ -63,6 +65,8 @@ pub(crate) struct Cleaned {
     pub(crate) left_out: u64,
     /// Under our own name there is a SERVER span with a parent.
     pub(crate) has_server_span: bool,
+    /// There is a span of a worker of Celery that has run a task.
+    pub(crate) has_celery_span: bool,
 }
 
 /// Why a request cannot be taken in.
@@ -191,6 +195,7 @@ impl Walk<'_> {
             Role::Span | Role::Link | Role::Metric | Role::Plain => {
                 let is_span = message.role == Role::Span;
                 self.cleaned.has_server_span |= is_span && self.is_ours && continues_a_request(bytes);
+                self.cleaned.has_celery_span |= is_span && is_of_celery(bytes);
                 if is_span {
                     self.other_end = if is_of_kind(bytes, &CALLS) { OtherEnd::Server } else { OtherEnd::Client };
                 }
@@ -467,6 +472,19 @@ fn is_of_kind(span: &[u8], kinds: &[u64]) -> bool {
         _ => false,
     };
     Fields(span).flatten().any(names_one)
+}
+
+/// Whether a span is what OpenTelemetry's instrumentation of Celery makes of a run: CONSUMER, with attributes that Celery names.
+fn is_of_celery(span: &[u8]) -> bool {
+    const ATTRIBUTES: u32 = 9;
+    let names_celery = |field: Field<'_>| match (field.number, field.value) {
+        (ATTRIBUTES, Value::Bytes(pair)) => match Fields(pair).flatten().next().map(|key| key.value) {
+            Some(Value::Bytes(key)) => key.starts_with(b"celery."),
+            _ => false,
+        },
+        _ => false,
+    };
+    is_of_kind(span, &[CONSUMER]) && Fields(span).flatten().any(names_celery)
 }
 
 /// Whether a span is of kind SERVER and has a parent.

@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout};
 
 use crate::lifecycle::Drain;
 use crate::model::incident::IncidentSink;
@@ -118,6 +118,12 @@ impl Bound {
 }
 
 impl Door {
+    /// When a worker of Celery last told of a task that it had run.
+    #[must_use]
+    pub fn celery(&self) -> watch::Receiver<Option<Instant>> {
+        self.relay.celery()
+    }
+
     /// What came in and what did not, as metrics.
     pub fn samples(&self, out: &mut Vec<Sample>) {
         self.relay.samples(out);

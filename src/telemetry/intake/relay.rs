@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, header};
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
@@ -29,7 +29,7 @@ use crate::telemetry::intake::json::{self, NoRequest};
 use crate::telemetry::intake::read::{self, Allowance, Budget, Coding};
 use crate::telemetry::limits::Limits;
 use crate::telemetry::otlp;
-use crate::telemetry::privacy::PrivacyConfig;
+use crate::telemetry::privacy::Privacy;
 use crate::telemetry::resource::Resource;
 
 /// Of a request over gRPC, before and after decompression: what receivers take by default.
@@ -50,12 +50,12 @@ const A_MOMENT: usize = 64 << 10;
 const HEADROOM: usize = 16 << 10;
 
 /// What holds for our own spans as well.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// Those that the proxy makes of the same requests.
     pub spans: SpanModel,
     /// How much of people leaves.
-    pub privacy: PrivacyConfig,
+    pub privacy: Privacy,
     /// How many attributes an item has, and how long they are.
     pub limits: Limits,
 }
@@ -75,6 +75,8 @@ pub(super) struct Relay {
     counts: Counts,
     /// That SERVER spans count twice was said.
     warned: AtomicBool,
+    /// When a worker of Celery last told of a task that it had run.
+    celery: watch::Sender<Option<Instant>>,
 }
 
 /// What became of a request.
@@ -93,8 +95,14 @@ impl Relay {
         (intake, incidents): (Intake, Option<IncidentSink>),
     ) -> Self {
         let budget = Budget::new(config.memory);
-        let (turns, counts, warned) = (Semaphore::new(TURNS), Counts::default(), AtomicBool::new(false));
-        Self { config, policy, identity, redactor, intake, incidents, budget, turns, counts, warned }
+        let (turns, counts) = (Semaphore::new(TURNS), Counts::default());
+        let (warned, celery) = (AtomicBool::new(false), watch::Sender::new(None));
+        Self { config, policy, identity, redactor, intake, incidents, budget, turns, counts, warned, celery }
+    }
+
+    /// When a worker of Celery last told of a task that it had run.
+    pub(super) fn celery(&self) -> watch::Receiver<Option<Instant>> {
+        self.celery.subscribe()
     }
 
     /// What came in and what did not.
@@ -165,7 +173,10 @@ impl Relay {
 
     /// Puts what is left of a request into its queue.
     async fn keep(&self, signal: Signal, cleaned: Cleaned) -> Result<Taken, Refusal> {
-        let Cleaned { body, truncated, mut left_out, has_server_span } = cleaned;
+        let Cleaned { body, truncated, mut left_out, has_server_span, has_celery_span } = cleaned;
+        if has_celery_span {
+            self.celery.send_replace(Some(Instant::now()));
+        }
         let items = otlp::count(signal, &body).map_err(|_| Refusal::Malformed)?;
         let mut reason = if signal == Signal::Metrics { LeftOut::ServerMetrics } else { LeftOut::NoIds };
         if self.intake.takes(signal) {
@@ -232,7 +243,7 @@ impl Work {
         let host = Host {
             identity: &self.relay.identity,
             server_metrics: self.relay.config.server_metrics,
-            privacy: self.relay.policy.privacy,
+            privacy: self.relay.policy.privacy.in_force(),
         };
         let cleaner = Cleaner {
             redactor: &self.relay.redactor,

@@ -119,7 +119,7 @@ fn what_is_compressed_for_an_attempt_waits_as_it_is_for_all_further_ones_and_is_
 #[test]
 fn what_the_receiver_finds_too_large_is_compressed_again_in_halves() {
     let (queue, press) = (Arc::new(Queue::new(Signal::Logs, 1 << 20, 1 << 20)), Press::default());
-    queue.push(logs(&[INFO, ERROR, INFO, INFO]).into());
+    queue.push(logs(&[INFO; 4]).into());
     let mut whole = queue.lease(1 << 20).expect("it waits");
     whole.seal(Compression::Zstd, &press).expect("memory");
     queue.shrink_limit(whole.raw_len() / 2);

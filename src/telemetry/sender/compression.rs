@@ -32,9 +32,15 @@ impl Compression {
         }
     }
 
-    /// Whether requests that are compressed so, one after the other, are read as one. Of gzip many readers take the first and
-    /// leave the rest, without a word.
+    /// Whether requests that are compressed so, one after the other, are read as one by everybody. Of gzip's members and of
+    /// zstd's frames many readers take the first and leave the rest, without a word.
     pub(crate) fn joins(self) -> bool {
+        self == Self::None
+    }
+
+    /// Whether they are by the collector, which is sent what has waited on disk: a quiet outage leaves a row a second, and as
+    /// many requests would take longer than the outage's end is waited for (frames: RFC 8878, section 3).
+    pub(crate) fn joins_from_disk(self) -> bool {
         self != Self::Gzip
     }
 

@@ -296,7 +296,7 @@ impl Spool {
             rows.retain(|row| {
                 let is_first = first.is_none();
                 bytes += row.raw_len;
-                let is_alike = *first.get_or_insert(row.coding) == row.coding && row.coding.joins();
+                let is_alike = *first.get_or_insert(row.coding) == row.coding && row.coding.joins_from_disk();
                 is_first || (is_alike && bytes <= together)
             });
             let too_large = rows.first().filter(|row| row.raw_len > limit && row.items > 1).copied();

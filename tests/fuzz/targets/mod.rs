@@ -4,6 +4,7 @@
 //! A target panics when a promise is broken, and tells what became of the bytes otherwise. Parsers that are no part of
 //! the library's face are reached as users reach them: through a proxy that serves.
 
+pub(crate) mod celery;
 pub(crate) mod configuration;
 pub(crate) mod forwarded;
 pub(crate) mod headers;
@@ -12,6 +13,7 @@ pub(crate) mod proxy;
 pub(crate) mod redaction;
 pub(crate) mod routes;
 pub(crate) mod traceparent;
+pub(crate) mod usage;
 pub(crate) mod world;
 
 /// What became of the bytes.

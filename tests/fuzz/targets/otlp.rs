@@ -63,8 +63,9 @@ fn open() -> SocketAddr {
     let (identity, redactor) =
         (Resource::new(&service, &Default::default()), Arc::new(Redactor::new(["hunter2-secret"])));
     let upstream = Upstream { host: "127.0.0.1".to_owned(), port: 1 };
-    let policy = intake::Policy { spans: config.spans, privacy: config.privacy, limits: config.limits };
+    let (spans, limits) = (config.spans, config.limits);
     let (telemetry, _) = Telemetry::new(config, &identity, &redactor, &upstream, 0).expect("settings that fit");
+    let policy = intake::Policy { spans, privacy: telemetry.privacy(), limits };
     // exceptions in log records are read, too, and told to nobody
     let (sink, _) = incidents();
     let door = ports.door(policy, identity, redactor, (telemetry.intake(), Some(sink)));

@@ -69,7 +69,8 @@ impl World {
             self.heard.insert(task.to_owned());
         }
         let (id, host, pid) = (self.ids.id(task), format!("w{worker}"), self.workers[worker].pid);
-        self.ledger.take(Event::Task(TaskEvent { id, host, pid, at: f64::from(self.turn), step }), self.now);
+        self.ledger
+            .take(Event::Task(TaskEvent { id, host, pid, at: f64::from(self.turn), origin: None, step }), self.now);
     }
 
     fn beat(&mut self, worker: usize) {

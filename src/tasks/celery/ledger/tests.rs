@@ -108,6 +108,37 @@ async fn runtimes_and_waits_are_measured() {
 }
 
 #[tokio::test]
+async fn each_task_that_has_run_and_ended_becomes_one_span_with_its_runtime() {
+    for recording in [NEWEST, OLD] {
+        let (mut ledger, now) = (ledger(), Instant::now());
+        ledger.traces = Traces::on();
+        recorded(recording).into_iter().for_each(|event| ledger.take(event, now));
+        ledger.tick(Some(now), now + SETTLING);
+        let ended = ledger.traces.take();
+        let mut shown: Vec<String> = ended
+            .iter()
+            .map(|task| format!("{} {:?}", ledger.names.shown(task.name), task.error.as_ref().map(|_| "bad")))
+            .collect();
+        shown.sort();
+        assert_eq!(
+            shown,
+            [
+                "labapp.crash Some(\"bad\")",
+                "labapp.discover Some(\"bad\")",
+                "labapp.publish Some(\"bad\")",
+                "labapp.retryme Some(\"bad\")",
+                "labapp.sched None",
+                "labapp.video None",
+            ]
+        );
+        let video = ended.iter().find(|task| ledger.names.shown(task.name).as_str() == "labapp.video").unwrap();
+        assert!((2.0..2.1).contains(&video.seconds), "{video:?}");
+        ledger.tick(Some(now), now + SETTLING * 2);
+        assert_eq!(ledger.traces.take().len(), 0);
+    }
+}
+
+#[tokio::test]
 async fn without_events_the_results_are_counted_under_what_the_sender_said() {
     let (ledger, _) = after(recorded(EVENTS_OFF));
     assert_eq!(sums(&ledger), ([7, 0, 0, 1], [2, 1, 3, 1, 0, 0, 0]));
@@ -189,7 +220,7 @@ async fn the_run_of_a_worker_that_has_nothing_to_do_has_ended_unseen() {
 }
 
 fn told(id: TaskId, step: Step) -> Event {
-    Event::Task(TaskEvent { id, host: "w@h".into(), pid: 1, at: 1.0, step })
+    Event::Task(TaskEvent { id, host: "w@h".into(), pid: 1, at: 1.0, origin: None, step })
 }
 
 #[tokio::test]

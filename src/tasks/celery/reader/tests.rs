@@ -21,7 +21,7 @@ fn room() -> (Shared, Reader) {
     let redactor = Arc::new(Redactor::new([]));
     let shared = Shared::new(&config, &redactor);
     shared.lock().hears(Instant::now());
-    (shared.clone(), Reader::new(shared, Duration::from_secs(10), redactor))
+    (shared.clone(), Reader::new(shared, watch::channel(config).1, redactor))
 }
 
 fn beat(shared: &Shared, active: u64) {
@@ -95,7 +95,7 @@ async fn each_sample_has_the_labels_of_its_metric_and_stands_once() {
         Step::Failed(crate::tasks::celery::event::ExceptionClass::of("KeyError('k')")),
     ];
     for (second, step) in steps.into_iter().enumerate() {
-        let event = TaskEvent { id: ids.id("a"), host: "w@h".into(), pid: 1, at: second as f64, step };
+        let event = TaskEvent { id: ids.id("a"), host: "w@h".into(), pid: 1, at: second as f64, origin: None, step };
         shared.lock().ledger.take(Event::Task(event), Instant::now());
     }
     beat(&shared, 0);

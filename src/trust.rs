@@ -1,4 +1,4 @@
-//! Whom checks trust: the system's authorities, read when the first check needs them and shared, or a file's.
+//! Whom our clients trust: the system's authorities, read when the first of them needs them and shared, or a file's.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,11 +12,11 @@ use crate::settings::Section;
 
 /// Makes the clients' side of TLS. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Trust(Arc<OnceLock<Option<Arc<ClientConfig>>>>);
+pub struct Trust(Arc<OnceLock<Option<Arc<ClientConfig>>>>);
 
 impl Trust {
     /// Trusts the authorities of this PEM, else the system's; `None` when there are none.
-    pub(super) fn client(&self, authorities: Option<&Secret<String>>) -> Option<Arc<ClientConfig>> {
+    pub fn client(&self, authorities: Option<&Secret<String>>) -> Option<Arc<ClientConfig>> {
         match authorities {
             Some(pem) => client(certificates(pem.expose())),
             None => self.0.get_or_init(|| client(rustls_native_certs::load_native_certs().certs)).clone(),
@@ -25,7 +25,7 @@ impl Trust {
 }
 
 /// Reads the key of a section that names other authorities.
-pub(super) fn read(section: &mut Section<'_>) -> Option<Secret<String>> {
+pub fn read(section: &mut Section<'_>) -> Option<Secret<String>> {
     let about = "Certificates to trust instead of the system's, in PEM.";
     let pem = section.secret("ca", about)?;
     if certificates(pem.expose()).is_empty() {

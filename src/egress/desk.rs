@@ -1,0 +1,146 @@
+//! Where calls end: counted once, cleaned, and told to the way out. Owns the counts, behind a lock that is held for moments.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::egress::config::Config;
+use crate::egress::prices::Prices;
+use crate::egress::series::{Series, Unread};
+use crate::egress::told::{End, Told};
+use crate::model::ai::{AiCall, AiOperation, CallSink};
+use crate::model::catalogue::ai::EGRESS_CONNECTIONS_REFUSED;
+use crate::model::sample::Sample;
+use crate::model::trace::{Sampled, Sampling};
+use crate::redact::{Clean, Outlet, Redactor};
+use crate::wall_clock::since_epoch;
+
+/// Takes calls that have ended.
+pub(super) struct Desk {
+    series: Mutex<Series>,
+    prices: Prices,
+    provider: Clean<'static>,
+    server: (Clean<'static>, u16),
+    redactor: Arc<Redactor>,
+    sampling: Sampling,
+    /// `None` when calls become no spans.
+    spans: Option<CallSink>,
+    turned_away: AtomicU64,
+}
+
+/// The statuses that are told apart as `error.type`; others are `_OTHER`, as the conventions have it.
+const STATUSES: [u16; 15] = [400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 502, 503, 504, 529];
+
+impl Desk {
+    /// For calls by these settings.
+    pub(super) fn new(config: &Config, sampling: Sampling, redactor: Arc<Redactor>, spans: Option<CallSink>) -> Self {
+        let clean = |text: &str| redactor.text(Outlet::Telemetry, text.as_bytes()).into_owned();
+        let host = clean(config.upstream.host_str().unwrap_or_default());
+        Self {
+            series: Mutex::new(Series::new(config.max_models)),
+            prices: config.prices.clone(),
+            provider: clean(&config.provider),
+            server: (host, config.upstream.port_or_known_default().unwrap_or_default()),
+            redactor,
+            sampling,
+            spans,
+            turned_away: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a call, and tells of it.
+    pub(super) fn end(&self, told: Told) {
+        let models = [told.asked.model.as_deref(), told.answered.model.as_deref()].map(|name| name.filter(is_model));
+        let [input, output] = [told.answered.input, told.answered.output];
+        let cost = self.prices.cost(models, input.unwrap_or(0), output.unwrap_or(0));
+        let unread = unread(&told);
+        let [request_model, response_model] =
+            models.map(|name| Some(self.redactor.text(Outlet::Telemetry, name?.as_bytes()).into_owned()));
+        let call = AiCall {
+            operation: told.operation,
+            provider: self.provider.clone(),
+            server: self.server.clone(),
+            request_model,
+            response_model,
+            is_stream: told.is_stream || told.asked.stream,
+            trace_id: told.origin.trace_id,
+            parent: told.origin.parent,
+            ended_unix_nanos: u64::try_from(since_epoch().as_nanos()).unwrap_or(0),
+            duration: told.duration,
+            first_chunk: told.first_chunk,
+            status: told.status,
+            error_type: error_type(&told),
+            input_tokens: input,
+            output_tokens: output,
+        };
+        self.series().add(&call, cost, unread);
+        let is_kept = || self.sampling.decide(told.origin.trace_id, told.origin.is_sampled) == Sampled::Yes;
+        if let Some(sink) = self.spans.as_ref().filter(|_| is_kept()) {
+            sink(call);
+        }
+    }
+
+    /// Counts a connection for which there was no place.
+    pub(super) fn turn_away(&self) {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All counts.
+    pub(super) fn samples(&self, out: &mut Vec<Sample>) {
+        self.series().samples((&self.provider, &self.server.0), out);
+        out.push(Sample::count(&EGRESS_CONNECTIONS_REFUSED, self.turned_away.load(Ordering::Relaxed)));
+    }
+
+    fn series(&self) -> MutexGuard<'_, Series> {
+        self.series.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Desk")
+    }
+}
+
+/// Whether a text can be the name of a model: what else a request calls so is nobody's business.
+fn is_model(name: &&str) -> bool {
+    let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/@".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_usual)
+}
+
+fn error_type(told: &Told) -> Option<Clean<'static>> {
+    match (told.end, told.status) {
+        (End::Failed(trouble), _) => Some(Clean::literal(trouble.word())),
+        (End::ClientGone, _) => Some(Clean::literal("client_gone")),
+        (End::Answered, status) if STATUSES.contains(&status) => Some(Clean::number(status.into())),
+        (End::Answered, 400..) => Some(Clean::literal("_OTHER")),
+        (End::Answered, _) => None,
+    }
+}
+
+/// Why the tokens of a call that should have some are not known.
+fn unread(told: &Told) -> Option<Unread> {
+    let has_some = told.answered.input.is_some() || told.answered.output.is_some();
+    let is_success = told.end == End::Answered && (200..300).contains(&told.status);
+    match told.operation {
+        AiOperation::Other => None,
+        _ if has_some || !is_success => None,
+        _ if told.is_encoded => Some(Unread::Encoded),
+        _ => Some(Unread::Absent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_a_name_is_taken_for_one() {
+        for name in ["gpt-5-mini", "ft:gpt-4.1:shop::x", "meta/llama@1", "a_b"] {
+            assert!(is_model(&name), "{name}");
+        }
+        for text in ["", "Tell me of", "a\nb", "näm", "a{b}"] {
+            assert!(!is_model(&text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The egress port: the application's calls of an AI service pass it, and are measured; nothing of what is said is kept.
+//!
+//! Only with `egress.enabled`; without it nothing here runs or holds memory. It runs on the control runtime, away from the
+//! data path: what fails here fails no request to the application. Connections, waits and what is kept of each call are
+//! bounded; a call that cannot be read passes all the same, and is counted as one whose tokens are not known.
+
+mod call;
+pub mod config;
+mod desk;
+pub mod events;
+mod prices;
+mod relay;
+pub mod scan;
+mod series;
+mod told;
+
+use std::convert::Infallible;
+use std::future::ready;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::egress::config::Config;
+use crate::egress::desk::Desk;
+use crate::egress::relay::Relay;
+use crate::lifecycle::Drain;
+use crate::model::ai::CallSink;
+use crate::model::sample::Sample;
+use crate::model::trace::Sampling;
+use crate::redact::Redactor;
+use crate::serve::{self, Bounds};
+
+/// Why the port could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another process has it.
+    #[error("{0} is in use, expected a free port; choose another by egress.listen")]
+    InUse(SocketAddr),
+    /// The kernel refused, for the reason that is the source.
+    #[error("cannot listen on {0} (egress.listen)")]
+    Refused(SocketAddr, #[source] io::Error),
+}
+
+/// The port, open and not yet served.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    config: Config,
+}
+
+/// The port and what is done behind it. `serve` may be called again after a panic.
+#[derive(Debug)]
+pub struct Door {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    desk: Arc<Desk>,
+    relay: Arc<Relay>,
+}
+
+/// Clients keep connections between calls, and one call may take as long as the service likes: only who idles is cut off.
+const BOUNDS: Bounds = Bounds {
+    head: Duration::from_secs(75),
+    http1_life: Duration::from_secs(24 * 3_600),
+    http2_life: Duration::from_secs(24 * 3_600),
+    streams: 100,
+};
+/// For calls that are under way when the process ends: the application, whose they are, has ended by then.
+const LAST_CALLS: Duration = Duration::from_secs(1);
+
+/// Opens the port.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn bind(config: &Config) -> Result<Bound, BindError> {
+    let address = config.listen;
+    let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse(address),
+        _ => BindError::Refused(address, error),
+    })?;
+    listener.set_nonblocking(true).map_err(|error| BindError::Refused(address, error))?;
+    Ok(Bound { listener, config: config.clone() })
+}
+
+impl Bound {
+    /// The address with its real port, and where it leads.
+    #[must_use]
+    pub fn address(&self) -> Option<(SocketAddr, String)> {
+        let upstream = self.config.upstream.as_str().trim_end_matches('/').to_owned();
+        Some((self.listener.local_addr().ok()?, upstream))
+    }
+
+    /// Says what is done behind the port: calls that are sampled go to `spans`, if there is one.
+    #[must_use]
+    pub fn door(self, sampling: Sampling, redactor: Arc<Redactor>, spans: Option<CallSink>) -> Door {
+        let places = Arc::new(Semaphore::new(self.config.connections));
+        let desk = Arc::new(Desk::new(&self.config, sampling, redactor, spans));
+        let relay = Arc::new(Relay::new(self.config, Arc::clone(&desk)));
+        Door { listener: self.listener, places, desk, relay }
+    }
+}
+
+impl Door {
+    /// What was seen of the calls, as metrics.
+    pub fn samples(&self, out: &mut Vec<Sample>) {
+        self.desk.samples(out);
+    }
+
+    /// Serves until `end` begins to drain, and then what is under way, for a second at most.
+    ///
+    /// # Panics
+    /// When the listener cannot be registered with the runtime.
+    pub async fn serve(&self, mut end: Drain) {
+        let is_over = end.clone();
+        let admit = |(), stream, _| {
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+                self.desk.turn_away();
+                return None;
+            };
+            let (relay, end) = (Arc::clone(&self.relay), is_over.clone());
+            Some(async move {
+                connection(stream, relay, end).await;
+                drop(place);
+            })
+        };
+        let over = async { _ = end.begun().await };
+        let mut connections = serve::accept(("egress", &self.listener), || ready(()), admit, over).await;
+        let _ = timeout(LAST_CALLS, async { while connections.join_next().await.is_some() {} }).await;
+    }
+}
+
+async fn connection(stream: TcpStream, relay: Arc<Relay>, mut end: Drain) {
+    let service = service_fn(move |request| {
+        let relay = Arc::clone(&relay);
+        async move { Ok::<_, Infallible>(relay.answer(request).await) }
+    });
+    serve::connection(stream, service, BOUNDS, async { _ = end.begun().await }).await;
+}

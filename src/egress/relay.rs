@@ -1,0 +1,163 @@
+//! Hands calls on to the AI service and its answers back, both as they come.
+//!
+//! What belongs to one connection stays there (RFC 9110, section 7.6.1); all else passes as it was written, but for
+//! `Accept-Encoding`: an answer that is not compressed can be read on its way. The service's certificate is verified.
+//! Redirects are not followed, nothing is tried twice, and no key is known here: it is the caller's.
+
+use std::sync::{Arc, OnceLock};
+
+use http::header::{ACCEPT_ENCODING, CONNECTION, HOST, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{Either, Full};
+use hyper::body::{Body, Bytes, Incoming};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Url};
+
+use crate::egress::call::{Answering, Call, trouble};
+use crate::egress::config::Config;
+use crate::egress::desk::Desk;
+use crate::fetch::provide_cryptography;
+use crate::model::trouble::Trouble;
+use crate::trust::Trust;
+
+/// The service's answer, or one of ours.
+pub(super) type Outgoing = Either<Answering, Full<Bytes>>;
+
+/// The way to the service.
+#[derive(Debug)]
+pub(super) struct Relay {
+    config: Config,
+    desk: Arc<Desk>,
+    /// Made for the first call, because the system's authorities take a while to read; `None` when there are none.
+    client: OnceLock<Option<Client>>,
+}
+
+/// Fields of one connection, besides those that `Connection` names.
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+impl Relay {
+    /// To the service of these settings.
+    pub(super) fn new(config: Config, desk: Arc<Desk>) -> Self {
+        Self { config, desk, client: OnceLock::new() }
+    }
+
+    /// Answers a call with what the service says to it.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Outgoing> {
+        let (mut head, body) = request.into_parts();
+        if head.method == Method::CONNECT {
+            return refusal(StatusCode::METHOD_NOT_ALLOWED, "this port leads to one service, and is no proxy");
+        }
+        let call = Call::begin(&self.desk, &head);
+        let Some(client) = self.client.get_or_init(|| client(&self.config)) else {
+            call.fail(Trouble::Tls);
+            return refusal(StatusCode::BAD_GATEWAY, "tls: there are no certificates to trust, expected egress.ca");
+        };
+        let mut onward = reqwest::Request::new(head.method.clone(), self.url(&head.uri));
+        if !body.is_end_stream() {
+            *onward.body_mut() = Some(reqwest::Body::wrap(call.asking(&head, body)));
+        }
+        strip(&mut head.headers);
+        head.headers.remove(HOST);
+        head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        *onward.headers_mut() = head.headers;
+        match client.execute(onward).await {
+            Ok(answer) => {
+                let (mut head, body) = Response::<reqwest::Body>::from(answer).into_parts();
+                strip(&mut head.headers);
+                let body = call.answering(head.status.as_u16(), &head.headers, body);
+                Response::from_parts(head, Either::Left(body))
+            }
+            Err(error) => {
+                let trouble = trouble(&error);
+                call.fail(trouble);
+                let status =
+                    if trouble == Trouble::Timeout { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY };
+                refusal(status, trouble.word())
+            }
+        }
+    }
+
+    /// The service's URL of what the caller asks for here.
+    fn url(&self, asked: &Uri) -> Url {
+        let mut url = self.config.upstream.clone();
+        let path = [url.path().trim_end_matches('/'), asked.path()].concat();
+        url.set_path(&path);
+        url.set_query(asked.query());
+        url
+    }
+}
+
+fn client(config: &Config) -> Option<Client> {
+    provide_cryptography();
+    let builder = Client::builder()
+        .redirect(Policy::none())
+        .no_proxy()
+        .referer(false)
+        .connect_timeout(config.connect_timeout)
+        .read_timeout(config.read_timeout);
+    let builder = match config.upstream.scheme() {
+        "https" => builder.tls_backend_preconfigured((*Trust::default().client(config.ca.as_ref())?).clone()),
+        _ => builder.tls_certs_only([]),
+    };
+    builder.build().ok()
+}
+
+/// Takes away what belongs to the connection that it came by.
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// An answer of ours, in the form of the service's errors, so that its package shows the reason.
+fn refusal(status: StatusCode, reason: &'static str) -> Response<Outgoing> {
+    let text =
+        format!(r#"{{"error":{{"message":"the sidecar could not reach the AI service: {reason}","type":"sidecar"}}}}"#);
+    let mut response = Response::new(Either::Right(Full::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_a_connection_stays_there() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", "Bearer x"),
+            ("connection", "close, X-Own"),
+            ("x-own", "1"),
+            ("transfer-encoding", "chunked"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("x-other", "2"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        strip(&mut headers);
+        let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["authorization", "x-other"]);
+    }
+}
