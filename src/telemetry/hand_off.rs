@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
+use crate::telemetry::sealed::Errors;
 use crate::telemetry::tail::Reason;
 
 /// Spans of one worker: each with its tag and length, ready for a request.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub(crate) items: u64,
+    pub(crate) errors: Errors,
     pub(crate) bytes: Vec<u8>,
     home: mpsc::Sender<Vec<u8>>,
 }
@@ -105,13 +107,13 @@ impl HandOff {
     /// Hands spans over, or drops them and counts that; never waits.
     ///
     /// Returns an empty buffer to go on with.
-    pub(crate) fn give(&mut self, items: u64, bytes: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn give(&mut self, (items, errors): (u64, Errors), bytes: Vec<u8>) -> Vec<u8> {
         // the next chunk is probably as large as this one; grown step by step it would be copied often
         let length = bytes.len();
         // before, so that what was taken over is never more than what was handed over
         let handed = self.count.handed.load(Ordering::Relaxed);
         self.count.handed.store(handed + length as u64, Ordering::Release);
-        let mut buffer = match self.sender.try_send(Chunk { items, bytes, home: self.home.clone() }) {
+        let mut buffer = match self.sender.try_send(Chunk { items, errors, bytes, home: self.home.clone() }) {
             Ok(()) => self.emptied.try_recv().unwrap_or_else(|_| Vec::with_capacity(length)),
             Err(mpsc::error::TrySendError::Full(chunk) | mpsc::error::TrySendError::Closed(chunk)) => {
                 let lost = &self.count.lost;

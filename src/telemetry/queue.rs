@@ -163,13 +163,15 @@ impl Queue {
         {
             origin.write_request(&chunk.bytes, body);
             last.items += chunk.items;
+            last.errors = last.errors.and(chunk.errors);
             return self.added(state, chunk.items, length);
         }
         let mut body = std::mem::take(&mut state.spare);
         // few spans are gathered like anything else: a large buffer for them would lie empty
         body.reserve(if length < COALESCED { length } else { length.max(GATHERED) });
         origin.write_request(&chunk.bytes, &mut body);
-        self.add(state, Request { items: chunk.items, body }.into());
+        let piece = Piece { errors: chunk.errors, ..Request { items: chunk.items, body }.into() };
+        self.add(state, piece);
     }
 
     fn add(&self, mut state: MutexGuard<'_, State>, piece: Piece) {
@@ -496,7 +498,7 @@ impl Lease {
         let sealed = match &piece.body {
             Body::Sealed(sealed) if sealed.form().coding() == coding => return Ok(Sealed::clone(sealed)),
             Body::Sealed(sealed) => sealed.in_coding(signal, coding, press)?,
-            Body::Raw(raw) => Sealed::new(signal, (raw, piece.items), coding, (press, piece.occasion))?,
+            Body::Raw(raw) => Sealed::new(signal, (raw, piece.items, piece.errors), coding, (press, piece.occasion))?,
         };
         let was = std::mem::replace(&mut piece.body, Body::Sealed(Box::new(sealed.clone())));
         let mut state = self.queue.state();

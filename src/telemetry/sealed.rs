@@ -112,6 +112,24 @@ pub(crate) struct Sealed {
     cut_at: usize,
 }
 
+/// What is known of a request before it is read: to look for errors in it costs more than to compress it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Errors {
+    /// Nothing in it tells of one.
+    None,
+    /// All of it does.
+    All,
+    /// It has to be read.
+    Unknown,
+}
+
+impl Errors {
+    /// Of two requests that become one.
+    pub(crate) fn and(self, other: Self) -> Self {
+        if self == other { self } else { Self::Unknown }
+    }
+}
+
 impl Sealed {
     /// Compresses a request; in a coding that does not join as one part, which tells of errors when anything in it does.
     ///
@@ -119,11 +137,13 @@ impl Sealed {
     /// The compressor has no memory.
     pub(crate) fn new(
         signal: Signal,
-        (raw, items): (&[u8], u64),
+        (raw, items, errors): (&[u8], u64, Errors),
         coding: Compression,
         (press, occasion): (&Press, Occasion),
     ) -> io::Result<Self> {
-        let sealed = match errors_apart(signal, raw) {
+        let apart = if errors == Errors::Unknown { errors_apart(signal, raw) } else { None };
+        let sealed = match apart {
+            None if errors == Errors::All => Self::of(&[(Worth::Errors, items, raw)], raw.len(), coding, press)?,
             None => Self::of(&[(worth_of(signal), items, raw)], raw.len(), coding, press)?,
             Some(_) if !coding.joins() => Self::of(&[(Worth::Errors, items, raw)], raw.len(), coding, press)?,
             Some([errors, rest]) => {
@@ -243,7 +263,8 @@ mod tests {
 
     fn sealed(severities: &[u8], coding: Compression, press: &Press) -> Sealed {
         let raw = logs(severities);
-        Sealed::new(Signal::Logs, (&raw, severities.len() as u64), coding, (press, Occasion::First)).unwrap()
+        Sealed::new(Signal::Logs, (&raw, severities.len() as u64, Errors::Unknown), coding, (press, Occasion::First))
+            .unwrap()
     }
 
     #[test]
@@ -301,7 +322,7 @@ mod tests {
         assert_eq!((only_errors.parts().count(), only_errors.errors().map(|errors| errors.items())), (1, Some(1)));
         let mut envelope = Vec::new();
         wire::bytes_field(&mut envelope, 1, b"no protobuf at all");
-        let whole = (&envelope[..], 1);
+        let whole = (&envelope[..], 1, Errors::Unknown);
         let envelope = Sealed::new(Signal::Envelopes, whole, Compression::None, (&press, Occasion::First)).unwrap();
         assert_eq!(envelope.parts().next().map(|(part, _)| part.worth), Some(Worth::Errors));
     }

@@ -2,8 +2,9 @@
 //!
 //! Lives on the worker's thread; never waits, and has no clock: the worker's timer ticks.
 
-use crate::model::request::{RequestHead, RequestRecord, RequestSink};
+use crate::model::request::{Outcome, RequestHead, RequestRecord, RequestSink};
 use crate::telemetry::hand_off::HandOff;
+use crate::telemetry::sealed::Errors;
 use crate::telemetry::span::SpanEncoder;
 use crate::telemetry::tail::{TailKeep, Verdict};
 
@@ -22,18 +23,21 @@ pub struct SpanWriter {
     /// The chunk that is being written, and how many spans are in it.
     chunk: Vec<u8>,
     spans: u64,
+    /// Whether none of them tells of an error.
+    is_well: bool,
     ticks: u8,
 }
 
 impl SpanWriter {
     pub(crate) fn new(encoder: SpanEncoder, tail: TailKeep, hand_off: Option<HandOff>) -> Self {
-        Self { encoder, tail, hand_off, chunk: Vec::new(), spans: 0, ticks: 0 }
+        Self { encoder, tail, hand_off, chunk: Vec::new(), spans: 0, is_well: true, ticks: 0 }
     }
 
     fn hand_over(&mut self) {
         self.ticks = 0;
         let Some(hand_off) = self.hand_off.as_mut().filter(|_| self.spans > 0) else { return };
-        self.chunk = hand_off.give(std::mem::take(&mut self.spans), std::mem::take(&mut self.chunk));
+        let errors = if std::mem::replace(&mut self.is_well, true) { Errors::None } else { Errors::Unknown };
+        self.chunk = hand_off.give((std::mem::take(&mut self.spans), errors), std::mem::take(&mut self.chunk));
     }
 }
 
@@ -53,6 +57,7 @@ impl RequestSink for SpanWriter {
         };
         let spans = self.encoder.append(&mut self.chunk, record, trace, reason);
         self.spans += spans;
+        self.is_well &= is_well(record);
         trace.kept.set(true);
         hand_off.count.count_produced(spans);
         match self.encoder.take_truncated() {
@@ -71,6 +76,11 @@ impl RequestSink for SpanWriter {
             self.hand_over();
         }
     }
+}
+
+/// Whether neither span of a request tells of an error; for the application's side 404 is one.
+fn is_well(record: &RequestRecord<'_>) -> bool {
+    record.status < 400 && record.outcome == Outcome::Answered && record.hop.is_none_or(|hop| hop.status < 400)
 }
 
 impl Drop for SpanWriter {

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use crate::model::telemetry::Signal;
 use crate::telemetry::otlp::{self, Request};
 use crate::telemetry::receipt::Receipt;
-use crate::telemetry::sealed::{self, Sealed};
+use crate::telemetry::sealed::{self, Errors, Sealed};
 use crate::telemetry::sender::compression::Occasion;
 
 /// A request that waits, and who wants to hear of its delivery.
@@ -18,8 +18,7 @@ pub(crate) struct Piece {
     pub(crate) since: Instant,
     /// Why it will be compressed.
     pub(crate) occasion: Occasion,
-    /// All of it tells of errors.
-    is_errors: bool,
+    pub(crate) errors: Errors,
 }
 
 /// The request itself.
@@ -39,7 +38,7 @@ impl From<Request> for Piece {
             receipts: Vec::new(),
             since: Instant::now(),
             occasion: Occasion::First,
-            is_errors: false,
+            errors: Errors::Unknown,
         }
     }
 }
@@ -73,7 +72,7 @@ impl Piece {
 
     /// Whether all of it tells of errors, as far as is known.
     pub(crate) fn is_errors(&self) -> bool {
-        self.is_errors
+        self.errors == Errors::All
     }
 
     /// The buffer, when so many bytes more fit into it.
@@ -97,7 +96,7 @@ impl Piece {
         }
         self.items += other.items;
         self.receipts.extend(other.receipts);
-        self.is_errors &= other.is_errors;
+        self.errors = self.errors.and(other.errors);
     }
 
     /// Cuts it into pieces of at most so many bytes; a single item may be larger. What was compressed is so again, for its halves.
@@ -110,7 +109,7 @@ impl Piece {
             receipts: self.receipts.clone(),
             since: self.since,
             occasion,
-            is_errors: self.is_errors,
+            errors: self.errors,
             ..Self::from(part)
         };
         Some(parts.ok()?.into_iter().map(piece).collect())
@@ -119,20 +118,26 @@ impl Piece {
     /// What does not tell of errors, taken out of what does; `None` when it is of one kind, or compressed.
     pub(crate) fn take_rest(&mut self, signal: Signal) -> Option<Self> {
         let Body::Raw(raw) = &self.body else { return None };
-        let [errors, rest] = sealed::errors_apart(signal, raw)?;
+        if self.errors != Errors::Unknown {
+            return None;
+        }
+        let Some([errors, rest]) = sealed::errors_apart(signal, raw) else {
+            self.errors = Errors::None;
+            return None;
+        };
+        self.errors = Errors::All;
         if rest.items == 0 {
             return None;
         }
-        let (since, occasion) = (self.since, self.occasion);
-        let rest = Self { receipts: self.receipts.clone(), since, occasion, ..Self::from(rest) };
-        (self.items, self.body, self.is_errors) = (errors.items, Body::Raw(errors.body), true);
-        Some(rest)
+        let (receipts, since, occasion) = (self.receipts.clone(), self.since, self.occasion);
+        (self.items, self.body) = (errors.items, Body::Raw(errors.body));
+        Some(Self { receipts, since, occasion, errors: Errors::None, ..Self::from(rest) })
     }
 
     /// What of it tells of errors; `None` when nothing does.
     pub(crate) fn errors(&self, signal: Signal) -> Option<Self> {
         let (items, body) = match &self.body {
-            Body::Raw(body) if otlp::has_errors(signal, body) => {
+            Body::Raw(body) if self.errors != Errors::None && otlp::has_errors(signal, body) => {
                 let [errors, _] = otlp::part_errors(signal, body).ok()?;
                 (errors.items, Body::Raw(errors.body))
             }
@@ -143,6 +148,6 @@ impl Piece {
             }
         };
         let (receipts, since, occasion) = (self.receipts.clone(), self.since, self.occasion);
-        (items > 0).then_some(Self { items, body, receipts, since, occasion, is_errors: true })
+        (items > 0).then_some(Self { items, body, receipts, since, occasion, errors: Errors::All })
     }
 }

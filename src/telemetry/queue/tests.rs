@@ -3,6 +3,7 @@
 use super::*;
 use crate::telemetry::hand_off::HandOff;
 use crate::telemetry::otlp;
+use crate::telemetry::sealed::Errors;
 use crate::telemetry::sender::compression::Occasion;
 
 fn piece(bytes: usize) -> Piece {
@@ -32,7 +33,7 @@ fn spans_of_workers_are_gathered_in_one_buffer_that_the_next_request_has_again()
     let mut leased = || {
         for _ in 0..3 {
             worker.count.count_produced(10);
-            let empty = worker.give(10, vec![0; COALESCED]);
+            let empty = worker.give((10, Errors::Unknown), vec![0; COALESCED]);
             assert!(empty.is_empty());
             let chunk = chunks.try_recv().expect("it was handed over");
             queue.push_handed_over(&origin, &chunk);
@@ -176,9 +177,9 @@ fn bytes_count_where_they_are_held_from_the_workers_chunk_to_an_attempt_from_the
     let mut worker = HandOff::new(sender, Arc::default());
     queue.adopt(Arc::clone(&worker.count));
     worker.count.count_produced(3);
-    worker.give(2, vec![0; 1_000]);
+    worker.give((2, Errors::Unknown), vec![0; 1_000]);
     assert_eq!(queue.account().queued_bytes, 1_000, "on its way");
-    worker.give(1, vec![0; 500]);
+    worker.give((1, Errors::Unknown), vec![0; 500]);
     assert_eq!(queue.account().queued_bytes, 1_000, "what had no room is gone");
     let origin = Origin { resource: b"", scope: b"" };
     queue.push_handed_over(&origin, &chunks.try_recv().expect("it was handed over"));

@@ -23,7 +23,7 @@ use crate::model::telemetry::{DropReason, Signal};
 use crate::telemetry::config::{Compression, SpoolConfig};
 use crate::telemetry::otlp;
 use crate::telemetry::queue::{Fate, Lease, Queue};
-use crate::telemetry::sealed::{Form, Part, Sealed};
+use crate::telemetry::sealed::{Errors, Form, Part, Sealed};
 use crate::telemetry::sender::compression::{self, Occasion, Press};
 use crate::telemetry::sender::destination::Destinations;
 use crate::wall_clock::since_epoch;
@@ -319,7 +319,7 @@ impl Spool {
         };
         let mut rows = Vec::with_capacity(parts.len());
         for part in &parts {
-            let whole = (&part.body[..], part.items);
+            let whole = (&part.body[..], part.items, Errors::Unknown);
             let sealed = Sealed::new(signal, whole, row.coding, (&self.press, Occasion::Halved))?;
             rows.extend(rows_of(signal, &sealed, row.created_ms)); // what tells of errors still goes last
         }
