@@ -173,6 +173,7 @@ async fn a_server_that_goes_leaves_the_last_reading_and_comes_back() {
     let mut postgres = Postgres::start(&[]).await;
     let mut room = Room::start(&postgres.url("cf_sidecar"));
     room.until("rows", |state| state.rows.current().copied()).await;
+    room.until("activity", |state| activity(state).cloned()).await;
     postgres.stop();
     let refused = |trouble: Option<Trouble>| trouble.filter(|trouble| *trouble == Trouble::Refused);
     room.until("its absence", |state| refused(state.activity.trouble())).await;

@@ -24,7 +24,7 @@ const RIGHTS: &str = "on >sidecar-password resetchannels \
     &/0.celeryev/* &celery-task-meta-* &/0.celery.pidbox &/0.content-factory-sidecar \
     %R~celery* %R~main-queue* %R~video-queue* %R~publish-queue* %R~unacked* %R~_kombu.binding.* \
     %RW~_kombu.binding.reply.celery.pidbox %RW~content-factory-sidecar-*.reply.celery.pidbox %RW~content-factory-sidecar:* \
-    -@all +psubscribe +ping +select +scan +smembers +llen +lindex +hlen +zrange +publish +sadd +srem +brpop +expire +del \
+    -@all +psubscribe +ping +select +scan +smembers +llen +lindex +lrange +hlen +hscan +zrange +publish +sadd +srem +brpop +expire +del \
     +eval +get +set";
 
 /// A Redis with a user for the sidecars, who may do no more than is documented.
