@@ -3,21 +3,24 @@
 //! Which of the two one is, its first bytes tell. Bounded in each wait for a head, in life, and in requests at once; how many
 //! there may be, and of whom, the port itself decides.
 
+use std::convert::Infallible;
 use std::error::Error;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io::{self, Cursor};
 use std::net::{SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::rt::bounds::Http2ServerConnExec;
 use hyper::server::conn::{http1, http2};
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
@@ -83,6 +86,44 @@ pub async fn accept<P: Future, S: Future<Output = ()> + Send + 'static>(
             }
         }
     }
+}
+
+/// Answers at the port of this room until `end`, a maker of futures that are over at the drain, and then what is under way, for
+/// `last` at most. Each connection has a place or is closed at once, and `turned_away` hears of it.
+///
+/// # Panics
+/// When the listener cannot be registered with the runtime.
+pub async fn answer<A, R, B, E>(
+    port: (&str, &TcpListener),
+    (places, turned_away): (&Arc<Semaphore>, impl Fn()),
+    (bounds, last): (Bounds, Duration),
+    answer: A,
+    end: impl Fn() -> E,
+) where
+    A: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
+    R: Future<Output = Response<B>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    E: Future<Output = ()> + Send + 'static,
+{
+    let admit = |(), stream, _| {
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+            turned_away();
+            return None;
+        };
+        let (answer, over) = (answer.clone(), end());
+        Some(async move {
+            let service = service_fn(move |request| {
+                let answered = answer(request);
+                async move { Ok::<_, Infallible>(answered.await) }
+            });
+            connection(stream, service, bounds, over).await;
+            drop(place);
+        })
+    };
+    let mut connections = accept(port, || ready(()), admit, end()).await;
+    let _ = timeout(last, async { while connections.join_next().await.is_some() {} }).await;
 }
 
 /// Serves a connection until it ends, has lived long enough, or `end` comes; then to the end of what is under way.

@@ -14,17 +14,12 @@ pub mod scan;
 mod series;
 mod told;
 
-use std::convert::Infallible;
-use std::future::ready;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::service::service_fn;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
 use crate::egress::config::Config;
 use crate::egress::desk::Desk;
@@ -115,29 +110,17 @@ impl Door {
     ///
     /// # Panics
     /// When the listener cannot be registered with the runtime.
-    pub async fn serve(&self, mut end: Drain) {
-        let is_over = end.clone();
-        let admit = |(), stream, _| {
-            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-                self.desk.turn_away();
-                return None;
-            };
-            let (relay, end) = (Arc::clone(&self.relay), is_over.clone());
-            Some(async move {
-                connection(stream, relay, end).await;
-                drop(place);
-            })
+    pub async fn serve(&self, end: Drain) {
+        let relay = Arc::clone(&self.relay);
+        let answer = move |request| {
+            let relay = Arc::clone(&relay);
+            async move { relay.answer(request).await }
         };
-        let over = async { _ = end.begun().await };
-        let mut connections = serve::accept(("egress", &self.listener), || ready(()), admit, over).await;
-        let _ = timeout(LAST_CALLS, async { while connections.join_next().await.is_some() {} }).await;
+        let over = || {
+            let mut end = end.clone();
+            async move { _ = end.begun().await }
+        };
+        let places = (&self.places, || self.desk.turn_away());
+        serve::answer(("egress", &self.listener), places, (BOUNDS, LAST_CALLS), answer, over).await;
     }
-}
-
-async fn connection(stream: TcpStream, relay: Arc<Relay>, mut end: Drain) {
-    let service = service_fn(move |request| {
-        let relay = Arc::clone(&relay);
-        async move { Ok::<_, Infallible>(relay.answer(request).await) }
-    });
-    serve::connection(stream, service, BOUNDS, async { _ = end.begun().await }).await;
 }

@@ -16,17 +16,13 @@ mod read;
 mod relay;
 mod schema;
 
-use std::convert::Infallible;
-use std::future::ready;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::service::service_fn;
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::lifecycle::Drain;
 use crate::model::incident::IncidentSink;
@@ -138,29 +134,17 @@ impl Door {
         tokio::join!(one, other);
     }
 
-    async fn accept(&self, listener: &TcpListener, mut end: Drain) {
-        let is_over = end.clone();
-        let admit = |(), stream, _| {
-            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-                self.relay.turned_away();
-                return None;
-            };
-            let (relay, end) = (Arc::clone(&self.relay), is_over.clone());
-            Some(async move {
-                connection(stream, relay, end).await;
-                drop(place);
-            })
+    async fn accept(&self, listener: &TcpListener, end: Drain) {
+        let relay = Arc::clone(&self.relay);
+        let answer = move |request| {
+            let relay = Arc::clone(&relay);
+            async move { relay.answer(request).await }
         };
-        let over = async { _ = end.begun().await };
-        let mut connections = serve::accept(("intake", listener), || ready(()), admit, over).await;
-        let _ = timeout(LAST_REQUESTS, async { while connections.join_next().await.is_some() {} }).await;
+        let over = || {
+            let mut end = end.clone();
+            async move { _ = end.begun().await }
+        };
+        let places = (&self.places, || self.relay.turned_away());
+        serve::answer(("intake", listener), places, (BOUNDS, LAST_REQUESTS), answer, over).await;
     }
-}
-
-async fn connection(stream: TcpStream, relay: Arc<Relay>, mut end: Drain) {
-    let service = service_fn(move |request| {
-        let relay = Arc::clone(&relay);
-        async move { Ok::<_, Infallible>(relay.answer(request).await) }
-    });
-    serve::connection(stream, service, BOUNDS, async { _ = end.begun().await }).await;
 }
