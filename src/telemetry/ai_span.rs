@@ -1,67 +1,41 @@
 //! Spans of calls of AI services: CLIENT, below the span that the application made the call in.
-//!
-//! Its texts are clean already. Never waits: what does not fit into the queue pushes the oldest out, counted.
-
-use std::time::Duration;
 
 use crate::model::ai::AiCall;
-use crate::model::telemetry::Signal;
 use crate::semconv;
 use crate::telemetry::intake::Intake;
-use crate::telemetry::{otlp, wire};
+use crate::telemetry::lone_span::{ATTRIBUTES, LoneSpan, LoneSpans};
+use crate::telemetry::wire;
 
-/// In `ScopeSpans`.
-const SPANS: u32 = 2;
-/// In `Span`.
-const ATTRIBUTES: u32 = 9;
 const KIND_CLIENT: u64 = 3;
-const STATUS_ERROR: u64 = 2;
-/// Sampled, and known to have its parent elsewhere, or none.
-const FLAGS_REMOTE: u32 = 0x301;
-const FLAGS_LOCAL: u32 = 0x101;
 
 /// The way out for calls of AI services.
 #[derive(Clone, Debug)]
-pub struct AiSpans {
-    intake: Intake,
-    resource: Vec<u8>,
-    scope: Vec<u8>,
-}
+pub struct AiSpans(LoneSpans);
 
 impl AiSpans {
     pub(crate) fn new(intake: Intake, resource: Vec<u8>, scope: Vec<u8>) -> Self {
-        Self { intake, resource, scope }
+        Self(LoneSpans::new(intake, resource, scope))
     }
 
     /// Takes a call that has ended.
     pub fn push(&self, call: &AiCall) {
-        let mut encoded = Vec::with_capacity(512);
-        // zero is no id
-        append(&mut encoded, call, fastrand::u64(1..));
-        let request = otlp::request(&self.resource, &self.scope, &encoded);
-        self.intake.push(Signal::Traces, request).expect("a span of our own is a request of OTLP");
+        self.0.push(|out, id| append(out, call, id));
     }
 }
 
 fn append(out: &mut Vec<u8>, call: &AiCall, id: u64) {
-    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    wire::message(out, SPANS, |out| {
-        wire::bytes_field(out, 1, &call.trace_id.0);
-        wire::bytes_field(out, 2, &id.to_be_bytes());
-        if let Some(parent) = &call.parent {
-            wire::bytes_field(out, 4, &parent.0);
-        }
-        let model = call.request_model.as_ref().map_or("", |model| model.as_str());
-        wire::bytes_field(out, 5, format!("{} {model}", call.operation.label()).trim_end().as_bytes());
-        wire::varint_field(out, 6, KIND_CLIENT);
-        wire::fixed64_field(out, 7, call.ended_unix_nanos.saturating_sub(nanos(call.duration)));
-        wire::fixed64_field(out, 8, call.ended_unix_nanos);
-        attributes(out, call);
-        if call.error_type.is_some() {
-            wire::message(out, 15, |out| wire::varint_field(out, 3, STATUS_ERROR));
-        }
-        wire::fixed32_field(out, 16, if call.parent.is_some() { FLAGS_REMOTE } else { FLAGS_LOCAL });
-    });
+    let model = call.request_model.as_ref().map_or("", |model| model.as_str());
+    let name = format!("{} {model}", call.operation.label());
+    let span = LoneSpan {
+        trace_id: call.trace_id,
+        id: id.to_be_bytes(),
+        parent: call.parent,
+        kind: KIND_CLIENT,
+        ended_unix_nanos: call.ended_unix_nanos,
+        duration: call.duration,
+        error_type: call.error_type.as_ref().map(|class| class.as_str()),
+    };
+    span.append(out, name.trim_end().as_bytes(), |out| attributes(out, call));
 }
 
 fn attributes(out: &mut Vec<u8>, call: &AiCall) {
@@ -71,7 +45,6 @@ fn attributes(out: &mut Vec<u8>, call: &AiCall) {
         (semconv::GEN_AI_REQUEST_MODEL, call.request_model.as_ref().map(|model| model.as_str())),
         (semconv::GEN_AI_RESPONSE_MODEL, call.response_model.as_ref().map(|model| model.as_str())),
         (semconv::SERVER_ADDRESS, Some(call.server.0.as_str())),
-        (semconv::ERROR_TYPE, call.error_type.as_ref().map(|class| class.as_str())),
     ];
     for (key, value) in texts {
         if let Some(value) = value {
@@ -101,9 +74,12 @@ fn attributes(out: &mut Vec<u8>, call: &AiCall) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
     use crate::model::ai::AiOperation;
     use crate::model::trace::{SpanId, TraceId};
     use crate::redact::Clean;
+    use crate::telemetry::lone_span::{FLAGS_LOCAL, FLAGS_REMOTE};
     use opentelemetry_proto::tonic::trace::v1::ScopeSpans;
     use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
     use opentelemetry_proto::tonic::trace::v1::status::StatusCode;

@@ -14,6 +14,7 @@ pub mod intake;
 pub mod issues;
 pub mod limits;
 pub mod logging;
+mod lone_span;
 mod metrics;
 mod otlp;
 mod own;

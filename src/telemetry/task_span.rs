@@ -1,78 +1,51 @@
 //! Spans of the application's tasks: INTERNAL, below the span that a task was begun in; of Celery's, which a message has
 //! a worker run, CONSUMER.
-//!
-//! Its texts are clean already. Never waits: what does not fit into the queue pushes the oldest out, counted.
-
-use std::time::Duration;
 
 use crate::model::task::{TaskMessage, TaskSpan};
-use crate::model::telemetry::Signal;
 use crate::semconv;
 use crate::telemetry::intake::Intake;
-use crate::telemetry::{otlp, wire};
+use crate::telemetry::lone_span::{ATTRIBUTES, LoneSpan, LoneSpans};
+use crate::telemetry::wire;
 
-/// In `ScopeSpans`.
-const SPANS: u32 = 2;
-/// In `Span`.
-const ATTRIBUTES: u32 = 9;
 const KIND_INTERNAL: u64 = 1;
 const KIND_CONSUMER: u64 = 5;
-const STATUS_ERROR: u64 = 2;
-/// Sampled, and known to have its parent elsewhere.
-const FLAGS: u32 = 0x301;
-/// Sampled, and known to have no parent elsewhere.
-const FLAGS_OF_A_ROOT: u32 = 0x101;
 
 /// The way out for tasks.
 #[derive(Clone, Debug)]
-pub struct TaskSpans {
-    intake: Intake,
-    resource: Vec<u8>,
-    scope: Vec<u8>,
-}
+pub struct TaskSpans(LoneSpans);
 
 impl TaskSpans {
     pub(crate) fn new(intake: Intake, resource: Vec<u8>, scope: Vec<u8>) -> Self {
-        Self { intake, resource, scope }
+        Self(LoneSpans::new(intake, resource, scope))
     }
 
     /// Takes a task that has ended.
     pub fn push(&self, span: &TaskSpan) {
-        let mut encoded = Vec::with_capacity(256);
-        // zero is no id
-        append(&mut encoded, span, fastrand::u64(1..));
-        let request = otlp::request(&self.resource, &self.scope, &encoded);
-        self.intake.push(Signal::Traces, request).expect("a span of our own is a request of OTLP");
+        self.0.push(|out, id| append(out, span, id));
     }
 }
 
-fn append(out: &mut Vec<u8>, span: &TaskSpan, random: u64) {
-    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+fn append(out: &mut Vec<u8>, task: &TaskSpan, random: u64) {
     let (id, kind) =
-        span.message.as_ref().map_or((random.to_be_bytes(), KIND_INTERNAL), |message| (message.span.0, KIND_CONSUMER));
-    wire::message(out, SPANS, |out| {
-        wire::bytes_field(out, 1, &span.trace_id.0);
-        wire::bytes_field(out, 2, &id);
-        if let Some(parent) = span.parent {
-            wire::bytes_field(out, 4, &parent.0);
+        task.message.as_ref().map_or((random.to_be_bytes(), KIND_INTERNAL), |message| (message.span.0, KIND_CONSUMER));
+    let span = LoneSpan {
+        trace_id: task.trace_id,
+        id,
+        parent: task.parent,
+        kind,
+        ended_unix_nanos: task.ended_unix_nanos,
+        duration: task.duration,
+        error_type: task.error_type.as_ref().map(|class| class.as_str()),
+    };
+    let name = task.name.as_str();
+    match &task.message {
+        // a queue holds tasks of many names: its own would tell them apart by nothing
+        Some(message) => {
+            let whole = [b"process ", name.as_bytes()].concat();
+            span.append(out, &whole, |out| append_message(out, message, name));
         }
-        match &span.message {
-            // a queue holds tasks of many names: its own would tell them apart by nothing
-            Some(_) => wire::bytes_field(out, 5, &[b"process ", span.name.as_str().as_bytes()].concat()),
-            None => wire::bytes_field(out, 5, span.name.as_str().as_bytes()),
-        }
-        wire::varint_field(out, 6, kind);
-        wire::fixed64_field(out, 7, span.ended_unix_nanos.saturating_sub(nanos(span.duration)));
-        wire::fixed64_field(out, 8, span.ended_unix_nanos);
-        if let Some(message) = &span.message {
-            append_message(out, message, span.name.as_str());
-        }
-        if let Some(class) = &span.error_type {
-            wire::text_attribute(out, ATTRIBUTES, semconv::ERROR_TYPE, class.as_str().as_bytes());
-            wire::message(out, 15, |out| wire::varint_field(out, 3, STATUS_ERROR));
-        }
-        wire::fixed32_field(out, 16, if span.parent.is_some() { FLAGS } else { FLAGS_OF_A_ROOT });
-    });
+        None => span.append(out, name.as_bytes(), |_| {}),
+    }
 }
 
 /// What is known of the message, by the conventions of messaging.
@@ -94,9 +67,12 @@ fn append_message(out: &mut Vec<u8>, message: &TaskMessage, task: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
     use crate::model::task::TaskId;
     use crate::model::trace::{SpanId, TraceId};
     use crate::redact::Clean;
+    use crate::telemetry::lone_span::{FLAGS_LOCAL, FLAGS_REMOTE};
     use opentelemetry_proto::tonic::trace::v1::ScopeSpans;
     use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
     use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
@@ -124,7 +100,7 @@ mod tests {
         assert_eq!((failed.start_time_unix_nano, failed.end_time_unix_nano), (2_000_000_000, 5_000_000_000));
         assert_eq!(failed.status.as_ref().unwrap().code(), StatusCode::Error);
         assert_eq!((failed.attributes[0].key.as_str(), failed.attributes.len()), ("error.type", 1));
-        assert_eq!((spans[1].status.is_none(), spans[1].attributes.len(), spans[1].flags), (true, 0, FLAGS));
+        assert_eq!((spans[1].status.is_none(), spans[1].attributes.len(), spans[1].flags), (true, 0, FLAGS_REMOTE));
     }
     #[test]
     fn a_task_of_celery_is_a_consumer_span_that_may_begin_its_trace() {
@@ -151,9 +127,9 @@ mod tests {
         assert_eq!((spans[0].name.as_str(), spans[0].kind()), ("process factory.render", SpanKind::Consumer));
         assert_eq!(
             (&spans[0].span_id[..], spans[0].parent_span_id.len(), spans[0].flags),
-            (&[7; 8][..], 0, FLAGS_OF_A_ROOT)
+            (&[7; 8][..], 0, FLAGS_LOCAL)
         );
-        assert_eq!((spans[1].parent_span_id.len(), spans[1].flags), (8, FLAGS));
+        assert_eq!((spans[1].parent_span_id.len(), spans[1].flags), (8, FLAGS_REMOTE));
         let keys: Vec<&str> = spans[0].attributes.iter().map(|attribute| attribute.key.as_str()).collect();
         assert_eq!(
             keys,
