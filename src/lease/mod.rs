@@ -137,7 +137,8 @@ impl Lease {
         // before the question: the key lives at least as long from when it was asked
         let until = Instant::now() + self.config.duration * 9 / 10;
         let answer = server.ask(wish).await;
-        let samples = self.shared.samples();
+        // a term begins at what is counted now; before the lock, which the sources are asked without
+        let samples = if matches!(wish, Wish::Take) { self.shared.samples() } else { Vec::new() };
         let now = Instant::now();
         match answer {
             Ok(Word { holder, claimed }) => {
