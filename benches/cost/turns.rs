@@ -18,7 +18,7 @@ use crate::table::Table;
 const PROXY_CORE: [&str; 3] = ["taskset", "-c", "0"];
 /// The load that targets speak of, and how often it is measured.
 const MAIN: Load = Load { protocol: Protocol::Http1, body: Body::Small, connections: 32 };
-const MAIN_ROUNDS: usize = 7;
+const MAIN_ROUNDS: usize = 9;
 const OTHER_ROUNDS: usize = 3;
 const TURN: Duration = Duration::from_secs(1);
 /// With so many connections a second would go by with connecting.
@@ -27,7 +27,7 @@ const CROWDED_TURN: Duration = Duration::from_secs(2);
 /// Open loops ask so often.
 const RATE: u32 = 3_000;
 const PACED_TURN: Duration = Duration::from_millis(1_600);
-const MAIN_PACED_ROUNDS: usize = 5;
+const MAIN_PACED_ROUNDS: usize = 9;
 
 /// What a part of the program has measured.
 #[derive(Debug, Default)]
