@@ -18,7 +18,7 @@ const APPLICATION: &str = include_str!("application.py");
 const LOAD: Load = Load { protocol: Protocol::Http1, body: Body::Small, connections: 8 };
 /// Below what the slowest of them manages.
 const PACE: Pace = Pace { protocol: Protocol::Http1, body: Body::Small, connections: 8, rate: 300 };
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 9;
 const TURN: Duration = Duration::from_secs(2);
 /// The application has the core that proxies have elsewhere, and the sidecar that of the load: each beside, not instead.
 const APPLICATION_CORE: [&str; 3] = ["taskset", "-c", "0"];
