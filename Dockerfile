@@ -8,9 +8,10 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /source
 COPY . .
 # --target, although it is the host: else the flags would reach build scripts and macros, which cannot be static;
-# relocations as a bitmap are half a MiB less to read, and so to keep in memory, at the start
+# relocations as a bitmap are half a MiB less to read, and so to keep in memory, at the start; names that tell the instances of a
+# generic function apart let build/text.ld lay out those that run and not all of them
 RUN target="$(rustc --version --verbose | sed -n 's/^host: //p')" \
- && RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" cargo build --locked --profile dist --bin content-factory-sidecar --target "$target" \
+ && RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs -C symbol-mangling-version=v0" cargo build --locked --profile dist --bin content-factory-sidecar --target "$target" \
  && install -D --mode=0755 "target/$target/dist/content-factory-sidecar" /image/content-factory-sidecar \
  && install -D --mode=0644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt \
  && install -D --mode=0644 LICENSE /image/licenses/content-factory-sidecar \

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -17,10 +18,11 @@ const IDLE: Duration = Duration::from_secs(40);
 /// What is asked of the admin port now and then.
 const PAGES: [&str; 5] = ["/livez", "/readyz", "/startupz", "/health", "/metrics"];
 
-/// Runs the sidecar under callgrind and returns a linker script that names the functions that ran, one glob a line.
+/// Runs the sidecar under callgrind and returns a linker script that names the functions that ran, one glob a line, and the
+/// objects of the C library that they came from.
 ///
 /// # Panics
-/// Without `valgrind`, or if nothing of the binary was seen.
+/// Without `valgrind`, `cc` or `nm`, or if nothing of the binary was seen.
 pub(crate) fn script() -> String {
     let arguments = ["valgrind", "--tool=callgrind", "--demangle=no", "--callgrind-out-file=profile"];
     let mut running = Proxy::Sidecar.start(application::start(), &arguments);
@@ -28,12 +30,44 @@ pub(crate) fn script() -> String {
     let admin = running.admin();
     PAGES.iter().for_each(|page| ask(&admin, page));
     thread::park_timeout(IDLE);
+    // by now there is more to tell
+    PAGES.iter().for_each(|page| ask(&admin, page));
     running.stop();
     let profile = fs::read_to_string(running.folder.join("profile")).expect("callgrind wrote its profile");
-    let globs: BTreeSet<String> = executed(&profile).into_iter().filter(|name| is_symbol(name)).map(glob).collect();
+    let names: BTreeSet<&str> = executed(&profile).into_iter().filter(|name| is_symbol(name)).collect();
+    let objects = of_the_c_library();
+    let members: BTreeSet<&str> =
+        names.iter().filter_map(|name| objects.get(plain(name)).map(String::as_str)).collect();
+    let globs: BTreeSet<String> = names.into_iter().map(glob).collect();
     assert!(globs.len() > 500, "only {} functions of the binary were seen: has it symbols?", globs.len());
-    let lines: String = globs.iter().map(|glob| format!("    *(.text*.{glob})\n")).collect();
+    let functions = globs.iter().map(|glob| format!("    *(.text*.{glob})\n"));
+    // its functions have no sections of their own
+    let library = members.iter().map(|member| format!("    *libc.a:{member}(.text .text.*)\n"));
+    let lines: String = functions.chain(library).collect();
     format!("/* Made by `make text-order`. */\nSECTIONS {{\n  .text.run : {{\n{lines}  }}\n}}\nINSERT BEFORE .text;\n")
+}
+
+/// The object in the static C library that defines a function, by its name.
+fn of_the_c_library() -> HashMap<String, String> {
+    let said = |program: &str, arguments: &[&str]| {
+        let output =
+            Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let path = said("cc", &["-print-file-name=libc.a"]);
+    // `/…/libc.a:malloc.o:0000000000002210 T malloc`
+    let function = |line: &str| {
+        let (place, rest) = line.rsplit_once(':')?;
+        let (_, member) = place.rsplit_once(':')?;
+        let [_, kind, name] = rest.split(' ').collect::<Vec<_>>()[..] else { return None };
+        matches!(kind, "T" | "W" | "i").then(|| (name.to_owned(), member.to_owned()))
+    };
+    said("nm", &["--print-file-name", "--defined-only", path.trim()]).lines().filter_map(function).collect()
+}
+
+/// The name without callgrind's mark of recursion.
+fn plain(name: &str) -> &str {
+    name.split_once('\'').map_or(name, |(name, _)| name)
 }
 
 fn ask(admin: &str, page: &str) {
@@ -83,9 +117,9 @@ fn is_symbol(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
 }
 
-/// The name without what changes from build to build: hashes, clone numbers, callgrind's mark of recursion.
+/// The name without what changes from build to build: hashes and clone numbers.
 fn glob(name: &str) -> String {
-    let name = name.split_once('\'').map_or(name, |(name, _)| name);
+    let name = plain(name);
     let name = name.split_once(".llvm.").map_or(name, |(name, _)| name);
     if let Some((path, _)) = name.strip_prefix("_ZN").and_then(|rest| rest.rsplit_once("17h")) {
         return format!("_ZN{path}17h*");
