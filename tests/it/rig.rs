@@ -5,6 +5,7 @@ use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
@@ -92,6 +93,12 @@ impl Sidecar {
         let pid = self.child.id().expect("it runs").to_string();
         let status = Command::new("kill").args(["-s", name, &pid]).status().await.expect("kill runs");
         assert!(status.success(), "kill -s {name} {pid}");
+    }
+
+    /// The same with no other process between, for what counts from this moment on.
+    pub(crate) fn signal_at_once(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("the number of a process");
+        kill_process(pid, signal).expect("it runs");
     }
 
     /// Waits for its end and gives the exit code.
