@@ -15,13 +15,13 @@ pub mod supervisor;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::app::reload::Origin;
 use crate::app::rooms::Rooms;
-use crate::app::signals::StopSignals;
 use crate::config::sources::Sources;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, ConfigError};
 use crate::lifecycle::{self, Conductor};
 
 pub use addresses::Addresses;
@@ -33,9 +33,15 @@ const CONTROL_THREADS: usize = 2;
 /// How long rooms may take to end once telemetry has had its own deadline.
 const LAST_MOMENTS: Duration = Duration::from_secs(1);
 
-/// Why the sidecar could not start; exit code 1.
+/// Why the sidecar could not start; exit code 1, or 64 where the configuration is wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Reading it has panicked, of which standard error tells the place.
+    #[error("the configuration cannot be read because of a bug")]
+    Reading,
     /// The control runtime could not be made.
     #[error("cannot start the control runtime")]
     Runtime(#[source] io::Error),
@@ -58,15 +64,22 @@ pub struct App {
     control: Conductor,
 }
 
-/// Runs what was loaded from these sources until a signal, with its own runtime and its addresses on `out`.
+/// Runs what these sources say until a signal, with its own runtime and its addresses on `out`.
+///
+/// Signals are taken over before anything is read; one that ends the process while it is read ends it well.
 ///
 /// # Errors
-/// When a port is taken or the runtime cannot be made; nothing that fails later ends it.
-pub fn run(sources: Sources, loaded: Loaded, out: &mut (dyn Write + Send)) -> Result<(), StartError> {
+/// When the configuration is wrong, a port is taken or the runtime cannot be made; nothing that fails later ends it.
+pub fn run(sources: Sources, out: &mut (dyn Write + Send)) -> Result<(), StartError> {
+    let (mut signals, hangups) = signals::take_over().map_err(StartError::Runtime)?;
     let runtime = control_runtime()?;
     let ended = runtime.block_on(async {
-        let mut signals = StopSignals::listen().map_err(StartError::Runtime)?;
-        let hangups = signals::hangups().map_err(StartError::Runtime)?;
+        let read = sources.clone();
+        let loaded = tokio::select! {
+            // a file may be slow to come, on a disk that is not there
+            loaded = spawn_blocking(move || read.load()) => loaded.map_err(|_| StartError::Reading)??,
+            _ = signals.next() => return Ok(()),
+        };
         let origin = Origin::new(sources, &loaded, hangups);
         let app = App::begin(loaded.config, Some(origin)).await?;
         for notice in &loaded.notices {

@@ -13,11 +13,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::app::{self, StartError};
 use crate::cli::arguments::{Arguments, Command, Page};
 use crate::config::document;
 use crate::config::{self, ConfigError};
 use crate::demo::{self, DemoError};
-use crate::{api, app, checks, model};
+use crate::{api, checks, model};
 
 /// The exit code of a wrong configuration or command line: `EX_USAGE` of sysexits.
 pub const EXIT_USAGE: u8 = 64;
@@ -57,13 +58,10 @@ pub fn run(process: Process<'_>) -> io::Result<ExitCode> {
         app::panics::tell_without_data();
     }
     match command {
-        Command::Run(flags) => {
-            let sources = flags.sources(environment);
-            match sources.load() {
-                Ok(loaded) => report(app::run(sources, loaded, out), err),
-                Err(error) => refuse(&error, err),
-            }
-        }
+        Command::Run(flags) => match app::run(flags.sources(environment), out) {
+            Err(StartError::Config(error)) => refuse(&error, err),
+            result => report(result, err),
+        },
         Command::Demo(flags) => match demo::run(flags.options(environment), out) {
             Err(DemoError::Config(error)) => refuse(&error, err),
             result => report(result, err),

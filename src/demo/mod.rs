@@ -60,14 +60,14 @@ pub enum DemoError {
 /// # Errors
 /// When a port is taken or something else cannot start; and when `out` is closed.
 pub fn run(options: Options, out: &mut (dyn Write + Send)) -> Result<(), DemoError> {
+    let signals = StopSignals::take_over().map_err(StartError::Runtime)?;
     let runtime = app::control_runtime()?;
     let screen = Screen::new(out, Style::of_stdout(&options.environment));
-    runtime.block_on(play(&options, screen))
+    runtime.block_on(play(&options, signals, screen))
 }
 
 /// Opens everything, lets it run, and ends it in the order in which nothing is lost.
-async fn play(options: &Options, mut screen: Screen<'_>) -> Result<(), DemoError> {
-    let signals = StopSignals::listen().map_err(StartError::Runtime)?;
+async fn play(options: &Options, signals: StopSignals, mut screen: Screen<'_>) -> Result<(), DemoError> {
     let folder = Folder::make().map_err(DemoError::Folder)?;
     let factory = Factory::open(options.app, folder.path()).await?;
     let receiver = match options.collector {

@@ -70,6 +70,7 @@ mod secrets_doors;
 mod sentry_incidents;
 mod sentry_issues;
 mod sentry_project;
+mod signals;
 mod start;
 mod supervisor;
 mod tasks;
