@@ -45,7 +45,7 @@ oracle: ## The byte oracle: raw messages through the proxy, judged by a strict r
 .PHONY: soak
 soak: release ## The behaviour contract in its long form, the soak alone 32 min; `make test` runs the short one. ARGS='idle' chooses
 	CONTRACT=full SIDECAR_BIN="$(abspath $(SIDECAR))" cargo test --test contract --test floods -- --test-threads 1 --nocapture $(ARGS)
-	CONTRACT=full cargo test --test it any_number_of_kills
+	CONTRACT=full cargo test --test it -- --nocapture any_number_of_kills a_killed_holder
 	CONTRACT=full SIDECAR_BIN="$(abspath $(SIDECAR))" $(PYTHON) -m pytest -s tests/e2e/test_celery_kills.py
 
 .PHONY: fuzz-oracle

@@ -8,6 +8,7 @@ use std::time::Duration;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use redis::{Client, Connection};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -127,6 +128,11 @@ struct Replicas<'a> {
 impl Replicas<'_> {
     /// One more, which hears Celery when this returns.
     async fn start(&self, name: &str) -> Sidecar {
+        self.start_with(name, Some("2s")).await
+    }
+
+    /// The same with a lease of this duration, or of the default one.
+    async fn start_with(&self, name: &str, duration: Option<&str>) -> Sidecar {
         let (redis, otlp) = (self.broker.sidecars_url(), format!("http://{}", self.receiver.address));
         let environment = [
             ("REDIS_URL", redis.as_str()),
@@ -134,7 +140,7 @@ impl Replicas<'_> {
             ("HOSTNAME", name),
             ("SIDECAR_TELEMETRY__METRICS__INTERVAL", "200ms"),
             ("SIDECAR_LEASE__ENABLED", "true"),
-            ("SIDECAR_LEASE__DURATION", "2s"),
+            ("SIDECAR_LEASE__DURATION", duration.unwrap_or_default()), // an empty one is not set
         ];
         let upstream = self.receiver.address; // nothing is asked of it
         let sidecar = Sidecar::start(upstream, &[], &environment).await;
@@ -238,6 +244,43 @@ async fn a_holder_that_is_killed_is_followed_without_a_gap_or_a_double() {
         holder = next;
     }
     assert!(holder.metrics().await.contains("\ncontent_factory_lease_gaps_total 0\n"));
+}
+
+/// Kills of holders, one after the other, and how long a lease is; `make soak` asks for the default.
+fn kills() -> (usize, Option<&'static str>) {
+    if crate::telemetry_spool::is_long_form() { (10, None) } else { (1, Some("3s")) }
+}
+
+/// What docs/lease.md promises at the default: the rest of a lease, and the pause between two questions of those who wait.
+const PROMISED: Duration = Duration::from_secs(20);
+
+#[expect(clippy::print_stdout, reason = "the figures of a run are its result")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_holder_is_followed_in_the_promised_time() {
+    let (broker, receiver) = (Broker::start(), Receiver::grpc(Codings::All, Arc::default()).await);
+    let replicas = Replicas { broker: &broker, receiver: &receiver };
+    let (mut sender, (kills, duration)) = (Sender::of(&broker), kills());
+    let mut holder = replicas.start_with("first", duration).await;
+    holds(&holder).await;
+    let mut times = Vec::new();
+    for turn in 0..kills {
+        let next = replicas.start_with(&format!("next-{turn}"), duration).await;
+        sender.tasks(20);
+        // what it has claimed and not delivered dies with it: it is given the time of its delivery
+        replicas.agree_on(sender.sent).await;
+        holder.signal_at_once(Signal::KILL);
+        let killed = Instant::now();
+        sender.tasks(20); // while nobody speaks
+        holds(&next).await;
+        times.push(killed.elapsed());
+        sender.tasks(20);
+        replicas.agree_on(sender.sent).await;
+        assert!(next.metrics().await.contains("\ncontent_factory_lease_gaps_total 0\n"));
+        holder = next;
+    }
+    let seconds: Vec<String> = times.iter().map(|time| format!("{:.1}", time.as_secs_f64())).collect();
+    println!("followed after {} s; {} tasks exported of {}", seconds.join(", "), replicas.sum(), sender.sent);
+    assert!(times.iter().all(|time| *time < PROMISED), "{times:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

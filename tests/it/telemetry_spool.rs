@@ -326,7 +326,7 @@ async fn a_file_that_cannot_be_used_is_set_aside_and_nothing_else_suffers() {
 
 /// `make soak` asks for it.
 #[expect(clippy::disallowed_methods, reason = "how long the tests take is no setting of the product")]
-fn is_long_form() -> bool {
+pub(crate) fn is_long_form() -> bool {
     std::env::var("CONTRACT").is_ok_and(|form| form == "full")
 }
 
