@@ -6,6 +6,7 @@
 mod addresses;
 pub mod data_dir;
 mod descriptors;
+mod live;
 pub mod panics;
 mod reload;
 mod rooms;
@@ -25,6 +26,7 @@ use crate::config::{Config, ConfigError};
 use crate::lifecycle::{self, Conductor};
 
 pub use addresses::Addresses;
+pub use live::is_live;
 pub use rooms::{Readers, RoomError};
 
 /// Threads of the control runtime: one may wait for a disk while the other answers a probe.

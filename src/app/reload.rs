@@ -13,13 +13,14 @@ use tokio::signal::unix::Signal;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::app::live::is_listed;
 use crate::config::sources::{Sources, marks};
 use crate::config::{Config, Loaded, Marks, changes};
 use crate::lifecycle::Drain;
 use crate::model::catalogue::reload::{
     CONFIG_RELOAD_FAILURES, CONFIG_RELOAD_SUCCESS, CONFIG_RELOAD_SUCCESS_TIME, CONFIG_RELOADS, CONFIG_RESTART_NEEDED,
 };
-use crate::model::reload::{ReloadState, Retune};
+use crate::model::reload::{ReloadState, Retune, is_within};
 use crate::model::sample::Sample;
 use crate::redact::{Outlet, Redactor};
 use crate::settings::Key;
@@ -81,13 +82,8 @@ impl Takers {
 
     /// Adds a room, and where its settings are.
     pub(super) fn add<R: Retune>(&mut self, room: R, settings: fn(&Config) -> &R::Config) {
+        debug_assert!(is_listed(R::LIVE), "{:?} are no settings of app::live", R::LIVE);
         self.rooms.push(Taker { live: R::LIVE, take: Box::new(move |config| room.retune(settings(config))) });
-    }
-}
-
-impl Taker {
-    fn takes(&self, path: &str) -> bool {
-        self.live.iter().any(|live| *live == path || live.ends_with('.') && path.starts_with(live))
     }
 }
 
@@ -180,20 +176,23 @@ impl Reload {
 
     /// Lets each room take what it can of what has changed; gives what was taken, and why the rest of it could not be.
     fn hand_out(&self, config: &Config, changed: &mut BTreeSet<String>) -> (BTreeSet<String>, Vec<String>) {
-        let (mut taken, mut problems) = (BTreeSet::new(), Vec::new());
+        let (mut taken, mut refused, mut problems) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
         for taker in &self.takers {
-            let theirs: BTreeSet<String> = changed.iter().filter(|path| taker.takes(path)).cloned().collect();
-            if theirs.is_empty() {
+            // of two rooms that need the same setting both are told
+            let theirs = || changed.iter().filter(|path| is_within(path, taker.live)).cloned();
+            if theirs().next().is_none() {
                 continue;
             }
             match (taker.take)(config) {
-                Ok(()) => {
-                    changed.retain(|path| !theirs.contains(path));
-                    taken.extend(theirs);
+                Ok(()) => taken.extend(theirs()),
+                Err(problem) => {
+                    refused.extend(theirs());
+                    problems.push(problem);
                 }
-                Err(problem) => problems.push(problem),
             }
         }
+        taken.retain(|path| !refused.contains(path));
+        changed.retain(|path| !taken.contains(path));
         (taken, problems)
     }
 

@@ -14,6 +14,7 @@ use crate::api;
 use crate::app::addresses::Addresses;
 use crate::app::data_dir::Claim;
 use crate::app::descriptors;
+use crate::app::live::{PublishWords, Tracing};
 use crate::app::reload::{self, Origin, Reload, Takers};
 use crate::app::supervisor::Supervisor;
 use crate::checks::{self, Archive, Introduction, Lives, Targets};
@@ -25,12 +26,11 @@ use crate::model::application::About;
 use crate::model::catalogue::REDACTIONS;
 use crate::model::incident::{IncidentSink, IncidentSource, incidents};
 use crate::model::lease::Hearing;
-use crate::model::reload::Retune;
 use crate::model::route::RouteTable;
 use crate::model::sample::{Sample, SampleSource};
 use crate::model::task::TaskSpan;
 use crate::model::trace::SpanModel;
-use crate::proxy::{self, Admission, Admitting, Deps, TracePolicy};
+use crate::proxy::{self, Deps, Terms, TracePolicy};
 use crate::redact::{Outlet, Redactor};
 use crate::tasks::Tasks;
 use crate::tasks::celery::spans::SpanOut;
@@ -38,7 +38,7 @@ use crate::telemetry::intake::{self, Door, Policy};
 use crate::telemetry::issues::{Issues, Sources};
 use crate::telemetry::receipts::ReceiptsReader;
 use crate::telemetry::resource::Resource;
-use crate::telemetry::{Head, SpanWriter, Telemetry, Upstream};
+use crate::telemetry::{SpanWriter, Telemetry, Upstream};
 use crate::traffic::publishes::{self, PublishReader, PublishSink};
 use crate::traffic::routes::Templates;
 use crate::traffic::shard::Shard;
@@ -139,14 +139,16 @@ impl Rooms {
         let (way_out, writers) = ground.telemetry(workers, &mut takers)?;
         let (shards, reader) = traffic::open(&ground.config.traffic, workers, &ground.redactor);
         descriptors::raise_limit();
-        let (policy, tracing) = watch::channel(policy_of(&ground.config.telemetry));
-        takers.add(Tracing(policy, way_out.0.head()), |config| &config.telemetry);
-        let (admitting, admission) = Admitting::new(&ground.config.proxy);
-        takers.add(admitting, |config| &config.proxy);
+        let (policy, tracing) = Tracing::new(&ground.config.telemetry, way_out.0.head());
+        takers.add(policy, |config| &config.telemetry);
+        let (tuner, terms) = proxy::Tuner::new(&ground.config.proxy);
+        takers.add(tuner, |config| &config.proxy);
         takers.add(way_out.0.privacy(), |config| &config.telemetry.privacy);
-        let (counters, published) = ground.publishes(workers);
+        let (words, in_force) = PublishWords::new(&ground.config.database);
+        takers.add(words, |config| &config.database);
+        let (counters, published) = publishes::open(&in_force, workers);
         let sinks = shards.into_iter().zip(writers).zip(counters).collect();
-        let (running, path) = ground.serve(port, sinks, (tracing, admission));
+        let (running, path) = ground.serve(port, sinks, (tracing, terms));
         let path = DataPath { takers, ..path };
         let addresses = Addresses {
             proxy: path.address.map(|address| (address, ground.upstream())),
@@ -187,13 +189,6 @@ impl Ground {
         Resource::new(&self.config.service, &self.config.environment).cleaned(&self.redactor)
     }
 
-    /// Counts what the application answers when it is asked to publish, by the words that its rows have.
-    fn publishes(&self, workers: usize) -> (Vec<PublishSink>, PublishReader) {
-        let questions = &self.config.database.questions;
-        let (published, failed) = (questions.published.clone(), questions.failed.clone());
-        publishes::open(publishes::Words { published, failed }, workers)
-    }
-
     /// The way out, what tells Sentry by it, and our own log, which takes it too.
     fn telemetry(&self, workers: usize, takers: &mut Takers) -> Result<(WayOut, Vec<SpanWriter>), RoomError> {
         let Config { proxy, telemetry, log, .. } = &self.config;
@@ -217,11 +212,11 @@ impl Ground {
         &self,
         port: Option<proxy::Bound>,
         sinks: Vec<Sinks>,
-        (tracing, admission): (watch::Receiver<TracePolicy>, watch::Receiver<Admission>),
+        (tracing, terms): (watch::Receiver<TracePolicy>, watch::Receiver<Terms>),
     ) -> (Option<proxy::Running>, DataPath) {
         let (table, routes) = watch::channel(Arc::new(RouteTable::default()));
         let pulses: Vec<Pulse> = sinks.iter().map(|_| Pulse::new("proxy")).collect();
-        let deps = Deps { routes, tracing, admission, drain: self.data.clone(), pulses: pulses.clone() };
+        let deps = Deps { routes, tracing, terms, drain: self.data.clone(), pulses: pulses.clone() };
         let address = port.as_ref().map(proxy::Bound::address);
         let running = port.map(|port| port.serve(deps, sinks));
         let counters = running.as_ref().map(proxy::Running::counters);
@@ -245,16 +240,18 @@ impl Ground {
         let (database, seen) = database::build(self.config.database.clone(), self.redactor.clone());
         let (sink, incidents) = issues.as_ref().map(|_| incidents()).unzip();
         let tasks = self.tasks(&telemetry, sink.clone());
-        let (door, ways) = self.ways(&mut rooms, (&telemetry, sink.clone()), (ports.intake, ports.egress));
-        path.takers.add_rooms(&checks, &database, &ports.admin);
+        let (door, ways) =
+            self.ways(&mut rooms, (&telemetry, sink.clone()), (ports.intake, ports.egress), &mut path.takers);
+        path.takers.add_rooms((&checks, &database), (&system, &tasks), &ports.admin);
         let told = (Some(self.task_spans(&telemetry, door.as_deref())), sink);
         let (celery, speaker) = self.watch_celery(&mut rooms, database::samples(seen.clone()), told, &mut path.takers);
+        let about = self.acquaint(&mut rooms, &mut path, refusals);
         let reloads = self.follow(&mut rooms, std::mem::take(&mut path.takers));
         let mut samples: Vec<SampleSource> = vec![
             source(&readers.traffic, traffic::reader::Reader::samples),
             source(&readers.published, PublishReader::samples),
             source(&readers.telemetry, telemetry::Reader::samples),
-            system::samples(&self.config.system, usage.clone()),
+            system::samples(&system.tuner(), usage.clone()),
             database::samples(seen.clone()),
             checks::samples(reports.clone(), self.redactor.clone()),
             source(&tasks, Tasks::samples),
@@ -271,8 +268,6 @@ impl Ground {
         }
         samples.extend(ways);
         samples.extend(path.counters.iter().map(|counters| source(counters, |counters, out| counters.samples(out))));
-        let (begun, about) = self.acquaint(&mut rooms, &path, refusals);
-        self.learn_routes(&mut rooms, &path, begun);
         self.turn_windows(&mut rooms, readers);
         let shown = Shown {
             reports,
@@ -311,9 +306,10 @@ impl Ground {
         rooms: &mut Supervisor,
         (telemetry, incidents): (&Telemetry, Option<IncidentSink>),
         (intake, egress): (Option<intake::Bound>, Option<egress::Bound>),
+        takers: &mut Takers,
     ) -> (Option<Arc<Door>>, Vec<SampleSource>) {
         let door = intake.map(|bound| self.take_in(rooms, (telemetry, incidents), bound));
-        let egress = egress.map(|port| self.lead_out(rooms, telemetry, port));
+        let egress = egress.map(|port| self.lead_out(rooms, telemetry, port, takers));
         let samples = door.iter().map(|door| source(door, |door, out| door.samples(out))).chain(egress).collect();
         (door, samples)
     }
@@ -341,13 +337,20 @@ impl Ground {
     }
 
     /// Opens the way out to the AI service; gives what it counts.
-    fn lead_out(&self, rooms: &mut Supervisor, telemetry: &Telemetry, port: egress::Bound) -> SampleSource {
+    fn lead_out(
+        &self,
+        rooms: &mut Supervisor,
+        telemetry: &Telemetry,
+        port: egress::Bound,
+        takers: &mut Takers,
+    ) -> SampleSource {
         let config = &self.config.telemetry;
         let spans = telemetry.ai_spans();
         let sink: CallSink = Arc::new(move |call: AiCall| spans.push(&call));
         // an application that makes its own spans makes those of its calls, too
         let sink = Some(sink).filter(|_| config.spans != SpanModel::PropagateOnly);
         let door = Arc::new(port.door(config.sampling, self.redactor.clone(), sink));
+        takers.add(door.tuner(), |config| &config.egress);
         let serve = |room: Arc<Arc<egress::Door>>, drain| async move { room.serve(drain).await };
         rooms.add("egress", again(&self.control, Arc::clone(&door), serve));
         Arc::new(move |out| door.samples(out))
@@ -426,21 +429,22 @@ impl Ground {
     }
 
     /// Starts what asks the application for its routes, where requests come in.
-    fn learn_routes(&self, rooms: &mut Supervisor, path: &DataPath, begun: watch::Receiver<u64>) {
+    fn learn_routes(&self, rooms: &mut Supervisor, path: &mut DataPath, begun: watch::Receiver<u64>) {
         let (config, table) = (&self.config.traffic.routes, path.table.clone());
         let routes = Templates::new(config, &self.upstream(), begun, self.redactor.clone(), table);
         if path.address.is_some() {
+            path.takers.add(routes.tuner(), |config| &config.traffic.routes);
             rooms.add("routes", again(&self.control, routes, |room, drain| (*room).clone().run(drain)));
         }
     }
 
-    /// Starts what sees the application come and asks it of itself; gives its lives and its words.
+    /// Starts what sees the application come and asks it of itself; gives its words.
     fn acquaint(
         &self,
         rooms: &mut Supervisor,
-        path: &DataPath,
+        path: &mut DataPath,
         refusals: watch::Receiver<Option<Instant>>,
-    ) -> (watch::Receiver<u64>, watch::Receiver<About>) {
+    ) -> watch::Receiver<About> {
         let url = self.config.checks.status_url(&self.upstream());
         let (lives, begun) = Lives::new(self.config.proxy.upstream.text(), refusals);
         let (introduction, about) = Introduction::new(url, begun.clone(), self.redactor.clone());
@@ -448,7 +452,8 @@ impl Ground {
             rooms.add("lives", again(&self.control, lives, |room, drain| async move { room.run(drain).await }));
             rooms.add("about", again(&self.control, introduction, |room, drain| async move { room.run(drain).await }));
         }
-        (begun, about)
+        self.learn_routes(rooms, path, begun);
+        about
     }
 
     /// What the checks look at.
@@ -504,9 +509,16 @@ impl Ground {
 
 impl Takers {
     /// Adds those of the control plane that hand out where settings are taken.
-    fn add_rooms(&mut self, checks: &checks::Runner, database: &database::Database, admin: &api::Bound) {
+    fn add_rooms(
+        &mut self,
+        (checks, database): (&checks::Runner, &database::Database),
+        (system, tasks): (&system::System, &Tasks),
+        admin: &api::Bound,
+    ) {
         self.add(checks.tuner(), |config| &config.checks);
         self.add(database.tuner(), |config| &config.database);
+        self.add(system.tuner(), |config| &config.system);
+        self.add(tasks.clone(), |config| &config.tasks);
         self.add(admin.rulebook(), |config| &config.admin);
     }
 }
@@ -524,25 +536,6 @@ struct Shown {
     reloads: Option<reload::Reader>,
     samples: Vec<SampleSource>,
     control_pulse: Pulse,
-}
-
-/// How requests are traced, while they are.
-struct Tracing(watch::Sender<TracePolicy>, Head);
-
-impl Retune for Tracing {
-    type Config = telemetry::config::Config;
-    const LIVE: &'static [&'static str] =
-        &["telemetry.sampling.ratio", "telemetry.sampling.parent", "telemetry.sentry_trace"];
-
-    fn retune(&self, config: &telemetry::config::Config) -> Result<(), String> {
-        self.1.samples(config.sampling);
-        self.0.send_modify(|policy| *policy = TracePolicy { spans: policy.spans, ..policy_of(config) });
-        Ok(())
-    }
-}
-
-fn policy_of(config: &telemetry::config::Config) -> TracePolicy {
-    TracePolicy { sampling: config.sampling, spans: config.spans, sentry_trace: config.sentry_trace }
 }
 
 /// A reader as a source of samples.

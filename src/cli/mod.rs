@@ -91,7 +91,7 @@ pub fn run(process: Process<'_>) -> io::Result<ExitCode> {
         Command::Openapi => print(&api::openapi(), out),
         Command::Docs { page: Page::Metrics } => print(&model::exposition::metrics_markdown(), out),
         Command::Docs { page: Page::Configuration } => {
-            print(&document::markdown(&config::keys(), &checks::documentation()), out)
+            print(&document::markdown(&config::keys(), &checks::documentation(), app::is_live), out)
         }
     }
 }

@@ -23,33 +23,38 @@ pub fn yaml(keys: &[Key]) -> String {
 }
 
 /// `docs/configuration.md`: every key with its variable, default and reason; `own` are those of the checks that one may add,
-/// first those that all have, then by kind.
+/// first those that all have, then by kind; `is_live` says of a path whether a change is taken without a restart.
 #[must_use]
-pub fn markdown(keys: &[Key], own: &[(String, Vec<Key>)]) -> String {
+pub fn markdown(keys: &[Key], own: &[(String, Vec<Key>)], is_live: impl Fn(&str) -> bool) -> String {
     let mut out = String::from(
         "# Configuration\n\n\
          Every key can stand in the YAML file (`--config`, else `./sidecar.yaml`) and in the environment; the key\n\
          `proxy.listen` is the variable `SIDECAR_PROXY__LISTEN`. A flag wins over `SIDECAR_*`, that over `OTEL_*`,\n\
          `DATABASE_URL` and their like, those over the file, the file over defaults. `check-config` lists every mistake\n\
          at once (exit code 64), `print-config` shows what is in force. Durations have a unit (`250ms`, `2s`, `5m`),\n\
-         sizes are in bytes or with `KiB`, `MiB`, `GiB`; lists may be written with commas.\n\n\
+         sizes are in bytes or with `KiB`, `MiB`, `GiB`; lists may be written with commas. A change that is taken `live` needs no\n\
+         restart ([reload.md](reload.md)).\n\n\
          This page is written by `make docs` from the code that reads the keys.\n",
     );
+    let taken = |key: &Key| if is_live(&key.path) { "live" } else { "restart" };
     let mut section = None;
     for key in in_order(keys) {
         let top = key.path.split_once('.').map_or("", |(top, _)| top);
         if section != Some(top) {
             let title = if top.is_empty() { "Top level".to_owned() } else { format!("`{top}`") };
-            let _ = write!(out, "\n## {title}\n\n| key | environment | default | what for |\n|---|---|---|---|\n");
+            let _ = write!(
+                out,
+                "\n## {title}\n\n| key | environment | default | taken | what for |\n|---|---|---|---|---|\n"
+            );
             section = Some(top);
         }
-        out.push_str(&row(key));
+        out.push_str(&row(key, taken(key)));
     }
     out.push_str(OWN_CHECKS);
     for (title, keys) in own {
         let title = if title.is_empty() { "Keys of each of them" } else { title };
-        let _ = write!(out, "\n{title}\n\n| key | environment | default | what for |\n|---|---|---|---|\n");
-        keys.iter().for_each(|key| out.push_str(&row(key)));
+        let _ = write!(out, "\n{title}\n\n| key | environment | default | taken | what for |\n|---|---|---|---|---|\n");
+        keys.iter().for_each(|key| out.push_str(&row(key, taken(key))));
     }
     out
 }
@@ -63,11 +68,11 @@ const OWN_CHECKS: &str = "\n## Own checks\n\n\
        - {name: payments, kind: http, url: https://pay.example.com/health, expect: {status: [200], json: {/state: up}}}\n\
      ```\n";
 
-fn row(key: &Key) -> String {
+fn row(key: &Key, taken: &str) -> String {
     let variable = format!("SIDECAR_{}", key.path.to_uppercase().replace('.', "__"));
     let default = if key.default.is_empty() { "none".to_owned() } else { format!("`{}`", key.default) };
     let about = key.about.replace('|', "\\|");
-    format!("| `{}` | `{variable}` | {default} | {about} |\n", key.path)
+    format!("| `{}` | `{variable}` | {default} | {taken} | {about} |\n", key.path)
 }
 
 /// A stable order by section, and keys of the root first: YAML cannot come back to a section. Checks keep the order in which
@@ -146,11 +151,12 @@ mod tests {
 
     #[test]
     fn the_page_has_a_row_for_each_key_under_its_section() {
-        let page =
-            markdown(&[key("a", ""), key("b.c.x", "")], &[("`tcp`: a port".into(), vec![key("checks.<name>.y", "")])]);
+        let own = [("`tcp`: a port".into(), vec![key("checks.<name>.y", "")])];
+        let page = markdown(&[key("a", ""), key("b.c.x", "")], &own, |path| path == "a");
+        assert!(page.contains("| `a` | `SIDECAR_A` | `1s` | live | a reason |"), "{page}");
         assert!(page.contains("## Top level\n"), "{page}");
         assert!(page.contains("## `b`\n\n| key "), "{page}");
         assert!(page.contains("\n`tcp`: a port\n\n| key "), "{page}");
-        assert!(page.contains("| `b.c.x` | `SIDECAR_B__C__X` | `1s` | a reason |"), "{page}");
+        assert!(page.contains("| `b.c.x` | `SIDECAR_B__C__X` | `1s` | restart | a reason |"), "{page}");
     }
 }

@@ -17,8 +17,7 @@ use crate::wall_clock::since_epoch;
 
 /// Takes calls that have ended.
 pub(super) struct Desk {
-    series: Mutex<Series>,
-    prices: Prices,
+    books: Mutex<Books>,
     provider: Clean<'static>,
     server: (Clean<'static>, u16),
     redactor: Arc<Redactor>,
@@ -26,6 +25,12 @@ pub(super) struct Desk {
     /// `None` when calls become no spans.
     spans: Option<CallSink>,
     turned_away: AtomicU64,
+}
+
+/// The counts, and what is estimated by.
+struct Books {
+    series: Series,
+    prices: Prices,
 }
 
 /// The statuses that are told apart as `error.type`; others are `_OTHER`, as the conventions have it.
@@ -37,8 +42,7 @@ impl Desk {
         let clean = |text: &str| redactor.text(Outlet::Telemetry, text.as_bytes()).into_owned();
         let host = clean(config.upstream.host_str().unwrap_or_default());
         Self {
-            series: Mutex::new(Series::new(config.max_models)),
-            prices: config.prices.clone(),
+            books: Mutex::new(Books { series: Series::new(config.max_models), prices: config.prices.clone() }),
             provider: clean(&config.provider),
             server: (host, config.upstream.port_or_known_default().unwrap_or_default()),
             redactor,
@@ -52,7 +56,6 @@ impl Desk {
     pub(super) fn end(&self, told: Told) {
         let models = [told.asked.model.as_deref(), told.answered.model.as_deref()].map(|name| name.filter(is_model));
         let [input, output] = [told.answered.input, told.answered.output];
-        let cost = self.prices.cost(models, input.unwrap_or(0), output.unwrap_or(0));
         let unread = unread(&told);
         let [request_model, response_model] =
             models.map(|name| Some(self.redactor.text(Outlet::Telemetry, name?.as_bytes()).into_owned()));
@@ -73,7 +76,11 @@ impl Desk {
             input_tokens: input,
             output_tokens: output,
         };
-        self.series().add(&call, cost, unread);
+        {
+            let mut books = self.books();
+            let cost = books.prices.cost(models, input.unwrap_or(0), output.unwrap_or(0));
+            books.series.add(&call, cost, unread);
+        }
         let is_kept = || self.sampling.decide(told.origin.trace_id, told.origin.is_sampled) == Sampled::Yes;
         if let Some(sink) = self.spans.as_ref().filter(|_| is_kept()) {
             sink(call);
@@ -87,12 +94,19 @@ impl Desk {
 
     /// All counts.
     pub(super) fn samples(&self, out: &mut Vec<Sample>) {
-        self.series().samples((&self.provider, &self.server.0), out);
+        self.books().series.samples((&self.provider, &self.server.0), out);
         out.push(Sample::count(&EGRESS_CONNECTIONS_REFUSED, self.turned_away.load(Ordering::Relaxed)));
     }
 
-    fn series(&self) -> MutexGuard<'_, Series> {
-        self.series.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Counts and estimates by these settings from now on; what is counted stays.
+    pub(super) fn keep_by(&self, config: &Config) {
+        let mut books = self.books();
+        books.series.allow(config.max_models);
+        books.prices = config.prices.clone();
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -26,6 +26,7 @@ use crate::egress::desk::Desk;
 use crate::egress::relay::Relay;
 use crate::lifecycle::Drain;
 use crate::model::ai::CallSink;
+use crate::model::reload::Retune;
 use crate::model::sample::Sample;
 use crate::model::trace::Sampling;
 use crate::redact::Redactor;
@@ -56,6 +57,21 @@ pub struct Door {
     places: Arc<Semaphore>,
     desk: Arc<Desk>,
     relay: Arc<Relay>,
+}
+
+/// Takes other settings while calls pass.
+#[derive(Clone, Debug)]
+pub struct Tuner(Arc<Desk>);
+
+impl Retune for Tuner {
+    type Config = Option<Config>;
+    const LIVE: &'static [&'static str] = &["egress.prices", "egress.prices.", "egress.max_models"];
+
+    fn retune(&self, config: &Option<Config>) -> Result<(), String> {
+        // switched off: that waits for a restart
+        config.iter().for_each(|config| self.0.keep_by(config));
+        Ok(())
+    }
 }
 
 /// Clients keep connections between calls, and one call may take as long as the service likes: only who idles is cut off.
@@ -101,6 +117,12 @@ impl Bound {
 }
 
 impl Door {
+    /// Takes other settings.
+    #[must_use]
+    pub fn tuner(&self) -> Tuner {
+        Tuner(Arc::clone(&self.desk))
+    }
+
     /// What was seen of the calls, as metrics.
     pub fn samples(&self, out: &mut Vec<Sample>) {
         self.desk.samples(out);

@@ -53,6 +53,11 @@ impl Series {
         Self { models: HashSet::new(), most, calls: BTreeMap::new(), failures: BTreeMap::new(), unread: [0; 2] }
     }
 
+    /// Counts so many models apart from now on; those that are stay so.
+    pub(super) fn allow(&mut self, most: usize) {
+        self.most = most;
+    }
+
     /// Counts a call, what its tokens would cost, and why there are none.
     pub(super) fn add(&mut self, call: &AiCall, cost: Option<f64>, unread: Option<Unread>) {
         let key = (call.operation, self.model(call));

@@ -17,6 +17,12 @@ pub trait Retune: Send + Sync + 'static {
     fn retune(&self, config: &Self::Config) -> Result<(), String>;
 }
 
+/// Whether a setting is one of these paths, or in a section that is.
+#[must_use]
+pub fn is_within(setting: &str, paths: &[&str]) -> bool {
+    paths.iter().any(|path| *path == setting || path.ends_with('.') && setting.starts_with(path))
+}
+
 /// What became of the configuration's changes.
 #[derive(Clone, Debug, Default)]
 pub struct ReloadState {

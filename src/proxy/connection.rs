@@ -135,7 +135,7 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
         wait: &mut HeadWait,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<usize>, Refusal>> {
-        let (timers, timeouts) = (&self.worker.timers, &self.worker.config.timeouts);
+        let (timers, timeouts) = (&self.worker.timers, self.worker.timeouts.get());
         if self.worker.draining.get() && !wait.begun && !wait.drains {
             (wait.drains, wait.until) = (true, Some(timers.after(DRAIN_LINGER)));
         }
@@ -313,7 +313,7 @@ impl<S: RequestSink, W: Wire> ClientSide<S, W> {
         self.worker.buffers.lend_head(&mut self.outbox);
         in_flight.facts.response_bytes = answer.write(method, after, self.outbox.bytes());
         in_flight.facts.status = answer.status;
-        let until = self.worker.timers.after(self.worker.config.timeouts.write_stall);
+        let until = self.worker.timers.after(self.worker.timeouts.get().write_stall);
         let written = poll_fn(|cx| {
             in_flight.last_write();
             let flushed = self.outbox.poll_flush(&mut self.stream, cx);

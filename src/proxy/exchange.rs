@@ -223,7 +223,7 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
                     self.waits.begin(Wait::Continue, worker.timers.after(CONTINUE_LIMIT));
                 }
                 if self.plan.body.is_done() && self.stage == Stage::Head {
-                    self.waits.begin(Wait::FirstByte, worker.timers.after(worker.config.timeouts.first_byte));
+                    self.waits.begin(Wait::FirstByte, worker.timers.after(worker.timeouts.get().first_byte));
                 }
                 Poll::Ready(None)
             }
@@ -243,7 +243,7 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
                 if self.moved {
                     self.waits.end(Wait::HopWrite);
                 }
-                self.waits.begin(Wait::HopWrite, worker.timers.after(worker.config.timeouts.write_stall));
+                self.waits.begin(Wait::HopWrite, worker.timers.after(worker.timeouts.get().write_stall));
                 Poll::Pending
             }
         }
@@ -270,7 +270,7 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
             Poll::Pending => {
                 // a stream of gRPC may be silent for as long as its ends agree
                 if !self.plan.is_grpc {
-                    let timeouts = &client.worker.config.timeouts;
+                    let timeouts = client.worker.timeouts.get();
                     self.waits.begin(Wait::Body, client.worker.timers.after(timeouts.body_idle));
                 }
                 Poll::Pending
@@ -395,7 +395,7 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
                     self.waits.end(Wait::ClientWrite);
                 }
                 let worker = &self.client.worker;
-                self.waits.begin(Wait::ClientWrite, worker.timers.after(worker.config.timeouts.write_stall));
+                self.waits.begin(Wait::ClientWrite, worker.timers.after(worker.timeouts.get().write_stall));
                 Poll::Pending
             }
         }
@@ -520,7 +520,7 @@ impl<'c, S: RequestSink, W: Wire> Exchange<'c, S, W> {
         if self.plan.body.is_done() {
             // the application works: the wait for the answer itself begins anew
             let worker = &self.client.worker;
-            self.waits.begin(Wait::FirstByte, worker.timers.after(worker.config.timeouts.first_byte));
+            self.waits.begin(Wait::FirstByte, worker.timers.after(worker.timeouts.get().first_byte));
         }
         // a client of HTTP/1.0 knows no interim answers, and one that has its 100 from us needs no second
         let wanted = head.status != 100 || !self.has_sent_continue;

@@ -7,7 +7,6 @@
 //!
 //! Each worker is one thread with its own listener, pool, timers and sink; nothing on it needs `Send`.
 
-mod admission;
 mod answer;
 mod arrivals;
 mod buffers;
@@ -35,6 +34,7 @@ mod pool;
 mod run;
 mod serve;
 mod stream_body;
+mod terms;
 mod timers;
 mod tunnel;
 mod upstream;
@@ -54,12 +54,12 @@ use crate::model::request::RequestSink;
 use crate::model::route::RouteTable;
 use crate::proxy::worker::{Sources, Worker};
 
-pub use admission::{Admission, Admitting};
 pub use cidr::{Cidr, CidrError};
 pub use config::{Authority, Config, Limits, MAX_FIELDS, Timeouts, UpstreamProtocol};
 pub use counters::Counters;
 pub use ids::TracePolicy;
 pub use listener::BindError;
+pub use terms::{Terms, Tuner};
 
 /// What the proxy takes from others. All of it may change while it runs.
 #[derive(Clone, Debug)]
@@ -68,8 +68,8 @@ pub struct Deps {
     pub routes: watch::Receiver<Arc<RouteTable>>,
     /// How requests are traced.
     pub tracing: watch::Receiver<TracePolicy>,
-    /// By what requests and connections are admitted.
-    pub admission: watch::Receiver<Admission>,
+    /// On which terms requests are served.
+    pub terms: watch::Receiver<Terms>,
     /// Tells when to stop.
     pub drain: Drain,
     /// One sign of life per worker; may be fewer.
@@ -119,8 +119,8 @@ impl Bound {
         let mut pulses = deps.pulses.into_iter();
         for (index, (listener, sink)) in self.listeners.into_iter().zip(sinks).enumerate() {
             let (end, ended) = oneshot::channel();
-            let (routes, policy, admission) = (deps.routes.clone(), deps.tracing.clone(), deps.admission.clone());
-            let sources = Sources { routes, policy, admission, pulse: pulses.next() };
+            let (routes, policy, terms) = (deps.routes.clone(), deps.tracing.clone(), deps.terms.clone());
+            let sources = Sources { routes, policy, terms, pulse: pulses.next() };
             let seat = Seat { config: Arc::clone(&self.config), counters: Arc::clone(&counters), sources, limit };
             let drain = deps.drain.clone();
             let work = move || {

@@ -166,9 +166,9 @@ fn facts_of<S: RequestSink>(
     request: &Request<'_, '_>,
     counting: Counting,
 ) -> Box<Facts> {
-    let config = &worker.config;
+    let lists = worker.lists();
     let path = request.path();
-    let is_probe = config.probe_paths.iter().any(|probe| probe.as_bytes() == path);
+    let is_probe = lists.probe_paths.iter().any(|probe| probe.as_bytes() == path);
     let policy = worker.policy.get();
     let traced = counting == Counting::Counted && !is_probe && policy.spans != SpanModel::PropagateOnly;
     let caller = Caller { traceparent: request.traceparent, is_trusted: peer.is_trusted };
@@ -176,12 +176,12 @@ fn facts_of<S: RequestSink>(
     let tracestate = tracestate_of(request, trace.as_ref());
     let routes = worker.routes();
     let route = routes.lookup(path);
-    let tapped = route.is_some_and(|route| config.taps.iter().any(|tap| tap == route.template));
-    let mut facts = Facts::unknown(peer.client(request, &config.trusted_proxies));
+    let tapped = route.is_some_and(|route| lists.taps.iter().any(|tap| tap == route.template));
+    let mut facts = Facts::unknown(peer.client(request, &lists.trusted_proxies));
     (facts.method, facts.protocol) = (request.method, request.protocol);
     facts.kind = if is_probe { RequestKind::Probe } else { RequestKind::Ordinary };
     facts.route = route.map(|route| route.id);
-    facts.tap = tapped.then(|| Tap { copy: Vec::new(), limit: config.limits.tap_bytes });
+    facts.tap = tapped.then(|| Tap { copy: Vec::new(), limit: worker.config.limits.tap_bytes });
     facts.kept = Kept::of(request, &tracestate, worker.copy_memory());
     facts.trace = trace;
     facts

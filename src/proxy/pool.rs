@@ -1,12 +1,12 @@
 //! Idle connections to the application, the last used first: hot ones stay hot, cold ones age out.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use crate::proxy::timers::{TICK, Tick};
+use crate::proxy::timers::{Tick, ticks_of};
 
 /// The idle connections of a worker.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(crate) struct Pool {
     /// Oldest first.
     idle: RefCell<VecDeque<Idle>>,
     capacity: usize,
-    longest_ticks: Tick,
+    longest_ticks: Cell<Tick>,
 }
 
 #[derive(Debug)]
@@ -29,8 +29,12 @@ const LOOK_AFTER_TICKS: Tick = 2;
 impl Pool {
     /// A pool of at most so many connections, each kept unused for so long.
     pub(crate) fn new(capacity: usize, longest: Duration) -> Self {
-        let longest_ticks = u64::try_from(longest.as_millis() / TICK.as_millis()).unwrap_or(Tick::MAX);
-        Self { idle: RefCell::default(), capacity, longest_ticks }
+        Self { idle: RefCell::default(), capacity, longest_ticks: Cell::new(ticks_of(longest)) }
+    }
+
+    /// Keeps each unused for so long from now on.
+    pub(crate) fn keep_for(&self, longest: Duration) {
+        self.longest_ticks.set(ticks_of(longest));
     }
 
     /// A connection that is alive as far as one can know, without a system call when it was used just now.
@@ -40,7 +44,7 @@ impl Pool {
             let age = now.saturating_sub(since);
             // bytes or an end on an idle connection: it is not ours any more
             let quiet = stream.try_read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
-            if quiet && age <= self.longest_ticks && (age < LOOK_AFTER_TICKS || is_quiet_in_kernel(&stream)) {
+            if quiet && age <= self.longest_ticks.get() && (age < LOOK_AFTER_TICKS || is_quiet_in_kernel(&stream)) {
                 return Some(stream);
             }
         }
@@ -60,7 +64,7 @@ impl Pool {
     /// Closes what has idled too long.
     pub(crate) fn sweep(&self, now: Tick) {
         let mut idle = self.idle.borrow_mut();
-        while idle.front().is_some_and(|oldest| now.saturating_sub(oldest.since) > self.longest_ticks) {
+        while idle.front().is_some_and(|oldest| now.saturating_sub(oldest.since) > self.longest_ticks.get()) {
             idle.pop_front();
         }
     }

@@ -160,7 +160,7 @@ impl Port {
         address: SocketAddr,
         cx: &mut Context<'_>,
     ) {
-        let peer = Peer::new(address, &worker.config.trusted_proxies);
+        let peer = Peer::new(address, &worker.lists().trusted_proxies);
         if !peer.is_trusted && !worker.arrivals.admits(peer.address.ip(), worker.timers.now()) {
             worker.counters.breaches.count(Breach::ConnectionRate);
             return stream.break_off(); // an answer would cost as much as what is refused

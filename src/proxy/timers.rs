@@ -45,6 +45,11 @@ pub(crate) struct Deadline {
     timers: Rc<Timers>,
 }
 
+/// So long in whole ticks.
+pub(crate) fn ticks_of(length: Duration) -> Tick {
+    u64::try_from(length.as_millis() / u128::from(TICK_MILLIS)).unwrap_or(Tick::MAX)
+}
+
 impl Timers {
     /// A wheel at tick 0.
     pub(crate) fn new() -> Rc<Self> {

@@ -80,7 +80,7 @@ impl<'c, S: RequestSink, W: Wire> Tunnel<'c, S, W> {
         if up == FlowState::Closed || down == FlowState::Closed {
             let moved = before != self.up.bytes + self.down.bytes;
             if moved || self.half_closed_until == NEVER {
-                self.half_closed_until = worker.timers.after(worker.config.timeouts.client_idle);
+                self.half_closed_until = worker.timers.after(worker.timeouts.get().client_idle);
             }
             if worker.timers.now() >= self.half_closed_until {
                 return Poll::Ready(());

@@ -25,7 +25,7 @@ pub(crate) struct Upstream {
     addresses: RefCell<Vec<SocketAddr>>,
     /// The address that answered last, tried first.
     last: Cell<usize>,
-    connect_timeout: Duration,
+    connect_timeout: Cell<Duration>,
 }
 
 impl Upstream {
@@ -34,7 +34,12 @@ impl Upstream {
         let literal = authority.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, authority.port));
         let text = authority.text();
         let addresses = RefCell::new(literal.into_iter().collect());
-        Self { authority, text, addresses, last: Cell::new(0), connect_timeout }
+        Self { authority, text, addresses, last: Cell::new(0), connect_timeout: Cell::new(connect_timeout) }
+    }
+
+    /// Waits so long for a connection from now on.
+    pub(crate) fn wait_for(&self, connect_timeout: Duration) {
+        self.connect_timeout.set(connect_timeout);
     }
 
     /// Whether the application is given by name.
@@ -64,7 +69,8 @@ impl Upstream {
 
     /// How long a connection may take to be there: never without a limit.
     pub(crate) fn connect_limit(&self) -> Duration {
-        if self.connect_timeout.is_zero() { Duration::from_secs(5) } else { self.connect_timeout }
+        let limit = self.connect_timeout.get();
+        if limit.is_zero() { Duration::from_secs(5) } else { limit }
     }
 
     /// Connects to the first address that takes it, within the connect timeout.

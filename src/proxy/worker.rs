@@ -12,17 +12,17 @@ use tokio::sync::watch;
 use crate::lifecycle::Pulse;
 use crate::model::request::{CutOff, RequestSink};
 use crate::model::route::RouteTable;
-use crate::proxy::admission::Admission;
 use crate::proxy::arrivals::Arrivals;
 use crate::proxy::buffers::Buffers;
 use crate::proxy::clock::Clock;
-use crate::proxy::config::Config;
+use crate::proxy::config::{Config, Timeouts};
 use crate::proxy::counters::Counters;
 use crate::proxy::h2c::link::LinkLimits;
 use crate::proxy::h2c::links::Links;
 use crate::proxy::http2::places::Places;
 use crate::proxy::ids::{Ids, TracePolicy};
 use crate::proxy::pool::Pool;
+use crate::proxy::terms::{Admission, Lists, Terms};
 use crate::proxy::timers::{NEVER, TICK, Tick, Timers};
 use crate::proxy::upstream::Upstream;
 
@@ -49,9 +49,11 @@ pub(crate) struct Worker<S> {
     pub(crate) in_flight: Cell<usize>,
     /// This worker's share of what may be admitted.
     pub(crate) admission: Cell<Admission>,
+    pub(crate) timeouts: Cell<Timeouts>,
     pub(crate) arrivals: Arrivals,
     pub(crate) places: Rc<Places>,
     sink: Rc<RefCell<S>>,
+    lists: RefCell<Arc<Lists>>,
     routes: RefCell<Arc<RouteTable>>,
     sources: RefCell<Sources>,
     kept: RefCell<Vec<Vec<u8>>>,
@@ -66,7 +68,7 @@ pub(crate) struct Worker<S> {
 pub(crate) struct Sources {
     pub(crate) routes: watch::Receiver<Arc<RouteTable>>,
     pub(crate) policy: watch::Receiver<TracePolicy>,
-    pub(crate) admission: watch::Receiver<Admission>,
+    pub(crate) terms: watch::Receiver<Terms>,
     pub(crate) pulse: Option<Pulse>,
 }
 
@@ -106,8 +108,8 @@ impl<S: RequestSink> Worker<S> {
     ) -> Rc<Self> {
         let routes = Arc::clone(&sources.routes.borrow_and_update());
         let policy = *sources.policy.borrow_and_update();
-        let admission = sources.admission.borrow_and_update().shared_by(config.workers);
-        let (timers, timeouts) = (Timers::new(), &config.timeouts);
+        let Terms { admission, timeouts, lists } = sources.terms.borrow_and_update().clone();
+        let (timers, admission) = (Timers::new(), admission.shared_by(config.workers));
         let upstream = Rc::new(Upstream::new(config.upstream.clone(), timeouts.connect));
         let limits = LinkLimits { head_bytes: config.limits.head_bytes };
         let far = (Rc::clone(&upstream), limits);
@@ -127,10 +129,12 @@ impl<S: RequestSink> Worker<S> {
             connections: Cell::new(0),
             in_flight: Cell::new(0),
             admission: Cell::new(admission),
+            timeouts: Cell::new(timeouts),
             arrivals: Arrivals::new(admission.connection_rate),
             places: Places::new(config.http2_connections.div_ceil(config.workers)),
             told: Cell::new(0),
             sink,
+            lists: RefCell::new(lists),
             routes: RefCell::new(routes),
             sources: RefCell::new(sources),
             kept: RefCell::default(),
@@ -151,6 +155,11 @@ impl<S: RequestSink> Worker<S> {
     /// The routes of now.
     pub(crate) fn routes(&self) -> Ref<'_, RouteTable> {
         Ref::map(self.routes.borrow(), |routes| &**routes)
+    }
+
+    /// The lists of now.
+    pub(crate) fn lists(&self) -> Ref<'_, Lists> {
+        Ref::map(self.lists.borrow(), |lists| &**lists)
     }
 
     /// Memory for the copy of a head.
@@ -215,10 +224,19 @@ impl<S: RequestSink> Worker<S> {
         if sources.policy.has_changed().unwrap_or(false) {
             self.policy.set(*sources.policy.borrow_and_update());
         }
-        if sources.admission.has_changed().unwrap_or(false) {
-            let admission = sources.admission.borrow_and_update().shared_by(self.config.workers);
-            self.arrivals.come_at(admission.connection_rate);
-            self.admission.set(admission);
+        if sources.terms.has_changed().unwrap_or(false) {
+            self.serve_on(sources.terms.borrow_and_update().clone());
         }
+    }
+
+    fn serve_on(&self, Terms { admission, timeouts, lists }: Terms) {
+        let admission = admission.shared_by(self.config.workers);
+        self.arrivals.come_at(admission.connection_rate);
+        self.admission.set(admission);
+        self.upstream.wait_for(timeouts.connect);
+        self.pool.keep_for(timeouts.pool_idle);
+        self.links.keep_for(timeouts.pool_idle);
+        self.timeouts.set(timeouts);
+        *self.lists.borrow_mut() = lists;
     }
 }

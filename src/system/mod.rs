@@ -19,6 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::lifecycle::Drain;
+use crate::model::reload::Retune;
 use crate::model::sample::SampleSource;
 use crate::model::usage::SystemUsage;
 
@@ -30,9 +31,23 @@ pub type Reader = watch::Receiver<SystemUsage>;
 
 /// Samples, and owns what the sampler remembers between two samples.
 pub struct System {
-    period: Duration,
+    period: Tuner,
     sampler: Arc<Mutex<Sampler>>,
     last: watch::Sender<SystemUsage>,
+}
+
+/// Takes another period while the room samples.
+#[derive(Clone)]
+pub struct Tuner(watch::Sender<Duration>);
+
+impl Retune for Tuner {
+    type Config = Config;
+    const LIVE: &'static [&'static str] = &["system.period"];
+
+    fn retune(&self, config: &Config) -> Result<(), String> {
+        self.0.send_replace(config.period);
+        Ok(())
+    }
 }
 
 /// A share of CPU needs two samples; the second one comes this soon after the first.
@@ -43,14 +58,15 @@ const SECOND_SAMPLE: Duration = Duration::from_millis(250);
 pub fn build(config: &Config, folder: PathBuf) -> (System, Reader) {
     let (last, reader) = watch::channel(SystemUsage::default());
     let sampler = Arc::new(Mutex::new(Sampler::new(folder, config.cgroup.as_deref())));
-    (System { period: config.period, sampler, last }, reader)
+    (System { period: Tuner(watch::Sender::new(config.period)), sampler, last }, reader)
 }
 
 /// The samples of the last look at the node; none before the first, nor once it is older than its metrics allow.
 #[must_use]
-pub fn samples(config: &Config, reader: Reader) -> SampleSource {
-    let period = config.period;
+pub fn samples(tuner: &Tuner, reader: Reader) -> SampleSource {
+    let periods = tuner.0.subscribe();
     Arc::new(move |out| {
+        let period = *periods.borrow();
         let usage = reader.borrow();
         let Some(age) = usage.read_at.map(|at| at.elapsed()) else { return };
         let mut read = Vec::new();
@@ -64,14 +80,24 @@ impl System {
     pub async fn run(&self, mut drain: Drain) {
         self.sample().await;
         sleep(SECOND_SAMPLE).await;
-        let mut turns = interval(self.period);
-        turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut periods = self.period.0.subscribe();
         loop {
-            tokio::select! {
-                _ = turns.tick() => self.sample().await,
-                _ = drain.begun() => return,
+            let mut turns = interval(*periods.borrow_and_update());
+            turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            loop {
+                tokio::select! {
+                    _ = turns.tick() => self.sample().await,
+                    Ok(()) = periods.changed() => break,
+                    _ = drain.begun() => return,
+                }
             }
         }
+    }
+
+    /// Takes another period.
+    #[must_use]
+    pub fn tuner(&self) -> Tuner {
+        self.period.clone()
     }
 
     async fn sample(&self) {
@@ -96,7 +122,7 @@ mod tests {
     async fn shown_after(seconds: u64, period: Duration) -> usize {
         let config = Config { period, cgroup: None };
         let (room, reader) = build(&config, "/".into());
-        let samples = samples(&config, reader);
+        let samples = samples(&room.tuner(), reader);
         let count = || {
             let mut out = Vec::new();
             samples(&mut out);
@@ -118,5 +144,27 @@ mod tests {
     async fn a_slow_interval_hides_nothing_between_two_readings() {
         assert!(shown_after(900, Duration::from_secs(300)).await > 10);
         assert_eq!(shown_after(901, Duration::from_secs(300)).await, 0);
+    }
+
+    #[tokio::test]
+    async fn another_period_is_taken_at_once() {
+        let hour = Duration::from_secs(3_600);
+        let (room, mut reader) = build(&Config { period: hour, cgroup: None }, "/".into());
+        let (_conductor, drain) = crate::lifecycle::drain();
+        let tuner = room.tuner();
+        let watch = async {
+            // one, its second one, and the first of the period
+            for _ in 0..3 {
+                reader.changed().await.unwrap();
+            }
+            tuner.retune(&Config { period: Duration::from_millis(200), cgroup: None }).unwrap();
+            for _ in 0..3 {
+                reader.changed().await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = room.run(drain) => unreachable!("it samples until the drain"),
+            watched = tokio::time::timeout(Duration::from_secs(20), watch) => watched.unwrap(),
+        }
     }
 }

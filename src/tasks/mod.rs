@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::model::incident::IncidentSink;
+use crate::model::reload::Retune;
 use crate::model::sample::Sample;
 use crate::model::task::{TaskId, TaskLists, TaskSpan, TaskState, TaskTotals};
 use crate::model::trace::TraceParent;
@@ -174,6 +175,17 @@ impl Tasks {
 
     fn store(&self) -> MutexGuard<'_, Store> {
         self.0.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Retune for Tasks {
+    type Config = Config;
+    const LIVE: &'static [&'static str] = &["tasks."];
+
+    /// What is known stays; bounds are those of whatever comes from now on.
+    fn retune(&self, config: &Config) -> Result<(), String> {
+        self.store().bounded_by(config);
+        Ok(())
     }
 }
 

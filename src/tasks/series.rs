@@ -41,6 +41,11 @@ impl Series {
         Self { places: HashMap::new(), counts: vec![Counts::default()], most }
     }
 
+    /// Lets so many names have a series of their own from now on; those that have one keep it.
+    pub(super) fn allow(&mut self, most: usize) {
+        self.most = most;
+    }
+
     /// Counts a task as active; gives the place of its name, and whether that is the one of all others.
     pub(super) fn begin(&mut self, name: &Clean<'static>) -> (Place, Result<(), TooMany>) {
         let (place, known) = self.place(name);

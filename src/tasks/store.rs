@@ -101,6 +101,12 @@ impl Store {
         }
     }
 
+    /// Is bounded so from now on.
+    pub(super) fn bounded_by(&mut self, config: &Config) {
+        self.config = config.clone();
+        self.series.allow(config.max_names);
+    }
+
     /// Begins a task, unless there are too many; that is counted.
     pub(super) fn begin(
         &mut self,
@@ -145,7 +151,7 @@ impl Store {
         if let Some((sink, incident)) = self.incidents.as_ref().zip(incident(&ended)) {
             sink.put(incident);
         }
-        if self.recent.len() >= self.config.recent {
+        while self.recent.len() >= self.config.recent {
             self.recent.pop_front();
         }
         self.recent.push_back(ended);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use crate::model::catalogue::database::{BUSINESS_PUBLISH_ANSWERS, BUSINESS_PUBLISH_SUCCESS};
 use crate::model::request::{Outcome, RequestHead, RequestRecord, RequestSink};
@@ -26,7 +27,8 @@ pub struct Words {
 /// Counts the publishes of one worker.
 #[derive(Clone, Debug)]
 pub struct PublishSink {
-    words: Arc<Words>,
+    /// Those in force; looked at for each answer that is counted.
+    words: watch::Receiver<Words>,
     counts: Arc<Counts>,
 }
 
@@ -63,10 +65,9 @@ struct Platform<'a> {
 
 /// Makes one counter for each worker, and the reader of them all.
 #[must_use]
-pub fn open(words: Words, workers: usize) -> (Vec<PublishSink>, PublishReader) {
-    let words = Arc::new(words);
+pub fn open(words: &watch::Receiver<Words>, workers: usize) -> (Vec<PublishSink>, PublishReader) {
     let sinks: Vec<PublishSink> =
-        (0..workers).map(|_| PublishSink { words: Arc::clone(&words), counts: Arc::default() }).collect();
+        (0..workers).map(|_| PublishSink { words: words.clone(), counts: Arc::default() }).collect();
     let reader = PublishReader(sinks.iter().map(|sink| Arc::clone(&sink.counts)).collect());
     (sinks, reader)
 }
@@ -78,7 +79,8 @@ impl PublishSink {
         match (status, serde_json::from_slice::<Answer<'_>>(copy)) {
             (500.., _) => self.add(Publish::Failed),
             (200..300, Ok(answer)) if !answer.results.is_empty() => {
-                answer.results.iter().for_each(|platform| self.add(self.words.publish(&platform.status)));
+                let words = self.words.borrow();
+                answer.results.iter().for_each(|platform| self.add(words.publish(&platform.status)));
             }
             // what the client asked for was wrong: no publish was tried
             (400.., _) => {}
@@ -144,7 +146,8 @@ mod tests {
     /// Published, failed, other and unread, after these answers.
     fn counted(answers: &[(u16, &[u8])]) -> [u64; 4] {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-        let (sinks, reader) = open(Words { published: words(&["published"]), failed: words(&["failed", "error"]) }, 2);
+        let words = Words { published: words(&["published"]), failed: words(&["failed", "error"]) };
+        let (sinks, reader) = open(&watch::channel(words).1, 2);
         for (number, (status, body)) in answers.iter().enumerate() {
             sinks[number % 2].count(*status, body);
         }

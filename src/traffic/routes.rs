@@ -16,6 +16,7 @@ use tokio::time::sleep;
 
 use crate::fetch::{self, NoDocument};
 use crate::lifecycle::Drain;
+use crate::model::reload::Retune;
 use crate::model::route::{MAX_ROUTES, RouteTable};
 use crate::redact::{Outlet, Redactor};
 use crate::traffic::config::Routes;
@@ -36,13 +37,27 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Reads the templates again and again, and publishes a table when they have changed.
 #[derive(Clone, Debug)]
 pub struct Templates {
-    enabled: bool,
-    url: String,
-    refresh: Duration,
+    /// The application, without a slash at the end.
+    upstream: String,
+    settings: Tuner,
     /// How many lives of the application have begun: a new one may have new routes.
     lives: watch::Receiver<u64>,
     redactor: Arc<Redactor>,
     table: watch::Sender<Arc<RouteTable>>,
+}
+
+/// Takes other settings while templates are read.
+#[derive(Clone, Debug)]
+pub struct Tuner(watch::Sender<Routes>);
+
+impl Retune for Tuner {
+    type Config = Routes;
+    const LIVE: &'static [&'static str] = &["traffic.routes."];
+
+    fn retune(&self, config: &Routes) -> Result<(), String> {
+        self.0.send_replace(config.clone());
+        Ok(())
+    }
 }
 
 /// Why the templates could not be read.
@@ -85,15 +100,18 @@ impl Templates {
         redactor: Arc<Redactor>,
         table: watch::Sender<Arc<RouteTable>>,
     ) -> Self {
-        let url = format!("{}{}", upstream.trim_end_matches('/'), config.path);
-        Self { enabled: config.enabled, url, refresh: config.refresh, lives, redactor, table }
+        let settings = Tuner(watch::Sender::new(config.clone()));
+        Self { upstream: upstream.trim_end_matches('/').to_owned(), settings, lives, redactor, table }
     }
 
-    /// Reads until the process ends, or not at all when the settings say so; may be started again.
+    /// Takes other settings.
+    #[must_use]
+    pub fn tuner(&self) -> Tuner {
+        self.settings.clone()
+    }
+
+    /// Reads until the process ends, while the settings say so; may be started again.
     pub async fn run(self, mut drain: Drain) {
-        if !self.enabled {
-            return;
-        }
         tokio::select! {
             () = self.read_for_ever() => {}
             _ = drain.begun() => {}
@@ -101,6 +119,8 @@ impl Templates {
     }
 
     async fn read_for_ever(&self) {
+        let mut settings = self.settings.0.subscribe();
+        let mut used = self.wanted(&mut settings).await;
         let client = match fetch::client(TIMEOUT) {
             Ok(client) => client,
             Err(error) => {
@@ -113,17 +133,35 @@ impl Templates {
         let mut wait = FIRST_WAIT;
         loop {
             let begun = *lives.borrow_and_update();
-            let result = paths(&client, &self.url).await.map(|paths| self.publish(&paths));
-            self.say(&mut said, &result);
+            let url = format!("{}{}", self.upstream, used.path);
+            let result = paths(&client, &url).await.map(|paths| self.publish(&paths));
+            self.say(&mut said, &url, &result);
             let longest = result.as_ref().err().and_then(FetchError::longest_wait);
-            let pause = longest.map_or(self.refresh, |longest| wait.min(longest).min(self.refresh));
+            let pause = longest.map_or(used.refresh, |longest| wait.min(longest).min(used.refresh));
             wait = longest.map_or(FIRST_WAIT, |longest| (wait * 2).min(longest));
             // an answer is a sign of life too: the first one may be told of later
             let known = if result.is_ok() { begun.max(1) } else { begun };
-            tokio::select! {
-                () = sleep(pause) => {}
-                Ok(_) = lives.wait_for(|begun| *begun > known) => {}
+            let is_retuned = tokio::select! {
+                () = sleep(pause) => false,
+                Ok(_) = lives.wait_for(|begun| *begun > known) => false,
+                Ok(()) = settings.changed() => true,
+            };
+            if is_retuned {
+                used = self.wanted(&mut settings).await;
+                (said, wait) = (Said::Nothing, FIRST_WAIT);
             }
+        }
+    }
+
+    /// Waits until templates are wanted, and knows none meanwhile; gives the settings by which they are read.
+    async fn wanted(&self, settings: &mut watch::Receiver<Routes>) -> Routes {
+        loop {
+            let used = settings.borrow_and_update().clone();
+            if used.enabled {
+                return used;
+            }
+            self.publish(&BTreeSet::new());
+            let _ = settings.changed().await; // it has no end: this room holds its sender
         }
     }
 
@@ -149,7 +187,7 @@ impl Templates {
             && self.redactor.text(Outlet::Telemetry, path.as_bytes()).as_str() == path
     }
 
-    fn say(&self, said: &mut Said, result: &Result<usize, FetchError>) {
+    fn say(&self, said: &mut Said, url: &str, result: &Result<usize, FetchError>) {
         let now = match result {
             Ok(count) => Said::Known(*count),
             Err(error) => Said::Failed(error.to_string()),
@@ -158,9 +196,9 @@ impl Templates {
             return;
         }
         match result {
-            Ok(templates) => tracing::info!(templates, url = self.url, "route templates read"),
+            Ok(templates) => tracing::info!(templates, url, "route templates read"),
             Err(error) => tracing::warn!(
-                url = self.url,
+                url,
                 found = %error,
                 known = self.table.borrow().len(),
                 "route templates not read; those known stay, other requests have no route \

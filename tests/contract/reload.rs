@@ -72,7 +72,12 @@ fn settings(turn: u64) -> String {
     let wrong = if is_wrong(turn) { format!("workrs-{turn}: 1, ") } else { String::new() };
     format!(
         "log: {{level: \"{level}\"}}\n\
-         proxy: {{{wrong}limits: {{in_flight: {limit}, body: {limit}KiB, connection_rate: 1{limit}}}}}\n\
+         proxy:\n  \
+         {{{wrong}limits: {{in_flight: {limit}, body: {limit}KiB, connection_rate: 1{limit}}},\n   \
+         timeouts: {{client_idle: {limit}s, pool_idle: 1{limit}ms}}, probe_paths: [/probe-{limit}]}}\n\
+         tasks: {{max_open: {limit}}}\n\
+         system: {{period: 1{limit}ms}}\n\
+         traffic: {{routes: {{refresh: {limit}s}}}}\n\
          telemetry: {{privacy: {{query: {odd}}}}}\n\
          admin: {{rate: {limit}00}}\n\
          checks:\n  \

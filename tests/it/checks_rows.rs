@@ -75,7 +75,7 @@ async fn the_machine_is_sampled_in_the_background() {
     };
     timeout(PATIENCE, async { tokio::join!(room.run(drain), watching) }).await.expect("sampled in time");
     let mut samples = Vec::new();
-    system::samples(&config, reader)(&mut samples);
+    system::samples(&room.tuner(), reader)(&mut samples);
     let names: Vec<&str> = samples.iter().map(|sample| sample.metric.name).collect();
     assert!(names.contains(&"process.cpu.time"), "{names:?}");
     // what this machine's kernel tells is told

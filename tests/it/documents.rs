@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use content_factory_sidecar::api;
+use content_factory_sidecar::{api, app, config};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -60,4 +60,35 @@ fn the_readme_lists_the_endpoints_that_are_served() {
     let worth_a_row = |path: &str| path != "/" && !path.contains('{') && !path.ends_with(".css");
     let expected: BTreeSet<&str> = served.into_iter().filter(|path| worth_a_row(path)).collect();
     assert_eq!(listed, expected, "left: the README, right: what is served");
+}
+
+/// The settings in the first cells of the table below a heading of docs/reload.md.
+fn settings_of(page: &str, heading: &str) -> Vec<String> {
+    let (_, after) = page.split_once(&format!("\n## {heading}\n")).expect("its section");
+    let section = after.split("\n## ").next().unwrap_or_default();
+    let cells = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |")).map(|(cell, _)| cell);
+    cells
+        .flat_map(|cell| cell.split('`'))
+        .filter(|part| part.contains(|c: char| c.is_alphanumeric()))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn is_of(key: &str, setting: &str) -> bool {
+    setting.strip_suffix('*').map_or(key == setting, |section| key.starts_with(section))
+}
+
+#[test]
+fn docs_reload_tells_of_each_setting_whether_it_needs_a_restart_as_the_rooms_do() {
+    let page = read(&root().join("docs/reload.md"));
+    let (live, restart) = (settings_of(&page, "What is taken at once"), settings_of(&page, "What needs a restart"));
+    let keys = config::keys();
+    for key in &keys {
+        let told = |settings: &[String]| settings.iter().filter(|setting| is_of(&key.path, setting)).count();
+        let expected = if app::is_live(&key.path) { (1, 0) } else { (0, 1) };
+        assert_eq!((told(&live), told(&restart)), expected, "{}: rows that name it as live, and as waiting", key.path);
+    }
+    for setting in live.iter().chain(&restart) {
+        assert!(keys.iter().any(|key| is_of(&key.path, setting)), "{setting} is no setting");
+    }
 }

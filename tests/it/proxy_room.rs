@@ -8,7 +8,7 @@ use content_factory_sidecar::lifecycle::{self, Conductor};
 use content_factory_sidecar::model::request::{Outcome, RequestHead, RequestKind, RequestRecord, RequestSink};
 use content_factory_sidecar::model::route::RouteTable;
 use content_factory_sidecar::model::trace::{ParentFlag, Sampling, SpanModel};
-use content_factory_sidecar::proxy::{self, Admitting, Config, Counters, Deps, Running, TracePolicy};
+use content_factory_sidecar::proxy::{self, Config, Counters, Deps, Running, TracePolicy, Tuner};
 use content_factory_sidecar::settings::{Place, Settings, Tree};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -189,7 +189,7 @@ impl Room {
         let (routes, of_now) = watch::channel(Arc::new(routes));
         let deps = Deps {
             routes: of_now,
-            admission: Admitting::new(config).1,
+            terms: Tuner::new(config).1,
             tracing: watch::channel(policy).1, // its sender is dropped: it stays as it is
             drain,
             pulses: Vec::new(),

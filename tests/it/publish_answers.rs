@@ -3,12 +3,12 @@
 use crate::raw::{Client, origin};
 use crate::rig::Sidecar;
 
-const ROUTE: &str = "/social-media/publish-video/{video_id}";
-const ANSWERS: &str = "content_factory_business_publish_answers_total";
+pub(crate) const ROUTE: &str = "/social-media/publish-video/{video_id}";
+pub(crate) const ANSWERS: &str = "content_factory_business_publish_answers_total";
 const RATIO: &str = "content_factory_business_publish_success_ratio";
 
 /// An application that publishes on three platforms, and has an OpenAPI document.
-fn application() -> std::net::SocketAddr {
+pub(crate) fn application() -> std::net::SocketAddr {
     origin(|_, mut client| {
         while let Some(request) = client.try_message() {
             let target = request.head.split(' ').nth(1).unwrap_or_default().to_owned();

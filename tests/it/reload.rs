@@ -1,16 +1,21 @@
 //! The configuration is read again while the sidecar works: whole or not at all, and what waits for a restart is named.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::lease::Broker;
 use crate::proxy_world::{Application, Client};
+use crate::publish_answers;
+use crate::raw;
 use crate::rig::{PATIENCE, Sidecar, echo_application};
+use crate::tasks::{TASKS, tell};
 use crate::telemetry_receiver::{Codings, Receiver, eventually};
 
 const STATUS: &str = "/status";
@@ -27,11 +32,16 @@ impl Configured {
     }
 
     async fn start_with(settings: &str, environment: &[(&str, &str)]) -> Self {
+        Self::before(echo_application().await, settings, environment).await
+    }
+
+    /// The same before this application.
+    async fn before(application: SocketAddr, settings: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("sidecar.yaml");
         fs::write(&file, settings).expect("a file");
         let arguments = ["--config", file.to_str().expect("a path")];
-        let sidecar = Sidecar::start(echo_application().await, &arguments, environment).await;
+        let sidecar = Sidecar::start(application, &arguments, environment).await;
         Self { folder, sidecar }
     }
 
@@ -314,4 +324,116 @@ async fn access_to_the_admin_port_is_taken() {
     one.sidecar.eventually("/dashboard", |status, _| status == 200).await;
     assert_eq!(one.state().await["restart_needed"], json!([]));
     assert!(!one.sidecar.log().contains("canary-of-the-admin-port"));
+}
+
+#[tokio::test]
+async fn deadlines_of_the_proxy_hold_for_waits_that_begin_later() {
+    let one = Configured::start("proxy: {timeouts: {header: 1h, client_idle: 1h}}\n").await;
+    let state = one.reload("proxy: {timeouts: {header: 300ms, client_idle: 200ms}}\n").await;
+    assert_eq!(state["restart_needed"], json!([]));
+    let mut slow = Client::connect(one.sidecar.proxy).await.expect("it listens");
+    slow.send(b"GET /a HTTP/1.1\r\nHo").await.expect("it reads");
+    assert_eq!(slow.answer().await.expect("an answer").0, 408);
+    let mut idle = Client::connect(one.sidecar.proxy).await.expect("it listens");
+    idle.get("/once").await.expect("it reads");
+    assert_eq!(idle.answer().await, Some((200, true)));
+    assert!(idle.closed_by_fin().await, "and not an hour later");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_taps_probes_and_the_words_of_publishes_are_taken() {
+    let off = "traffic: {routes: {enabled: false}}\n";
+    let one = Configured::before(publish_answers::application(), off, &[]).await;
+    let ask = async |target: &str| {
+        let mut client = Client::connect(one.sidecar.proxy).await.expect("it listens");
+        client.get(target).await.expect("it reads");
+        assert_eq!(client.answer().await.expect("an answer").0, 200);
+    };
+    ask("/social-media/publish-video/7").await;
+    let page = one.sidecar.metrics().await;
+    assert!(!page.contains("http_route=") && !page.contains(publish_answers::ANSWERS), "{page}");
+
+    let route = publish_answers::ROUTE;
+    let words = "database: {business: {published: [failed], failed: [published]}}";
+    let state = one.reload(&format!("proxy: {{taps: [\"{route}\"], probe_paths: [/other/7]}}\n{words}\n")).await;
+    assert_eq!(state["restart_needed"], json!([]));
+    one.sidecar.says(&["route templates read"]).await;
+    ask("/social-media/publish-video/7").await;
+    ask("/other/7").await;
+    let page = one.sidecar.metrics().await;
+    let counted = |outcome: &str, count: u64| format!("{}{{outcome=\"{outcome}\"}} {count}", publish_answers::ANSWERS);
+    for line in [counted("published", 1), counted("failed", 2)] {
+        assert!(page.lines().any(|found| found == line), "{line} is not in {page}");
+    }
+    assert!(page.contains(&format!("http_route=\"{route}\"")), "{page}");
+    let probes = "content_factory_http_server_probe_duration_seconds_count";
+    assert!(page.lines().any(|line| line.starts_with(probes) && line.ends_with(" 1")), "{page}");
+
+    one.reload(off).await;
+    let routed = async || {
+        let page = one.sidecar.metrics().await;
+        let counts = page.lines().filter(|line| line.starts_with("http_server_request_duration_seconds_count{"));
+        let counts = counts.filter(|line| line.contains("http_route="));
+        counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let before = routed().await;
+        ask("/social-media/publish-video/7").await;
+        if routed().await == before {
+            break; // it has no route any more
+        }
+        assert!(Instant::now() < deadline, "routes are known although they are switched off");
+    }
+}
+
+#[tokio::test]
+async fn the_bounds_of_tasks_are_taken_and_those_that_are_open_stay() {
+    let one = Configured::start("tasks: {max_open: 1}\n").await;
+    let begin = async || tell(one.sidecar.admin, "POST", TASKS, &json!({"name": "video_generation"})).await;
+    let (status, first) = begin().await;
+    assert_eq!((status, begin().await.0), (201, 503));
+    let state = one.reload("tasks: {max_open: 2}\n").await;
+    assert_eq!(state["restart_needed"], json!([]));
+    assert_eq!((begin().await.0, begin().await.0), (201, 503));
+    let path = format!("{TASKS}/{}", first["id"].as_str().expect("an id"));
+    assert_eq!(tell(one.sidecar.admin, "PATCH", &path, &json!({"state": "succeeded"})).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prices_hold_for_calls_that_end_later() {
+    let service = raw::origin(|_, mut client| {
+        while client.try_message().is_some() {
+            let body = r#"{"model": "gpt-5", "usage": {"prompt_tokens": 1000000, "completion_tokens": 0}}"#;
+            let fields = format!("Content-Type: application/json\r\nContent-Length: {}", body.len());
+            client.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{body}"));
+        }
+    });
+    let service = format!("http://{service}");
+    let settings = |prices: &str| {
+        format!("egress: {{enabled: true, listen: \"127.0.0.1:0\", upstream: \"{service}\", prices: {{{prices}}}}}\n")
+    };
+    let mut one = Configured::start(&settings("gpt-4: 1/1")).await;
+    let line = one.sidecar.line().await.expect("a line for each address");
+    let egress = line.strip_prefix("egress http://").and_then(|rest| rest.split_once(' ')).expect("an address").0;
+    let mut client = raw::Client::new(egress.parse().expect("an address with a port"));
+    let mut call = || {
+        let body = r#"{"model": "gpt-5"}"#;
+        let fields = format!("Host: ai\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
+        client.send(format!("POST /v1/chat/completions HTTP/1.1\r\n{fields}\r\n\r\n{body}"));
+        assert_eq!(client.message().status(), 200);
+    };
+    let calls = |page: &str, count: &str| {
+        let durations = "gen_ai_client_operation_duration_seconds_count{";
+        page.lines().any(|line| line.starts_with(durations) && line.ends_with(count))
+    };
+    call();
+    let page = one.sidecar.eventually("/metrics", |_, page| calls(page, " 1")).await;
+    assert!(!page.contains("estimated_cost"), "{page}");
+    let state = one.reload(&settings("gpt-5: 2/8")).await;
+    assert_eq!(state["restart_needed"], json!([]));
+    call();
+    let page = one.sidecar.eventually("/metrics", |_, page| calls(page, " 2")).await;
+    let cost = page.lines().find(|line| line.starts_with("content_factory_gen_ai_estimated_cost_total{"));
+    assert!(cost.is_some_and(|line| line.ends_with(" 2")), "{page}");
 }

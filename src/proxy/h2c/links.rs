@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::model::request::UpstreamFault;
 use crate::proxy::counters::Counters;
 use crate::proxy::h2c::link::{Life, Link, LinkLimits, STREAMS, Seat};
-use crate::proxy::timers::{TICK, Tick, Timers};
+use crate::proxy::timers::{Tick, Timers, ticks_of};
 use crate::proxy::upstream::Upstream;
 
 /// How long the last connections may take to say that they end.
@@ -29,7 +29,7 @@ pub(crate) struct Links {
     counters: Arc<Counters>,
     timers: Rc<Timers>,
     limits: LinkLimits,
-    idle_ticks: Tick,
+    idle_ticks: Cell<Tick>,
 }
 
 impl Links {
@@ -48,8 +48,13 @@ impl Links {
             counters,
             timers,
             limits,
-            idle_ticks: u64::try_from(idle.as_millis() / TICK.as_millis()).unwrap_or(Tick::MAX),
+            idle_ticks: Cell::new(ticks_of(idle)),
         }
+    }
+
+    /// Keeps each unused for so long from now on.
+    pub(crate) fn keep_for(&self, idle: Duration) {
+        self.idle_ticks.set(ticks_of(idle));
     }
 
     /// A place for one request, on a new connection if all are full.
@@ -101,7 +106,7 @@ impl Links {
 
     /// Closes what nobody has used for long; gives the number of tasks that have panicked.
     pub(crate) fn sweep(&self, now: Tick) -> u64 {
-        self.let_go(now.saturating_sub(self.idle_ticks));
+        self.let_go(now.saturating_sub(self.idle_ticks.get()));
         let mut panics = 0;
         while let Some(ended) = self.tasks.borrow_mut().try_join_next() {
             panics += u64::from(ended.is_err_and(|error| error.is_panic()));

@@ -123,7 +123,7 @@ async fn begin<'c, S: RequestSink, F: Future<Output = ()>>(
 ) -> Option<Session<'c, S, F>> {
     let (worker, peer) = (Rc::clone(&client.worker), client.peer.clone());
     let deadline = Deadline::new(&worker.timers);
-    let until = worker.timers.after(worker.config.timeouts.header);
+    let until = worker.timers.after(worker.timeouts.get().header);
     let conduct = Rc::new(Conduct::new(PREFACE.len(), (worker.timers.now(), until)));
     let mut handshake = pin!(settings().handshake::<_, Piece>(Socket::new(client, Rc::clone(&conduct))));
     let shaken = poll_fn(|cx| {
@@ -135,7 +135,7 @@ async fn begin<'c, S: RequestSink, F: Future<Output = ()>>(
         result
     });
     let connection = shaken.await?;
-    let until = worker.timers.after(worker.config.timeouts.client_idle);
+    let until = worker.timers.after(worker.timeouts.get().client_idle);
     let (streams, stage) = (FuturesUnordered::new(), Stage::Open);
     Some(Session { worker, peer, place, conduct, connection, streams, serve, deadline, until, stage })
 }
@@ -245,7 +245,7 @@ impl<S: RequestSink, F: Future<Output = ()>> Session<'_, S, F> {
             }
             if !self.streams.is_empty() && self.stage != Stage::CutOff {
                 self.until = self.worker.timers.after(match self.stage {
-                    Stage::Open => self.worker.config.timeouts.client_idle,
+                    Stage::Open => self.worker.timeouts.get().client_idle,
                     Stage::Leaving | Stage::CutOff => DRAIN_LINGER,
                 });
             } else if now >= self.until {

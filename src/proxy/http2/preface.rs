@@ -12,7 +12,7 @@ use crate::proxy::http2::frames::PREFACE;
 /// # Errors
 /// The rest of it does not come in time.
 pub(crate) async fn is_next<S: RequestSink>(client: &mut ClientSide<S>) -> Result<bool, Refusal> {
-    let until = client.worker.timers.after(client.worker.config.timeouts.header);
+    let until = client.worker.timers.after(client.worker.timeouts.get().header);
     poll_fn(|cx| {
         loop {
             let seen = client.inbox.filled();

@@ -99,7 +99,7 @@ impl<S: RequestSink> AsyncRead for Socket<'_, S> {
             self.work = 0;
         } else {
             let worker = &self.client.worker;
-            let until = worker.timers.after(worker.config.timeouts.header);
+            let until = worker.timers.after(worker.timeouts.get().header);
             self.work += self.conduct.received(&buf.filled()[known..], (worker.timers.now(), until));
         }
         result

@@ -74,6 +74,11 @@ impl Ledger {
         }
     }
 
+    /// Takes a run for lost after so long a silence from now on.
+    pub(super) fn lose_after(&mut self, silence: Duration) {
+        self.lost_after = silence;
+    }
+
     /// Takes in what was told.
     pub(super) fn take(&mut self, event: Event, now: Instant) {
         match event {

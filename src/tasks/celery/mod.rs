@@ -67,17 +67,24 @@ pub struct Celery {
     incidents: Option<IncidentSink>,
 }
 
-/// Takes other settings while the room watches: what is read and asked, and how often. What is heard stays as it is.
+/// Takes other settings while the room watches: what is read and asked, how often, and how it is judged. What is heard stays as it is.
 #[derive(Clone)]
-pub struct Tuner(watch::Sender<Config>);
+pub struct Tuner(watch::Sender<Config>, Shared);
 
 impl Retune for Tuner {
     type Config = Config;
-    const LIVE: &'static [&'static str] =
-        &["celery.queues", "celery.period", "celery.consumers_period", "celery.enable_events", "celery.ask_consumers"];
+    const LIVE: &'static [&'static str] = &[
+        "celery.queues",
+        "celery.period",
+        "celery.consumers_period",
+        "celery.enable_events",
+        "celery.ask_consumers",
+        "celery.lost_after",
+    ];
 
     fn retune(&self, config: &Config) -> Result<(), String> {
         self.0.send_modify(|used| used.take_questions(config));
+        self.1.lock().ledger.lose_after(config.lost_after);
         Ok(())
     }
 }
@@ -97,7 +104,7 @@ pub fn build(
     if spans.is_some() {
         shared.lock().ledger.traces = Traces::on();
     }
-    let settings = Tuner(watch::Sender::new(config.clone()));
+    let settings = Tuner(watch::Sender::new(config.clone()), shared.clone());
     let reader = Reader::new(shared.clone(), settings.0.subscribe(), redactor);
     let ids = TaskIds::default();
     let listener = Listener::new(config, database, ids.clone(), shared.clone());

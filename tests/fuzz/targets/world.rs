@@ -10,7 +10,7 @@ use content_factory_sidecar::lifecycle::{self, Conductor};
 use content_factory_sidecar::model::request::{RequestHead, RequestRecord, RequestSink};
 use content_factory_sidecar::model::route::RouteTable;
 use content_factory_sidecar::model::trace::{ParentFlag, Sampling, SpanModel};
-use content_factory_sidecar::proxy::{self, Admitting, Config, Deps, Running, TracePolicy};
+use content_factory_sidecar::proxy::{self, Config, Deps, Running, TracePolicy, Tuner};
 use content_factory_sidecar::settings::{Place, Settings, Tree};
 use serde_json::json;
 use tokio::sync::watch;
@@ -74,7 +74,7 @@ impl World {
         let deps = Deps {
             routes: watch::channel(Arc::new(RouteTable::default())).1,
             tracing: watch::channel(policy).1,
-            admission: Admitting::new(&config).1,
+            terms: Tuner::new(&config).1,
             drain,
             pulses: Vec::new(),
         };
