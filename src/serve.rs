@@ -9,7 +9,7 @@ use std::future::{Future, ready};
 use std::io::{self, Cursor};
 use std::net::{SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -38,6 +38,13 @@ pub struct Bounds {
     pub streams: u32,
 }
 
+/// What a connection goes on with when HTTP has ended on it, a tunnel for instance: an extension of each request at a port of
+/// `answer`. While it lasts the connection keeps its place.
+#[derive(Clone, Default)]
+pub struct Afterwards(Arc<Mutex<Option<Tail>>>);
+
+type Tail = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// After a failed accept: out of descriptors, and trying again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The first bytes come in one packet; who takes longer is cut off.
@@ -50,6 +57,17 @@ const HEAD_BYTES: usize = 16 * 1024;
 const WINDOW: u32 = 65_535;
 /// By what a client that knows says that it speaks HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+impl Afterwards {
+    /// Goes on with this. It must end by itself, and ends at the latest with the life of the connection or the process.
+    pub fn go_on(&self, tail: impl Future<Output = ()> + Send + 'static) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::pin(tail));
+    }
+
+    fn take(&self) -> Option<Tail> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 /// Accepts at the port of this room until `end`, and then gives what is still served; let go, that ends too.
 ///
@@ -112,13 +130,18 @@ pub async fn answer<A, R, B, E>(
             turned_away();
             return None;
         };
-        let (answer, over) = (answer.clone(), end());
+        let (answer, over, afterwards) = (answer.clone(), end(), Afterwards::default());
+        let told = afterwards.clone();
         Some(async move {
-            let service = service_fn(move |request| {
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(told.clone());
                 let answered = answer(request);
                 async move { Ok::<_, Infallible>(answered.await) }
             });
             connection(stream, service, bounds, over).await;
+            if let Some(tail) = afterwards.take() {
+                let _ = timeout(bounds.http1_life, tail).await;
+            }
             drop(place);
         })
     };
@@ -145,8 +168,8 @@ where
 /// The same of any connection, given as what it reads and what it writes, such as one of TLS.
 pub async fn halves<R, W, S, B>((mut reader, writer): (R, W), service: S, bounds: Bounds, end: impl Future<Output = ()>)
 where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Error: Into<Box<dyn Error + Send + Sync>>,
     S::Future: 'static,
@@ -171,7 +194,8 @@ where
             .timer(TokioTimer::new())
             .header_read_timeout(bounds.head)
             .max_buf_size(HEAD_BYTES)
-            .serve_connection(io, service);
+            .serve_connection(io, service)
+            .with_upgrades();
         live(connection, bounds.http1_life, end, |connection| connection.graceful_shutdown()).await;
     }
 }

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use axum::http::{HeaderMap, header};
-
 /// Who is at the other end of the connection, as an extension of each request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
@@ -23,6 +21,13 @@ pub(super) enum Reach {
     Full,
     /// Also changes something, or makes work.
     Write,
+}
+
+impl Reach {
+    /// As much of it as changes nothing.
+    pub(super) fn reading(self) -> Self {
+        self.min(Self::Full)
+    }
 }
 
 impl Peer {
@@ -80,8 +85,6 @@ impl fmt::Display for Network {
     }
 }
 
-const SCHEME: &[u8] = b"Bearer ";
-
 /// Whether a page on another site may not have sent this request: the `Host` of a request to loopback is an
 /// address or `localhost`, never a name that somebody's DNS points at 127.0.0.1 (DNS rebinding).
 pub(super) fn is_local_host(host: &str) -> bool {
@@ -91,14 +94,6 @@ pub(super) fn is_local_host(host: &str) -> bool {
     };
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     name.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".localhost")
-}
-
-/// The token of `Authorization: Bearer …` (RFC 6750, section 2.1); `None` without one, or with several.
-pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next().filter(|_| values.next().is_none())?.as_bytes();
-    let (scheme, token) = value.split_at_checked(SCHEME.len())?;
-    scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim_ascii())
 }
 
 /// The key of a peer in a table: an IPv6 client owns a /64, so the rest of the address is no identity.
@@ -143,28 +138,6 @@ mod tests {
         }
         for host in ["evil.example", "evil.example:18090", "localhost.evil.example", "[x]", ""] {
             assert!(!is_local_host(host), "{host}");
-        }
-    }
-
-    #[test]
-    fn a_token_is_read_by_its_scheme_and_two_are_none() {
-        let headers = |values: &[&'static str]| {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append(header::AUTHORIZATION, value.parse().unwrap());
-            }
-            headers
-        };
-        for (values, expected) in [
-            (&["Bearer abc"][..], Some(&b"abc"[..])),
-            (&["bearer  abc "], Some(b"abc")),
-            (&["Bearer "], Some(b"")),
-            (&["Basic abc"], None),
-            (&["Bearer"], None),
-            (&["Bearer abc", "Bearer abc"], None),
-            (&[], None),
-        ] {
-            assert_eq!(bearer(&headers(values)), expected, "{values:?}");
         }
     }
 

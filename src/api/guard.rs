@@ -10,10 +10,11 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tokio::time::Instant;
 
-use crate::api::access::{Peer, Reach, bearer, is_local_host, peer_key};
+use crate::api::access::{Peer, Reach, is_local_host, peer_key};
 use crate::api::limit::Limiter;
+use crate::api::presented::{Scheme, presented};
 use crate::api::refusals::{Refusal, Refusals};
-use crate::api::reply::error;
+use crate::api::reply::{HTML, error, respond};
 use crate::api::routes::{Access, find};
 use crate::api::rulebook::{Rulebook, Rules};
 
@@ -42,6 +43,17 @@ enum Refused {
     UnknownToken,
     /// 403: a token that may only read.
     ReadOnly,
+    /// 403: a token that a browser sends.
+    OnlyReadsByBasic,
+}
+
+/// Who is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    /// Told what was expected, as JSON.
+    Program,
+    /// A person before a browser, which asks for a password where the answer says so.
+    Browser,
 }
 
 /// The page has no script and loads nothing but its own style; its icon is a `data:` picture.
@@ -78,8 +90,8 @@ impl Guard {
         if peer.is_loopback() && !host.is_none_or(is_local_host) {
             return Err(Refused::ForeignHost);
         }
-        let token = bearer(headers);
-        let reach = rules.reach(peer, token).ok_or(Refused::UnknownToken)?;
+        let token = presented(headers).filter(|_| rules.has_tokens());
+        let reach = rules.reach(peer, token.as_ref()).ok_or(Refused::UnknownToken)?;
         match access {
             Access::Word | Access::Probe => Ok(reach),
             Access::Full if reach >= Reach::Full => Ok(reach),
@@ -90,8 +102,11 @@ impl Guard {
             }
             Access::Told if peer.is_loopback() => Ok(reach),
             _ if reach == Reach::Write => Ok(reach),
-            _ if reach == Reach::Full && token.is_some() && rules.config.tokens.is_some() => Err(Refused::ReadOnly),
-            _ => Err(Refused::Unwritten),
+            _ => Err(match token.filter(|_| reach == Reach::Full).map(|token| token.scheme) {
+                Some(Scheme::Bearer) => Refused::ReadOnly,
+                Some(Scheme::Basic) => Refused::OnlyReadsByBasic,
+                None => Refused::Unwritten,
+            }),
         }
     }
 }
@@ -101,6 +116,15 @@ struct Asking<'r> {
     method: &'r Method,
     path: &'r str,
     headers: &'r HeaderMap,
+}
+
+impl Asker {
+    /// A browser says that it wants a page; where there are no tokens it has none to ask for.
+    fn of(request: &Request, rules: &Rules) -> Self {
+        let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        if reads && rules.has_tokens() && accept.contains("text/html") { Self::Browser } else { Self::Program }
+    }
 }
 
 fn is_own_origin(origin: Option<&str>, host: Option<&str>) -> bool {
@@ -123,7 +147,7 @@ pub(super) async fn guard(Shared(guard): Shared<Arc<Guard>>, mut request: Reques
         }
         Err(refused) => {
             guard.refusals.count(refused.reason());
-            refused.answer()
+            refused.answer(Asker::of(&request, &rules))
         }
     };
     for (name, value) in HEADERS {
@@ -139,12 +163,13 @@ impl Refused {
             Self::ForeignHost | Self::ForeignOrigin => Refusal::Foreign,
             Self::Stranger | Self::Unwritten => Refusal::Stranger,
             Self::UnknownToken => Refusal::Token,
-            Self::ReadOnly => Refusal::ReadOnly,
+            Self::ReadOnly | Self::OnlyReadsByBasic => Refusal::ReadOnly,
         }
     }
 
-    fn answer(self) -> Response {
+    fn answer(self, asker: Asker) -> Response {
         match self {
+            Self::Stranger | Self::UnknownToken if asker == Asker::Browser => asking_for_a_token(),
             Self::TooMany(wait) => too_many(wait),
             Self::ForeignHost => error(StatusCode::FORBIDDEN, "a foreign Host", "an address or localhost as Host"),
             Self::ForeignOrigin => {
@@ -174,8 +199,25 @@ impl Refused {
                 error(StatusCode::FORBIDDEN, "a token that only reads", "one with the word write behind it"),
                 r#"Bearer error="insufficient_scope""#,
             ),
+            Self::OnlyReadsByBasic => challenge(
+                error(StatusCode::FORBIDDEN, "a token by Basic, which only reads", "the same as a Bearer token"),
+                r#"Bearer error="insufficient_scope""#,
+            ),
         }
     }
+}
+
+/// What a person sees who gives no token: the browser has asked for it, and asks again when the page is loaded anew.
+const NO_TOKEN: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
+    content=\"width=device-width, initial-scale=1\">\n<meta name=\"color-scheme\" content=\"light dark\">\n<title>A token is \
+    needed</title>\n</head>\n<body>\n<h1>A token is needed</h1>\n<p>Load this page anew, and give a token of \
+    <code>admin.tokens_file</code> as the password. The name may be anything.</p>\n</body>\n</html>\n";
+
+/// Has a browser ask for a token, which it then sends with all that it loads from here (RFC 7617).
+fn asking_for_a_token() -> Response {
+    let mut response = challenge(respond(HTML, NO_TOKEN), r#"Basic realm="content-factory-sidecar", charset="UTF-8""#);
+    *response.status_mut() = StatusCode::UNAUTHORIZED;
+    response
 }
 
 /// Says by what one may come in (RFC 6750, section 3).
@@ -219,7 +261,7 @@ mod tests {
     fn calls(method: Method, peer: &str, path: &str, host: &'static str) -> Result<Reach, u16> {
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
         judge(&guard(json!({"allow": "10.0.0.0/8"})), peer, &method, path, &headers)
-            .map_err(|refused| refused.answer().status().as_u16())
+            .map_err(|refused| refused.answer(Asker::Program).status().as_u16())
     }
 
     #[test]
@@ -271,7 +313,11 @@ mod tests {
             let headers = [host].into_iter().chain(origin).collect();
             for path in ["/api/v1/monitoring/checks/redis/run", "/api/v1/monitoring/heartbeat/import"] {
                 let admitted = judge(&guard(json!({"allow": "10.0.0.0/8"})), peer, &Method::POST, path, &headers);
-                assert_eq!(admitted.map_err(|refused| refused.answer().status().as_u16()), expected, "{peer} {path}");
+                assert_eq!(
+                    admitted.map_err(|refused| refused.answer(Asker::Program).status().as_u16()),
+                    expected,
+                    "{peer} {path}"
+                );
             }
         }
     }
@@ -280,7 +326,7 @@ mod tests {
     fn a_peer_that_asks_too_often_is_told_when_to_come_back_and_probes_go_on() {
         let guard = guard(json!({"rate_per_peer": 5}));
         let ask = |path| judge(&guard, "127.0.0.1", &Method::GET, path, &HeaderMap::new());
-        let refused = (0..50).find_map(|_| ask("/status").err()).expect("one of 50 is too many").answer();
+        let refused = (0..50).find_map(|_| ask("/status").err()).expect("one of 50 is too many").answer(Asker::Program);
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
         assert!((0..50).all(|_| ask("/readyz").is_ok()));
@@ -302,7 +348,7 @@ mod tests {
         let headers = token.into_iter().collect();
         judge(&guard(json!({"tokens": tokens, "allow": "10.0.0.0/8"})), peer, method, path, &headers).map_err(
             |refused| {
-                let answer = refused.answer();
+                let answer = refused.answer(Asker::Program);
                 let challenge =
                     answer.headers().get(header::WWW_AUTHENTICATE).map(|value| value.to_str().expect("ASCII"));
                 (answer.status().as_u16(), challenge.unwrap_or_default().to_owned())

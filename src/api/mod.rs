@@ -24,6 +24,7 @@ mod limit;
 mod openapi;
 mod page;
 mod places;
+mod presented;
 mod probes;
 mod queues;
 mod refusals;

@@ -22,9 +22,9 @@ pub fn openapi() -> String {
             "description": "Everything is answered from memory: no GET causes work in the application or behind it.",
             "license": { "name": env!("CARGO_PKG_LICENSE"), "identifier": env!("CARGO_PKG_LICENSE") },
         },
-        "security": [{}, { "token": [] }],
+        "security": [{}, { "token": [] }, { "browser": [] }],
         "paths": paths,
-        "components": { "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } }, "schemas": {
+        "components": { "securitySchemes": security_schemes(), "schemas": {
             "Database": database::schema(),
             "Error": error_schema(),
             "Export": export::schema(),
@@ -36,6 +36,13 @@ pub fn openapi() -> String {
         } },
     });
     serde_json::to_string_pretty(&document).expect("a document of strings and numbers serialises")
+}
+
+fn security_schemes() -> Value {
+    json!({
+        "token": { "type": "http", "scheme": "bearer" },
+        "browser": { "type": "http", "scheme": "basic", "description": "The token as the password, whatever the name. Only reads." },
+    })
 }
 
 fn operation(route: &Route) -> Value {
@@ -60,6 +67,9 @@ fn operation(route: &Route) -> Value {
     let (id, summary) = (operation_id(route), route.summary);
     let mut operation =
         json!({ "operationId": id, "summary": summary, "parameters": parameters, "responses": responses });
+    if matches!(route.access, Access::Write | Access::Told) {
+        operation["security"] = json!([{}, { "token": [] }]);
+    }
     let body = match route.endpoint {
         Endpoint::BeginTask => "BeginTask",
         Endpoint::EndTask => "EndTask",
@@ -117,7 +127,7 @@ fn common_answers(access: Access) -> &'static [(u16, &'static str)] {
         }
         Access::Write | Access::Told => &[
             (401, "neither from loopback nor with a token, or a token that nobody gave out"),
-            (403, "a token that only reads, a foreign Host, or a foreign Origin"),
+            (403, "a token that only reads, as each does by Basic, a foreign Host, or a foreign Origin"),
             (429, "too many requests; see Retry-After"),
         ],
         Access::Full => &[

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::api::access::{Peer, Reach};
 use crate::api::config::Config;
 use crate::api::limit::{Rate, Rates};
+use crate::api::presented::{Presented, Scheme};
 use crate::api::tokens::{Role, Tokens};
 use crate::credentials::{self, LOOK, PATIENCE};
 use crate::model::reload::Retune;
@@ -138,19 +139,34 @@ impl Rules {
     }
 
     /// What a peer may do that presents this token, or none; `None` when it is a token that nobody gave out.
-    pub(super) fn reach(&self, peer: Peer, token: Option<&[u8]>) -> Option<Reach> {
-        if let (Some(tokens), Some(token)) = (&self.tokens, token) {
-            return tokens.role(token).map(|role| match role {
-                Role::Read => Reach::Full,
-                Role::Write => Reach::Write,
-            });
+    ///
+    /// By Basic no token does more than read, because a browser sends it for whoever has it do so. An unknown password is one of
+    /// somebody else's, a proxy's on the way for instance, where the address alone may read.
+    pub(super) fn reach(&self, peer: Peer, presented: Option<&Presented<'_>>) -> Option<Reach> {
+        let (Some(tokens), Some(presented)) = (&self.tokens, presented) else { return Some(self.reach_of(peer)) };
+        let reach = tokens.role(&presented.token).map(|role| match role {
+            Role::Read => Reach::Full,
+            Role::Write => Reach::Write,
+        });
+        match presented.scheme {
+            Scheme::Bearer => reach,
+            Scheme::Basic => reach.or(Some(self.reach_of(peer)).filter(|own| *own > Reach::Bare)).map(Reach::reading),
         }
+    }
+
+    /// What a peer may do that presents nothing.
+    fn reach_of(&self, peer: Peer) -> Reach {
         let is_allowed = || self.config.allow.iter().any(|network| network.contains(peer.address));
-        Some(match (peer.is_loopback(), &self.tokens) {
+        match (peer.is_loopback(), &self.tokens) {
             (true, None) => Reach::Write,
             _ if peer.is_certified || is_allowed() => Reach::Full,
             _ => Reach::Bare,
-        })
+        }
+    }
+
+    /// Whether there are tokens that somebody could present.
+    pub(super) fn has_tokens(&self) -> bool {
+        self.tokens.is_some()
     }
 
     /// The limits of rate.
@@ -183,8 +199,13 @@ mod tests {
     }
 
     fn reach(rulebook: &Rulebook, address: &str, token: Option<&str>) -> Option<Reach> {
+        reach_by(Scheme::Bearer, rulebook, address, token)
+    }
+
+    fn reach_by(scheme: Scheme, rulebook: &Rulebook, address: &str, token: Option<&str>) -> Option<Reach> {
         let peer = Peer { address: address.parse().unwrap(), is_certified: false };
-        rulebook.in_force().reach(peer, token.map(str::as_bytes))
+        let presented = token.map(|token| Presented { token: token.as_bytes().into(), scheme });
+        rulebook.in_force().reach(peer, presented.as_ref())
     }
 
     #[test]
@@ -220,6 +241,22 @@ mod tests {
         assert_eq!(reach(&guarded, "10.1.1.1", None), Some(Reach::Full));
         let certified = Peer { address: "192.0.2.1".parse().unwrap(), is_certified: true };
         assert_eq!(guarded.in_force().reach(certified, None), Some(Reach::Full));
+    }
+
+    #[test]
+    fn by_basic_each_token_reads_and_an_unknown_password_leaves_an_address_what_it_may() {
+        let tokens = format!("{READER}\n{WRITER} write");
+        let guarded = Rulebook::new(config(json!({"tokens": tokens, "allow": "10.0.0.0/8"}))).unwrap();
+        let reach = |address, token| reach_by(Scheme::Basic, &guarded, address, Some(token));
+        for address in ["127.0.0.1", "10.1.1.1", "192.0.2.1"] {
+            assert_eq!(reach(address, READER), Some(Reach::Full), "{address}");
+            assert_eq!(reach(address, WRITER), Some(Reach::Full), "{address}");
+        }
+        assert_eq!(reach("10.1.1.1", "of-another-proxy"), Some(Reach::Full));
+        assert_eq!(reach("127.0.0.1", "of-another-proxy"), None);
+        assert_eq!(reach("192.0.2.1", "of-another-proxy"), None);
+        let open = Rulebook::new(config(json!({}))).unwrap();
+        assert_eq!(reach_by(Scheme::Basic, &open, "127.0.0.1", Some(READER)), Some(Reach::Write));
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Call {
             started: Instant::now(),
             operation: operation(head.uri.path()),
             origin,
-            asked: Arc::default(),
+            asked: Arc::new(Mutex::new(Scan::of_query(head.uri.query()))),
             answer: Answer::default(),
             status: 0,
             is_stream: false,
@@ -95,6 +95,12 @@ impl Call {
             self.answer = Answer::of_events();
         }
         Answering { inner, call: self }
+    }
+
+    /// Ends with the service's agreement to go on without HTTP.
+    pub(super) fn switched(mut self) {
+        self.status = 101;
+        self.end = End::Answered;
     }
 
     /// Ends without an answer.
@@ -207,7 +213,7 @@ pub(super) fn trouble(error: &reqwest::Error) -> Trouble {
 
 /// By the end of the path, as OpenAI's API, those like it and Anthropic's have it.
 fn operation(path: &str) -> AiOperation {
-    const PATHS: [(&str, AiOperation); 7] = [
+    const PATHS: [(&str, AiOperation); 8] = [
         ("/chat/completions", AiOperation::Chat),
         ("/responses", AiOperation::Chat),
         ("/messages", AiOperation::Chat),
@@ -215,6 +221,7 @@ fn operation(path: &str) -> AiOperation {
         ("/embeddings", AiOperation::Embeddings),
         ("/images/generations", AiOperation::Content),
         ("/images/edits", AiOperation::Content),
+        ("/realtime", AiOperation::Realtime),
     ];
     let found = PATHS.iter().find(|(end, _)| path.ends_with(end));
     found.map_or(AiOperation::Other, |(_, operation)| *operation)
@@ -246,6 +253,8 @@ mod tests {
             ("/v1/responses/resp_1", AiOperation::Other),
             ("/v1/embeddings", AiOperation::Embeddings),
             ("/v1/images/generations", AiOperation::Content),
+            ("/v1/realtime", AiOperation::Realtime),
+            ("/v1/realtime/client_secrets", AiOperation::Other),
             ("/v1/models", AiOperation::Other),
             ("", AiOperation::Other),
         ] {

@@ -137,7 +137,7 @@ fn unread(told: &Told) -> Option<Unread> {
     let has_some = told.answered.input.is_some() || told.answered.output.is_some();
     let is_success = told.end == End::Answered && (200..300).contains(&told.status);
     match told.operation {
-        AiOperation::Other => None,
+        AiOperation::Other | AiOperation::Realtime => None,
         _ if has_some || !is_success => None,
         _ if told.is_encoded => Some(Unread::Encoded),
         _ => Some(Unread::Absent),

@@ -13,6 +13,7 @@ mod relay;
 pub mod scan;
 mod series;
 mod told;
+mod tunnel;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

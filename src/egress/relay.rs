@@ -16,6 +16,7 @@ use reqwest::{Client, Url};
 use crate::egress::call::{Answering, Call, trouble};
 use crate::egress::config::Config;
 use crate::egress::desk::Desk;
+use crate::egress::tunnel;
 use crate::fetch::provide_cryptography;
 use crate::model::trouble::Trouble;
 use crate::trust::Trust;
@@ -51,7 +52,8 @@ impl Relay {
     }
 
     /// Answers a call with what the service says to it.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Outgoing> {
+    pub(super) async fn answer(&self, mut request: Request<Incoming>) -> Response<Outgoing> {
+        let tunnel = tunnel::Asked::of(&mut request);
         let (mut head, body) = request.into_parts();
         if head.method == Method::CONNECT {
             return refusal(StatusCode::METHOD_NOT_ALLOWED, "this port leads to one service, and is no proxy");
@@ -68,8 +70,18 @@ impl Relay {
         strip(&mut head.headers);
         head.headers.remove(HOST);
         head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if tunnel.is_some() {
+            tunnel::name(&mut head.headers);
+        }
         *onward.headers_mut() = head.headers;
         match client.execute(onward).await {
+            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => match tunnel {
+                Some(tunnel) => self.switch(tunnel, answer, call),
+                None => {
+                    call.fail(Trouble::Protocol);
+                    refusal(StatusCode::BAD_GATEWAY, Trouble::Protocol.word())
+                }
+            },
             Ok(answer) => {
                 let (mut head, body) = Response::<reqwest::Body>::from(answer).into_parts();
                 strip(&mut head.headers);
@@ -84,6 +96,18 @@ impl Relay {
                 refusal(status, trouble.word())
             }
         }
+    }
+
+    /// Agrees to a WebSocket to which the service has agreed; the call was the handshake.
+    fn switch(&self, tunnel: tunnel::Asked, answer: reqwest::Response, call: Call) -> Response<Outgoing> {
+        let mut response = Response::new(Either::Right(Full::default()));
+        *response.status_mut() = answer.status();
+        response.headers_mut().clone_from(answer.headers());
+        strip(response.headers_mut());
+        tunnel::name(response.headers_mut());
+        tunnel.carry(answer, self.config.read_timeout);
+        call.switched();
+        response
     }
 
     /// The service's URL of what the caller asks for here.

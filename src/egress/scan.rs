@@ -6,6 +6,7 @@
 use std::mem;
 
 use memchr::memchr2;
+use url::form_urlencoded;
 
 /// What was found so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,6 +88,16 @@ impl Member {
 }
 
 impl Scan {
+    /// Begins with what a query says: of a WebSocket the model stands there, and nowhere else before the first word.
+    pub(super) fn of_query(query: Option<&str>) -> Self {
+        let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        let model = pairs.find(|(name, value)| name == "model" && value.len() <= LONGEST);
+        Self {
+            found: Found { model: model.map(|(_, value)| value.into_owned()), ..Found::default() },
+            ..Self::default()
+        }
+    }
+
     /// Reads on.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while let Some((&byte, rest)) = bytes.split_first() {

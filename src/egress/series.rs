@@ -87,7 +87,7 @@ impl Series {
     /// The name under which the call's model is counted.
     fn model(&mut self, call: &AiCall) -> Clean<'static> {
         let Some(model) = call.request_model.as_ref().or(call.response_model.as_ref()) else { return OTHER };
-        let is_known = (200..300).contains(&call.status);
+        let is_known = matches!(call.status, 101 | 200..=299);
         if !self.models.contains(model) {
             if !is_known || self.models.len() >= self.most {
                 return OTHER;

@@ -17,6 +17,8 @@ pub enum AiOperation {
     Embeddings,
     /// Images and the like.
     Content,
+    /// A conversation by WebSocket; its call is the handshake.
+    Realtime,
     /// Anything else: files, lists of models.
     Other,
 }
@@ -61,7 +63,8 @@ pub type CallSink = Arc<dyn Fn(AiCall) + Send + Sync>;
 
 impl AiOperation {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Chat, Self::Completion, Self::Embeddings, Self::Content, Self::Other];
+    pub const ALL: [Self; 6] =
+        [Self::Chat, Self::Completion, Self::Embeddings, Self::Content, Self::Realtime, Self::Other];
 
     /// The value of `gen_ai.operation.name`.
     #[must_use]
@@ -71,6 +74,7 @@ impl AiOperation {
             Self::Completion => "text_completion",
             Self::Embeddings => "embeddings",
             Self::Content => "generate_content",
+            Self::Realtime => "realtime",
             Self::Other => "other",
         }
     }

@@ -112,6 +112,22 @@ def test_the_admin_port_s_tokens_and_certificates_are_mounted_as_files_and_the_p
     assert annotations["prometheus.io/scheme"] == "https"
 
 
+def test_the_egress_port_is_on_loopback_and_nothing_outside_the_pod_names_it():
+    objects = render(FULL)
+    found = web(objects)
+    settings = environment(found.sidecar)
+    assert (settings["SIDECAR_EGRESS__ENABLED"], settings["SIDECAR_EGRESS__LISTEN"]) == ("true", "127.0.0.1:28001")
+    assert 28001 not in [port["containerPort"] for port in found.sidecar["ports"]]
+    services = [port for item in objects if item["kind"] == "Service" for port in item["spec"]["ports"]]
+    assert 28001 not in [port["targetPort"] for port in services]
+
+
+def test_without_a_word_there_is_no_egress_and_its_port_and_the_intakes_are_free():
+    assert not [name for name in environment(web(render(DEFAULT)).sidecar) if "EGRESS" in name]
+    for port in (18001, 4317, 4318):
+        assert web(render(DEFAULT, f"web.port={port}")).application["ports"][0]["containerPort"] == port
+
+
 @pytest.mark.parametrize("values", CASES, ids=lambda path: path.stem)
 def test_every_pod_fits_the_restricted_profile(values):
     pods = [item["spec"]["template"]["spec"] for item in render(values) if item["kind"] in ("Deployment", "StatefulSet")]
@@ -213,6 +229,31 @@ def test_the_application_waits_before_it_goes_by_what_the_cluster_knows(kubernet
         (["web.port=18000"], "sidecar.ports.proxy: 18000, expected another port than web.port"),
         (["web.port=18090"], "sidecar.ports.admin: 18090, expected another port than web.port"),
         (["sidecar.ports.admin=18000"], "sidecar.ports.admin: 18000, expected another port than sidecar.ports.proxy"),
+        (["sidecar.egress.enabled=true", "web.port=18001"], "sidecar.ports.egress: 18001, expected another port than web.port"),
+        (
+            ["sidecar.egress.enabled=true", "sidecar.ports.egress=18090"],
+            "sidecar.ports.egress: 18090, expected another port than sidecar.ports.admin",
+        ),
+        (
+            ["sidecar.config.egress.enabled=true", "sidecar.ports.proxy=18001"],
+            "sidecar.config.egress.listen: 18001, expected another port than sidecar.ports.proxy",
+        ),
+        (
+            ["sidecar.config.egress.enabled=true", "sidecar.config.egress.listen=127.0.0.1:8000"],
+            "sidecar.config.egress.listen: 8000, expected another port than web.port",
+        ),
+        (
+            ["sidecar.config.telemetry.intake.enabled=true", "web.port=4317"],
+            "sidecar.config.telemetry.intake.grpc: 4317, expected another port than web.port",
+        ),
+        (
+            ["sidecar.config.telemetry.intake.enabled=true", "sidecar.egress.enabled=true", "sidecar.ports.egress=4318"],
+            "sidecar.config.telemetry.intake.http: 4318, expected another port than sidecar.ports.egress",
+        ),
+        (
+            ["sidecar.egress.enabled=true", "sidecar.config.egress.listen=127.0.0.1:9"],
+            "sidecar.config.egress.listen: set, but the chart sets it by the environment, which wins: expected the value under sidecar.ports.egress",
+        ),
         (["web.image.repository="], "web.image.repository: empty, expected the image of your application"),
         (["dataDir.sizeLimit=256Mi"], "dataDir.sizeLimit: 256Mi, expected more than 320Mi"),
         (["collector.enabled=true"], "collector.existingSecret: empty, expected the name of a Secret"),
@@ -246,6 +287,8 @@ def test_a_mistake_is_refused_and_named(settings, complaint):
         ("sidecra.native=true", "additional properties 'sidecra' not allowed"),
         ("web.port=http", "/web/port"),
         ("sidecar.ports.proxy=80", "/sidecar/ports/proxy"),
+        ("sidecar.ports.egress=80", "/sidecar/ports/egress"),
+        ("sidecar.egress.upstream=https://x", "additional properties 'upstream' not allowed"),
         ("sidecar.otlp.protocol=http/json", "/sidecar/otlp/protocol"),
         ("service.type=ExternalName", "/service/type"),
         ("collector.vendors.honeycomb.secretKey=x", "additional properties 'honeycomb' not allowed"),
@@ -388,3 +431,27 @@ def test_the_notes_say_where_to_look():
     notes = run.stdout.partition("NOTES:")[2]
     assert "sidecar 18000 -> application 8000" in notes
     assert "newrelic" in notes and "datadog" not in notes
+
+
+def notes(*settings: str) -> str:
+    """What Helm says after an installation with these settings."""
+    flags = [flag for setting in settings for flag in ("--set", setting)]
+    run = helm("install", "shop", CHART, "--values", DEFAULT, "--dry-run=client", *flags)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.partition("NOTES:")[2]
+
+
+def test_the_notes_say_how_the_application_finds_the_egress_port_until_it_does():
+    enabled = "sidecar.egress.enabled=true"
+    told = '{name: OPENAI_BASE_URL, value: "http://127.0.0.1:18001/v1"}'
+    assert "127.0.0.1:18001 of each pod -> https://api.openai.com" in notes(enabled) and told in notes(enabled)
+    elsewhere = notes(enabled, "sidecar.ports.egress=9001", "sidecar.config.egress.upstream=https://ai.example")
+    assert "127.0.0.1:9001 of each pod -> https://ai.example" in elsewhere and "http://127.0.0.1:9001/v1" in elsewhere
+    set_already = notes(enabled, "web.env[0].name=OPENAI_BASE_URL", "web.env[0].value=http://127.0.0.1:18001/v1")
+    assert "of each pod" in set_already and told not in set_already
+    assert "OPENAI" not in notes()
+
+
+def test_the_notes_say_what_a_browser_is_to_be_given_where_there_are_tokens():
+    assert "give one of the tokens in Secret admin-tokens as the password" in notes("sidecar.admin.tokens.existingSecret=admin-tokens")
+    assert "password" not in notes()

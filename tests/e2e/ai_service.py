@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import ssl
 import subprocess
@@ -12,6 +14,12 @@ from typing import Any
 
 # What it answers with instead of an answer.
 STATUSES = {"limited": 429, "broken": 500, "unknown": 404}
+# Of RFC 6455.
+HANDSHAKE, TEXT, CLOSE = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11", 1, 8
+REALTIME_ANSWER = {
+    "type": "response.output_text.delta", "event_id": "e2", "response_id": "r", "item_id": "i",
+    "output_index": 0, "content_index": 0, "delta": "canary-answer",
+}  # fmt: skip
 USAGE = {"prompt_tokens": 12, "completion_tokens": 34, "total_tokens": 46}
 
 
@@ -51,6 +59,9 @@ class AiService:
 
             def do_GET(self) -> None:
                 service.heads.append({name.lower(): value for name, value in self.headers.items()})
+                if self.headers.get("Upgrade") == "websocket":
+                    self.realtime()
+                    return
                 self.whole(200, {"object": "list", "data": [{"id": "gpt-5", "object": "model", "created": 1, "owned_by": "x"}]})
 
             def do_POST(self) -> None:
@@ -66,6 +77,28 @@ class AiService:
                     self.stream(model, asked)
                 else:
                     self.whole(200, answer(self.path, model))
+
+            def realtime(self) -> None:
+                """Greets, and answers whatever is said with one word, until the caller closes."""
+                agreed = base64.b64encode(hashlib.sha1((self.headers["Sec-WebSocket-Key"] + HANDSHAKE).encode()).digest()).decode()
+                self.send_response_only(101)
+                for field in (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", agreed)):
+                    self.send_header(*field)
+                self.end_headers()
+                self.close_connection = True
+                self.frame(TEXT, {"type": "session.created", "event_id": "e1", "session": {"type": "realtime", "object": "realtime.session"}})
+                while (kind := self.rfile.read(1)[0] & 0x0F) != CLOSE:
+                    length = self.rfile.read(1)[0] & 0x7F
+                    length = int.from_bytes(self.rfile.read(2), "big") if length == 126 else length
+                    self.rfile.read(4 + length)
+                    if kind == TEXT:
+                        self.frame(TEXT, REALTIME_ANSWER)
+                self.frame(CLOSE, None)
+
+            def frame(self, kind: int, data: Any) -> None:
+                raw = b"" if data is None else json.dumps(data).encode()
+                length = bytes([len(raw)]) if len(raw) < 126 else b"\x7e" + len(raw).to_bytes(2, "big")
+                self.wfile.write(bytes([0x80 | kind]) + length + raw)
 
             def whole(self, status: int, body: Any) -> None:
                 raw = json.dumps(body).encode()

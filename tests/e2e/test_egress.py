@@ -94,6 +94,24 @@ def test_a_call_gets_its_answer_and_is_counted_by_model(outlet: Outlet, service:
     assert (head["host"], head["accept-encoding"]) == (service.url.removeprefix("https://"), "identity")
 
 
+def test_a_realtime_session_passes_both_ways_and_its_handshake_is_counted_by_model(
+    outlet: Outlet, service: AiService, collector: FileCollector
+) -> None:
+    sidecar, client = outlet
+    item: Any = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "canary-prompt " * 20}]}
+    with client.realtime.connect(model="gpt-realtime") as session:
+        assert session.recv().type == "session.created"
+        # while it is open: its call was the handshake
+        labels = {"gen_ai_operation_name": "realtime", "gen_ai_request_model": "gpt-realtime"}
+        eventually(lambda: sidecar.metric(DURATION, **labels) == 1, "the handshake")
+        session.conversation.item.create(item=item)
+        answered: Any = session.recv()
+        assert answered.delta == "canary-answer"
+    assert span(collector, "realtime gpt-realtime").attributes["http.response.status_code"] == 101
+    [head] = service.heads
+    assert head["authorization"] == f"Bearer {KEY}"
+
+
 def test_a_stream_is_not_held_up(outlet: Outlet, service: AiService, collector: FileCollector) -> None:
     sidecar, client = outlet
     options: Any = {"include_usage": True}

@@ -6,10 +6,10 @@ use std::sync::mpsc;
 use crate::raw::{Client, Message, echo_all, origin};
 use crate::rig::{Sidecar, echo_application};
 
-const DURATIONS: &str = "gen_ai_client_operation_duration_seconds_count";
+pub(crate) const DURATIONS: &str = "gen_ai_client_operation_duration_seconds_count";
 
 /// A sidecar before this service, and its port for calls.
-async fn sidecar(service: SocketAddr, environment: &[(&str, &str)]) -> (Sidecar, SocketAddr) {
+pub(crate) async fn sidecar(service: SocketAddr, environment: &[(&str, &str)]) -> (Sidecar, SocketAddr) {
     let service = format!("http://{service}");
     let egress = [
         ("SIDECAR_EGRESS__ENABLED", "true"),
@@ -32,7 +32,7 @@ fn post(path: &str, fields: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// Waits until a series with these labels stands on `/metrics` with this value.
-async fn becomes(sidecar: &Sidecar, name: &str, labels: &[&str], value: &str) {
+pub(crate) async fn becomes(sidecar: &Sidecar, name: &str, labels: &[&str], value: &str) {
     let is_it = |line: &str| {
         let is_named = line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         is_named && labels.iter().all(|label| line.contains(label)) && line.ends_with(&format!(" {value}"))

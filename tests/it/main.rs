@@ -2,6 +2,7 @@
 
 mod about;
 mod api_bodies;
+mod api_browser;
 mod api_contract;
 mod api_port;
 mod api_quiet;
@@ -28,6 +29,7 @@ mod database_values;
 mod demo;
 mod documents;
 mod egress;
+mod egress_websocket;
 mod export_receipts;
 mod grpc_calls;
 mod grpc_connections;

@@ -7,23 +7,24 @@ set -euo pipefail
 
 # what must be there, and the package that brings it
 readonly NEEDED="
-initdb         postgresql-15
-pgbouncer      pgbouncer
-redis-server   redis-server
-valgrind       valgrind
-strace         strace
-faketime       faketime
-nginx          nginx-light
-haproxy        haproxy
-wrk            wrk
-h2load         nghttp2-client
-cc             build-essential
-curl           curl
-git            git
-flock          util-linux
-openssl        openssl
-kill           procps
-python3-venv   python3-venv
+initdb                   postgresql-15
+pgbouncer                pgbouncer
+redis-server             redis-server
+valgrind                 valgrind
+strace                   strace
+faketime                 faketime
+nginx                    nginx-light
+haproxy                  haproxy
+wrk                      wrk
+h2load                   nghttp2-client
+cc                       build-essential
+curl                     curl
+git                      git
+flock                    util-linux
+openssl                  openssl
+chromium-headless-shell  chromium-headless-shell
+kill                     procps
+python3-venv             python3-venv
 "
 
 # Debian keeps PostgreSQL's servers, PgBouncer, nginx and HAProxy out of a user's PATH, and a venv needs modules, not a command.

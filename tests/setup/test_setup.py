@@ -59,7 +59,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 # Of debian.sh, those that no file at a fixed place stands for.
-MISSING = "redis-server valgrind strace faketime wrk nghttp2-client build-essential curl git openssl procps python3-venv".split()
+MISSING = "redis-server valgrind strace faketime wrk nghttp2-client build-essential curl git openssl chromium-headless-shell procps python3-venv".split()
 
 
 def test_without_apt_it_names_everything_that_is_missing(machine: Machine):
@@ -81,7 +81,7 @@ def test_a_user_who_may_not_install_is_given_the_command(machine: Machine):
 # Makes every program that the packages of its arguments bring.
 INSTALLS = """
 if [ "$1" = install ]; then
-    for program in redis-server valgrind strace faketime nginx haproxy wrk h2load cc curl git openssl kill initdb pgbouncer; do
+    for program in redis-server valgrind strace faketime nginx haproxy wrk h2load cc curl git openssl chromium-headless-shell kill initdb pgbouncer; do
         printf '#!/bin/sh\\n' >"{bin}/$program"
         chmod +x "{bin}/$program"
     done

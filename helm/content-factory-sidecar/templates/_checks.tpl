@@ -28,6 +28,16 @@
     (list "web.port" .Values.web.port)
     (list "sidecar.ports.proxy" .Values.sidecar.ports.proxy)
     (list "sidecar.ports.admin" .Values.sidecar.ports.admin) -}}
+{{- $config := .Values.sidecar.config -}}
+{{- if .Values.sidecar.egress.enabled -}}
+{{- $ports = append $ports (list "sidecar.ports.egress" .Values.sidecar.ports.egress) -}}
+{{- else if dig "egress" "enabled" false $config -}}
+{{- $ports = append $ports (list "sidecar.config.egress.listen" (dig "egress" "listen" "127.0.0.1:18001" $config | splitList ":" | last)) -}}
+{{- end -}}
+{{- if dig "telemetry" "intake" "enabled" false $config -}}
+{{- $ports = append $ports (list "sidecar.config.telemetry.intake.grpc" (dig "telemetry" "intake" "grpc" "127.0.0.1:4317" $config | splitList ":" | last)) -}}
+{{- $ports = append $ports (list "sidecar.config.telemetry.intake.http" (dig "telemetry" "intake" "http" "127.0.0.1:4318" $config | splitList ":" | last)) -}}
+{{- end -}}
 {{- range $ports -}}
 {{- $path := index . 0 -}}
 {{- $port := index . 1 | toString -}}
@@ -67,6 +77,10 @@
 {{- end -}}
 {{- if .Values.sidecar.admin.tls.existingSecret -}}
 {{- $_ := set $owned "admin.tls" "sidecar.admin.tls" -}}
+{{- end -}}
+{{- if .Values.sidecar.egress.enabled -}}
+{{- $_ := set $owned "egress.enabled" "sidecar.egress.enabled" -}}
+{{- $_ := set $owned "egress.listen" "sidecar.ports.egress" -}}
 {{- end -}}
 {{- if and .Values.sidecar.admin.tls.clientCaKey (not .Values.sidecar.admin.tls.existingSecret) -}}
 {{- fail "sidecar.admin.tls.existingSecret: empty, expected the Secret that has clientCaKey" -}}

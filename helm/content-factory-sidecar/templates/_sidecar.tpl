@@ -92,6 +92,11 @@ volumeMounts:
 - {name: SIDECAR_PROXY__LISTEN, value: "0.0.0.0:{{ .Values.sidecar.ports.proxy }}"}
 - {name: SIDECAR_ADMIN__LISTEN, value: "0.0.0.0:{{ .Values.sidecar.ports.admin }}"}
 {{- include "content-factory-sidecar.admin.env" . }}
+{{- if .Values.sidecar.egress.enabled }}
+- {name: SIDECAR_EGRESS__ENABLED, value: "true"}
+# containers of a pod share loopback, and nobody else is to call the service from here
+- {name: SIDECAR_EGRESS__LISTEN, value: "127.0.0.1:{{ .Values.sidecar.ports.egress }}"}
+{{- end }}
 {{- if ne (include "content-factory-sidecar.drainDelay" .) "0s" }}
 - {name: SIDECAR_PROXY__DRAIN_DELAY, value: {{ include "content-factory-sidecar.drainDelay" . | quote }}}
 {{- end }}
