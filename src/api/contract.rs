@@ -62,18 +62,19 @@ pub fn bare_health(moment: &Moment) -> Vec<u8> {
 #[must_use]
 pub fn status(moment: &Moment) -> Vec<u8> {
     let (system, about) = (&moment.system, &moment.about);
+    let memory_used = system.memory_total_bytes.saturating_sub(system.memory_available_bytes);
     json(&Status {
         health: Health::of(moment),
         system: System {
             cpu_usage: percent(system.cpu_ratio),
             memory_total: gigabytes(system.memory_total_bytes),
             memory_available: gigabytes(system.memory_available_bytes),
-            memory_used: gigabytes(system.memory_total_bytes.saturating_sub(system.memory_available_bytes)),
-            memory_percent: percent(used_ratio(system.memory_total_bytes, system.memory_available_bytes)),
+            memory_used: gigabytes(memory_used),
+            memory_percent: percent(ratio(memory_used, system.memory_total_bytes)),
             disk_total: gigabytes(system.disk_total_bytes),
-            disk_used: gigabytes(system.disk_total_bytes.saturating_sub(system.disk_free_bytes)),
+            disk_used: gigabytes(system.disk_used_bytes),
             disk_free: gigabytes(system.disk_free_bytes),
-            disk_percent: exact_percent(used_ratio(system.disk_total_bytes, system.disk_free_bytes)),
+            disk_percent: exact_percent(ratio(system.disk_used_bytes, system.disk_total_bytes)),
             platform: about.platform.as_ref().map_or(&system.platform, Clean::as_str),
             python_version: about.python_version.as_ref().map(Clean::as_str),
         },
@@ -298,8 +299,8 @@ fn gigabytes(bytes: u64) -> String {
 }
 
 /// From bytes, not from the rounded texts; 0 of nothing.
-fn used_ratio(total: u64, free: u64) -> f64 {
-    if total == 0 { 0.0 } else { total.saturating_sub(free) as f64 / total as f64 }
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 /// The body of an answer that is an error: what was wrong and what was expected.
@@ -345,6 +346,7 @@ mod tests {
             memory_total_bytes: 16 << 30,
             memory_available_bytes: (8.234 * GIB) as u64,
             disk_total_bytes: 512 << 30,
+            disk_used_bytes: (128.45 * GIB) as u64,
             disk_free_bytes: (383.55 * GIB) as u64,
             platform: "Linux-6.1.0-x86_64".into(),
             ..SystemUsage::default()
@@ -421,7 +423,7 @@ mod tests {
         #[test]
         fn every_share_has_its_decimals_and_stays_within_bounds(total: u64, free: u64, cpu in -1.0_f64..3.0) {
             let one = percent(cpu);
-            let two = exact_percent(used_ratio(total, free));
+            let two = exact_percent(ratio(total.saturating_sub(free), total));
             for (text, decimals) in [(&one, 1), (&two, 2)] {
                 let number = text.strip_suffix('%').expect("a percent sign");
                 prop_assert_eq!(number.split_once('.').expect("a point").1.len(), decimals);

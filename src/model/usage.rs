@@ -23,9 +23,11 @@ pub struct SystemUsage {
     pub memory_total_bytes: u64,
     /// What can be had without swapping.
     pub memory_available_bytes: u64,
-    /// The file system of the data folder, or of `/`.
+    /// The file system of the data folder.
     pub disk_total_bytes: u64,
-    /// What is free of it for everybody (without the reserve of root).
+    /// What files take of it.
+    pub disk_used_bytes: u64,
+    /// What is free of it for everybody; the rest is the reserve of root.
     pub disk_free_bytes: u64,
     /// Kernel and architecture, such as `Linux-6.1.0-x86_64`.
     pub platform: String,
@@ -84,8 +86,9 @@ impl SystemUsage {
             let ratio = used as f64 / self.memory_total_bytes as f64;
             out.push(memory_state(Sample::level(&SYSTEM_MEMORY_UTILIZATION, ratio)));
         }
-        let disk_used = self.disk_total_bytes.saturating_sub(self.disk_free_bytes);
-        for (state, bytes) in [("used", disk_used), ("free", self.disk_free_bytes)] {
+        let (used, free) = (self.disk_used_bytes, self.disk_free_bytes);
+        let reserved = self.disk_total_bytes.saturating_sub(used.saturating_add(free));
+        for (state, bytes) in [("used", used), ("free", free), ("reserved", reserved)] {
             let sample = Sample::level(&SYSTEM_FILESYSTEM_USAGE, bytes as f64);
             out.push(sample.with_literal(semconv::SYSTEM_FILESYSTEM_STATE, state));
         }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::statvfs;
-use sysinfo::{CpuRefreshKind, DiskRefreshKind, Disks, MemoryRefreshKind, Networks, RefreshKind, System};
+use rustix::fs::{StatVfs, statvfs};
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, Networks, RefreshKind, System};
 
 use tokio::time::Instant;
 
@@ -17,7 +17,6 @@ use crate::system::{pressure, process};
 /// Remembers the counters of the last look; every part is refreshed alone, so that nothing is read for nobody.
 pub(super) struct Sampler {
     system: System,
-    disks: Disks,
     networks: Networks,
     folder: PathBuf,
     /// Ours, or the one that the settings name; looked for once, because a process stays in its cgroup.
@@ -33,7 +32,6 @@ impl Sampler {
         let kernel = System::kernel_version().unwrap_or_default();
         Self {
             system: System::new_with_specifics(nothing).expect("this system is one that sysinfo knows"),
-            disks: Disks::new().expect("this system is one that sysinfo knows"),
             networks: Networks::new().expect("this system is one that sysinfo knows"),
             folder,
             cgroup: cgroup.map_or_else(own_cgroup, Places::of_folder),
@@ -46,16 +44,17 @@ impl Sampler {
     pub(super) fn look(&mut self) -> SystemUsage {
         self.system.refresh_cpu_usage();
         self.system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-        self.disks.refresh_specifics(true, DiskRefreshKind::nothing().with_storage());
         self.networks.refresh(true);
-        let (disk_total_bytes, disk_free_bytes) = self.disk();
+        let disk = file_system(&self.folder);
+        let disk_bytes = |blocks: fn(&StatVfs) -> u64| disk.as_ref().map_or(0, |disk| blocks(disk) * disk.f_frsize);
         SystemUsage {
             read_at: Some(Instant::now()),
             cpu_ratio: (f64::from(self.system.global_cpu_usage()) / 100.0).clamp(0.0, 1.0),
             memory_total_bytes: self.system.total_memory(),
             memory_available_bytes: self.system.available_memory(),
-            disk_total_bytes,
-            disk_free_bytes,
+            disk_total_bytes: disk_bytes(|disk| disk.f_blocks),
+            disk_used_bytes: disk_bytes(|disk| disk.f_blocks.saturating_sub(disk.f_bfree)),
+            disk_free_bytes: disk_bytes(|disk| disk.f_bavail),
             platform: self.platform.clone(),
             process: process::usage(),
             network_bytes: self.network(),
@@ -64,17 +63,9 @@ impl Sampler {
                 pressure::read(Path::new("/proc/pressure"), ""),
                 self.cgroup.unified.as_deref().map(|folder| pressure::read(folder, ".pressure")).unwrap_or_default(),
             ],
-            inodes: inodes(&self.folder),
+            inodes: disk.map_or(Inodes::default(), |disk| Inodes { total: disk.f_files, free: disk.f_ffree }),
             programs: self.programs.look(Path::new("/proc")),
         }
-    }
-
-    /// Total and free bytes of the file system that holds the folder.
-    fn disk(&self) -> (u64, u64) {
-        let folder = self.folder.canonicalize().unwrap_or_else(|_| PathBuf::from("/"));
-        let disks = self.disks.iter().filter(|disk| folder.starts_with(disk.mount_point()));
-        let nearest = disks.max_by_key(|disk| depth(disk.mount_point()));
-        nearest.map_or((0, 0), |disk| (disk.total_space(), disk.available_space()))
     }
 
     fn network(&self) -> (u64, u64) {
@@ -90,10 +81,10 @@ fn own_cgroup() -> Places {
     Places::of_process(&of("cgroup"), &of("mountinfo"))
 }
 
-/// Of the nearest folder above that is there: ours is made when it is first needed.
-fn inodes(folder: &Path) -> Inodes {
-    let found = folder.ancestors().chain([Path::new(".")]).find_map(|folder| statvfs(folder).ok());
-    found.map_or(Inodes::default(), |found| Inodes { total: found.f_files, free: found.f_ffree })
+/// Of the nearest folder above that is there: ours is made when it is first needed. No other one is asked, because one on a network
+/// that is away answers never.
+fn file_system(folder: &Path) -> Option<StatVfs> {
+    folder.ancestors().chain([Path::new(".")]).find_map(|folder| statvfs(folder).ok())
 }
 
 /// The system as `uname` names it, which is how the application's `platform` begins too.
@@ -103,10 +94,6 @@ fn name(system: &str) -> &str {
         "macos" => "Darwin",
         other => other,
     }
-}
-
-fn depth(path: &Path) -> usize {
-    path.components().count()
 }
 
 #[cfg(test)]
@@ -120,7 +107,8 @@ mod tests {
         let usage = sampler.look();
         assert!(usage.memory_total_bytes > usage.memory_available_bytes, "{usage:?}");
         assert!(usage.memory_available_bytes > 0, "{usage:?}");
-        assert!(usage.disk_total_bytes >= usage.disk_free_bytes && usage.disk_total_bytes > 0, "{usage:?}");
+        let taken = usage.disk_used_bytes + usage.disk_free_bytes;
+        assert!(usage.disk_total_bytes >= taken && usage.disk_used_bytes > 0, "{usage:?}");
         assert!(usage.platform.starts_with(name(std::env::consts::OS)), "{usage:?}");
         assert!(usage.platform.ends_with(std::env::consts::ARCH), "{usage:?}");
         assert!((0.0..=1.0).contains(&usage.cpu_ratio));
@@ -139,7 +127,8 @@ mod tests {
     #[test]
     fn a_data_folder_that_is_not_there_yet_is_on_the_file_system_above_it() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (there, later) = (inodes(folder.path()), inodes(&folder.path().join("not/yet")));
-        assert_eq!(there.total, later.total);
+        let total = |folder: &Path| file_system(folder).map(|found| (found.f_blocks, found.f_files));
+        assert_eq!(total(&folder.path().join("not/yet")), total(folder.path()));
+        assert_eq!(total(Path::new("not/yet")), total(Path::new(".")));
     }
 }

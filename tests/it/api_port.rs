@@ -122,6 +122,7 @@ fn system() -> SystemUsage {
         memory_total_bytes: 16 << 30,
         memory_available_bytes: 8_841_164_718,
         disk_total_bytes: 512 << 30,
+        disk_used_bytes: (512 << 30) - 411_833_677_414,
         disk_free_bytes: 411_833_677_414,
         platform: "Linux-6.1.0-x86_64".into(),
         ..SystemUsage::default()

@@ -116,6 +116,19 @@ async fn a_flood_is_told_when_to_come_back_and_probes_are_exempt() {
 }
 
 #[tokio::test]
+async fn all_clients_together_have_a_limit_too_and_probes_are_exempt_from_it() {
+    let port = Port::start_with(healthy(), json!({"admin": {"rate_per_peer": 1_000, "rate": 1}})).await;
+    let one = format!("GET /health HTTP/1.1\r\nHost: {}\r\n", port.address);
+    let answers = port.ask(&format!("{}{one}Connection: close\r\n\r\n", format!("{one}\r\n").repeat(9))).await;
+    let all = format!("{}\r\n\r\n{}", answers.head, answers.body.to_ascii_lowercase());
+    assert_eq!(all.matches("http/1.1 429 too many requests").count(), 8, "{all}");
+    assert_eq!(all.matches("retry-after: ").count(), 8, "{all}");
+    for probe in ["/livez", "/readyz/shutdown", "/startupz"] {
+        assert_ne!(port.get(probe).await.status, 429, "{probe}");
+    }
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_named_with_its_setting() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("port 0 is free");
     let address = holder.local_addr().expect("a bound listener");

@@ -95,6 +95,20 @@ async fn tokens_read_or_write_and_who_has_none_gets_the_word() {
 }
 
 #[tokio::test]
+async fn an_address_in_a_header_is_nobodys_address() {
+    let port = Port::start_with(healthy(), json!({"admin": {"tokens": READER, "allow": ["192.0.2.0/24"]}})).await;
+    let headers =
+        ["X-Forwarded-For: 192.0.2.1", "Forwarded: for=192.0.2.1", "X-Real-IP: 192.0.2.1", "True-Client-IP: 192.0.2.1"];
+    for header in headers {
+        let request =
+            format!("GET /status HTTP/1.1\r\nHost: {}\r\n{header}\r\nConnection: close\r\n\r\n", port.address);
+        assert_eq!(port.ask(&request).await.status, 401, "{header}");
+    }
+    assert_eq!(port.rulebook.retune(&config(json!({"admin": {"tokens": READER, "allow": ["127.0.0.1"]}}))), Ok(()));
+    assert_eq!(port.get("/status").await.status, 200, "the socket's own peer is in the list");
+}
+
+#[tokio::test]
 async fn a_refresh_runs_a_check_and_loopback_without_tokens_may_ask_for_it() {
     let folder = TempDir::new().expect("a folder");
     let yaml = "checks:\n  port: {kind: tcp, address: \"127.0.0.1:1\", period: 1h, initial_delay: 30m}\n";

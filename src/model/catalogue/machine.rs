@@ -78,7 +78,7 @@ pub static SYSTEM_FILESYSTEM_USAGE: Metric = sampled(
     "By",
     MetricKind::UpDownCounter,
     &[semconv::SYSTEM_FILESYSTEM_STATE],
-    "Space used and free on the file system of the data folder, or of `/`.",
+    "Space used, free for everybody, and reserved for root, on the file system of the data folder.",
 );
 
 /// Traffic of the node.

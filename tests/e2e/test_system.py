@@ -1,0 +1,151 @@
+"""The numbers of node, container and processes, beside those of this machine's own kernel: whichever version of cgroups it has."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import SidecarMaker
+from factory import Application
+from sidecar import Sidecar
+from waiting import eventually
+
+GB = 2**30
+
+
+@pytest.fixture
+def sampled(start_sidecar: SidecarMaker) -> Sidecar:
+    """A sidecar that looks often, and has looked."""
+    sidecar = start_sidecar({"system": {"period": "200ms"}, "telemetry": {"enabled": False}})
+    eventually(lambda: sidecar.metric("system_memory_limit_bytes"), "a first look at the node")
+    return sidecar
+
+
+def number(text: str, pattern: str) -> float:
+    """The number in the line of this pattern."""
+    found = re.search(pattern, text, re.MULTILINE)
+    assert found, f"{pattern} in {text}"
+    return float(found[1])
+
+
+def is_between(counted: Callable[[], float], shown: Callable[[], float], what: str) -> None:
+    """What only grows is shown as the kernel had it after we began to look, and before we end."""
+    before = counted()
+    seen = eventually(lambda: (value := shown()) + 1e-6 >= before and (value,), f"{what} of at least {before}")[0]
+    assert seen <= counted() + 1e-6, what
+
+
+def test_memory_and_disk_of_the_node_are_the_kernels(sampled: Sidecar):
+    total = number(Path("/proc/meminfo").read_text(), r"^MemTotal: +(\d+) kB") * 1024
+    assert sampled.metric("system_memory_limit_bytes") == total
+    shown = sampled.json("/status")["system"]
+    assert shown["memory_total"] == f"{total / GB:.2f} GB"
+    assert shown["platform"].startswith(f"Linux-{os.uname().release}")
+
+    data = sampled.folder / "sidecar-data"
+    disk, files = shutil.disk_usage(data), os.statvfs(data)
+
+    def of_disk(state: str) -> float:
+        return sampled.metric("system_filesystem_usage_bytes", system_filesystem_state=state)
+
+    # as `df` and the application's psutil have it: what is reserved for root is neither used nor free
+    assert sum(map(of_disk, ("used", "free", "reserved"))) == disk.total
+    assert of_disk("reserved") == (files.f_bfree - files.f_bavail) * files.f_frsize
+    assert shown["disk_total"] == f"{disk.total / GB:.2f} GB"
+    # others write meanwhile
+    assert abs(of_disk("used") - disk.used) < GB
+
+    def of_files(state: str) -> float:
+        return sampled.metric("content_factory_system_filesystem_inodes", system_filesystem_state=state)
+
+    assert of_files("used") + of_files("free") == files.f_files
+    assert abs(of_files("free") - files.f_ffree) < 100_000
+
+
+@pytest.mark.parametrize("resource", ["cpu", "memory", "io"])
+def test_the_nodes_pressure_is_the_kernels(sampled: Sidecar, resource: str):
+    file = Path("/proc/pressure") / resource
+    if not file.exists():
+        assert sampled.metric("content_factory_pressure_time_seconds_total", place="node") == 0, "this kernel tells of none"
+        return
+    is_between(
+        lambda: number(file.read_text(), r"^some .*total=(\d+)") / 1e6,
+        lambda: sampled.metric("content_factory_pressure_time_seconds_total", place="node", resource=resource, kind="some"),
+        f"pressure of {resource}",
+    )
+
+
+class Cgroup:
+    """The files of the sidecar's cgroup, found by what the kernel says of its process."""
+
+    def __init__(self, pid: int):
+        self.places: dict[str, Path] = {}
+        mounts = [line.split(" - ") for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            for controller in controllers.split(","):
+                kind = "cgroup" if controller else "cgroup2"
+                for mount, told in mounts:
+                    root, point = mount.split()[3:5]
+                    if told.split()[0] == kind and (not controller or controller in told.split()[2].split(",")):
+                        below = os.path.relpath(path, root) if path.startswith(root) else "."
+                        self.places[controller] = Path(point) / below
+
+    def text(self, controller: str, one: str, two: str) -> str | None:
+        """A file of version 2 by its name there, else of version 1."""
+        for place, name in ((self.places.get(""), two), (self.places.get(controller), one)):
+            if place and name and (place / name).is_file():
+                return (place / name).read_text()
+        return None
+
+
+def test_cpu_time_and_memory_of_the_container_are_its_cgroups(sampled: Sidecar):
+    assert sampled.process
+    cgroup = Cgroup(sampled.process.pid)
+
+    def cpu_seconds() -> float:
+        if cgroup.places.get("") and (cgroup.places[""] / "cpu.stat").is_file():
+            return number((cgroup.places[""] / "cpu.stat").read_text(), r"^usage_usec (\d+)") / 1e6
+        return float((cgroup.places["cpuacct"] / "cpuacct.usage").read_text()) / 1e9
+
+    if "cpuacct" in cgroup.places or cgroup.text("cpu", "", "cpu.stat"):
+        is_between(cpu_seconds, lambda: sampled.metric("container_cpu_time_seconds_total"), "CPU time")
+
+    limit = (cgroup.text("memory", "memory.limit_in_bytes", "memory.max") or "max").strip()
+    expected = 0 if limit == "max" or int(limit) >= 2**60 else int(limit)
+    assert sampled.metric("content_factory_container_memory_limit_bytes") == expected
+
+    quota = (cgroup.text("cpu", "cpu.cfs_quota_us", "cpu.max") or "max").split()[0]
+    assert (sampled.metric("content_factory_container_cpu_limit") > 0) == (quota not in ("max", "-1"))
+
+    if cgroup.text("memory", "memory.usage_in_bytes", "memory.current"):
+        usage = sampled.metric("container_memory_usage_bytes")
+        assert 0 < sampled.metric("container_memory_working_set_bytes") <= usage
+        kills = cgroup.text("memory", "memory.oom_control", "memory.events") or ""
+        if re.search(r"^oom_kill ", kills, re.MULTILINE):
+            is_between(
+                lambda: number(cgroup.text("memory", "memory.oom_control", "memory.events") or "", r"^oom_kill (\d+)"),
+                lambda: sampled.metric("content_factory_container_oom_kills_total"),
+                "processes killed for want of memory",
+            )
+
+
+def test_the_applications_processes_are_seen_and_what_they_use(sampled: Sidecar, application: Application):
+    assert application.process
+    master = application.process.pid
+    workers = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    assert len(workers) == application.workers
+
+    def ticks(pid: int | str) -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    used = sum(map(ticks, [master, *workers])) / os.sysconf("SC_CLK_TCK")
+    # there may be others of its kind on this machine
+    eventually(lambda: sampled.metric("content_factory_application_processes", program="gunicorn") >= 1 + len(workers), "all of them")
+    eventually(lambda: sampled.metric("content_factory_application_cpu_time_seconds_total", program="gunicorn") >= used, "their CPU time")
+    assert sampled.metric("content_factory_application_memory_bytes", program="gunicorn") > 1e7 * len(workers)
