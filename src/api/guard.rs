@@ -332,6 +332,24 @@ mod tests {
         assert!((0..50).all(|_| ask("/readyz").is_ok()));
     }
 
+    #[test]
+    fn only_who_wants_a_page_is_asked_for_a_token_and_only_where_there_are_tokens() {
+        let open = guard(json!({})).rulebook.in_force();
+        let guarded = guard(json!({"tokens": "reader-0123456789abcdef"})).rulebook.in_force();
+        for (rules, method, accept, expected) in [
+            (&guarded, Method::GET, "text/html,*/*;q=0.8", Asker::Browser),
+            (&guarded, Method::HEAD, "text/html", Asker::Browser),
+            (&guarded, Method::POST, "text/html", Asker::Program),
+            (&guarded, Method::GET, "*/*", Asker::Program),
+            (&open, Method::GET, "text/html", Asker::Program),
+        ] {
+            let mut request = Request::new(axum::body::Body::empty());
+            *request.method_mut() = method;
+            request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(Asker::of(&request, rules), expected, "{accept}");
+        }
+    }
+
     const READER: &str = "Bearer reader-0123456789abcdef";
     const WRITER: &str = "Bearer writer-0123456789abcdef";
     const NOBODY: &str = "Bearer nobody-0123456789abcdef";
