@@ -41,7 +41,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tracing::{Subscriber, info, warn};
 
 use crate::lifecycle::{Drain, Phase};
@@ -81,7 +81,11 @@ pub use crate::telemetry::task_span::TaskSpans;
 /// Workers tick about every 100 ms, so after this time no span is left in their chunks.
 const LAST_CHUNKS: Duration = Duration::from_millis(400);
 
-/// Of the last deadline, what is kept for writing to the disk what nobody took: some 100 MiB.
+/// Of what is left for the last deliveries the part that is the disk's alone: all the while it takes what nobody else does, and a disk
+/// that others keep busy needs seconds for what an idle one does in milliseconds.
+const SHARE_OF_THE_DISK: u32 = 3;
+
+/// What it has in any case, even when the process is to end at once.
 const FOR_THE_DISK: Duration = Duration::from_millis(500);
 
 /// The SDK hands over within milliseconds, or never.
@@ -278,46 +282,49 @@ impl Telemetry {
     /// dropped (`shutdown`).
     pub async fn run(&self, sources: &[SampleSource], drain: Drain) {
         let (stage, seen) = watch::channel(Stage::Running);
-        let last_deliveries = async {
-            let deadline = self.produce(sources, drain).await;
-            stage.send_replace(Stage::Finishing);
-            let has_disk = self.spool.as_ref().is_some_and(|spool| spool.has_place());
-            let reserve = if has_disk { FOR_THE_DISK } else { Duration::ZERO };
-            tokio::time::sleep_until(deadline.checked_sub(reserve).unwrap_or(deadline)).await;
-        };
         let deliver = |signal: Signal| self.deliver(signal, seen.clone());
-        let deliveries = async {
+        let mut deliveries = Box::pin(async {
             tokio::join!(
                 deliver(Signal::Traces),
                 deliver(Signal::Metrics),
                 deliver(Signal::Logs),
                 deliver(Signal::Envelopes)
             )
+        });
+        let mut keeping = Box::pin(self.keep(seen.clone()));
+        let deadline = tokio::select! {
+            deadline = self.produce(sources, drain) => deadline,
+            // neither ends before it is told to
+            _ = async { tokio::join!(&mut deliveries, &mut keeping) } => return,
         };
-        let keep = async {
-            if let Some(spool) = &self.spool {
-                spool.run(seen.clone()).await;
-            }
-        };
+        stage.send_replace(Stage::Finishing);
+        let has_disk = self.spool.as_ref().is_some_and(|spool| spool.has_place());
+        let left = deadline.saturating_duration_since(Instant::now());
+        let reserve = if has_disk { (left / SHARE_OF_THE_DISK).max(FOR_THE_DISK) } else { Duration::ZERO };
         tokio::select! {
-            () = last_deliveries => {}
-            _ = async { tokio::join!(deliveries, keep) } => {}
+            _ = &mut deliveries => {}
+            () = &mut keeping => {}
+            () = tokio::time::sleep_until(deadline.checked_sub(reserve).unwrap_or(deadline)) => {}
         }
-        self.leave().await;
+        drop(deliveries); // what was on its way waits again
+        self.queues.iter().for_each(|queue| queue.close());
+        stage.send_replace(Stage::Leaving);
+        if timeout_at(deadline.max(Instant::now() + FOR_THE_DISK), keeping).await.is_err() {
+            warn!("the disk did not take what was left of telemetry in time");
+        }
+        self.leave();
     }
 
-    /// Keeps what is left, and says what became of it.
-    async fn leave(&self) {
-        self.queues.iter().for_each(|queue| queue.close());
-        if let Some(spool) = &self.spool {
-            let kept = async {
-                spool.keep_all().await;
-                spool.close().await;
-            };
-            if timeout(FOR_THE_DISK, kept).await.is_err() {
-                warn!("the disk did not take what was left of telemetry in time");
-            }
+    /// Keeps on disk what must not be lost, and all that is left once nothing is delivered any more.
+    async fn keep(&self, mut stage: watch::Receiver<Stage>) {
+        match &self.spool {
+            Some(spool) => spool.run(stage).await,
+            None => drop(stage.wait_for(|stage| *stage == Stage::Leaving).await),
         }
+    }
+
+    /// Says what became of what is left.
+    fn leave(&self) {
         for queue in &self.queues {
             let (signal, on_disk) = (queue.signal().label(), queue.on_disk().0);
             if on_disk > 0 {
@@ -333,7 +340,7 @@ impl Telemetry {
     async fn deliver(&self, signal: Signal, mut stage: watch::Receiver<Stage>) {
         match &self.deliveries[signal as usize] {
             Some(delivery) => delivery.run(stage).await,
-            None => drop(stage.wait_for(|stage| *stage == Stage::Finishing).await),
+            None => drop(stage.wait_for(|stage| *stage != Stage::Running).await),
         }
     }
 

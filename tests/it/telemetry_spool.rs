@@ -2,14 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
+use content_factory_sidecar::model::catalogue::TELEMETRY_SPOOL_ERRORS;
+use content_factory_sidecar::model::sample::SampleValue;
 use content_factory_sidecar::model::telemetry::{Account, DropReason, ExportCondition, Signal};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::Message;
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection};
@@ -18,7 +22,7 @@ use tonic::Code;
 
 use crate::rig::{Sidecar, echo_application, get};
 use crate::telemetry_receiver::{Codings, Over, Receiver, Reply, eventually};
-use crate::telemetry_setup::{Running, assert_balanced};
+use crate::telemetry_setup::{Running, assert_balanced, failed_request};
 
 const SOON: Duration = Duration::from_secs(30);
 const AWAY: Reply = Reply::Fail(Code::Unavailable, 503);
@@ -219,6 +223,36 @@ async fn what_one_process_leaves_the_next_delivers_and_no_file_remembers_it() {
     }
 }
 
+/// A disk that others keep busy, as a lock that somebody has on the file: it refuses, is asked again, and takes everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_busy_at_the_end_has_what_is_left_of_the_deadline() {
+    let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
+    let longer = json!({"shutdown": "9s"});
+    let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, longer));
+    let mut other = sqlite(folder.path()).await;
+    sqlx::raw_sql("BEGIN EXCLUSIVE").execute(&mut other).await.expect("the lock");
+    running.produce(100);
+    let reader = running.reader.clone();
+    let refusals = || {
+        let mut samples = Vec::new();
+        reader.samples(&mut samples);
+        let value = samples.iter().find(|sample| *sample.metric == TELEMETRY_SPOOL_ERRORS).map(|sample| &sample.value);
+        let Some(SampleValue::Count(refusals)) = value else { panic!("{value:?}") };
+        *refusals
+    };
+    {
+        let mut stop = pin!(running.stop(SOON));
+        tokio::select! {
+            () = &mut stop => panic!("it ended while the disk was busy, and asked it {} times", refusals()),
+            () = eventually("the disk refuses", SOON, || refusals() >= 3) => {}
+        }
+        other.close().await.expect("the lock is free");
+        stop.await;
+    }
+    let account = account(&running, Signal::Traces);
+    assert_eq!((account.produced, account.spooled), (200, 200), "{account:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_stored_too_large_is_cut_until_the_receiver_takes_it() {
     for over in Over::ALL {
@@ -256,6 +290,26 @@ async fn a_full_spool_loses_the_oldest_first_and_errors_last() {
         assert_eq!(seen.logs.len() as u64, written - dropped);
         assert!(seen.logs.iter().any(|log| log.severity_number == ERROR), "the first of all, kept to the last");
     });
+    running.stop(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_that_tell_of_errors_outlive_all_others_on_a_full_disk() {
+    let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
+    let limit = json!({"spool": {"bytes": "20KiB"}}); // 12 KiB for spans
+    let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, limit));
+    failed_request(&mut running.writers[0], 7); // in one chunk with what follows, and before all others
+    let dropped = |running: &Running| account(running, Signal::Traces).dropped[DropReason::SpoolFull as usize];
+    while dropped(&running) < 2_000 {
+        running.produce(500);
+        eventually("they are on disk", SOON, || account(&running, Signal::Traces).queued == 0).await;
+    }
+    back(&receiver);
+    eventually("the rest is delivered", SOON, || account(&running, Signal::Traces).spooled == 0).await;
+    let arrived = receiver.with(|seen| std::mem::take(&mut seen.spans));
+    let is_failed = |span: &&Span| span.status.as_ref().is_some_and(|status| status.code() == StatusCode::Error);
+    assert_eq!(arrived.iter().filter(is_failed).count(), 2, "the SERVER span and the CLIENT span");
+    assert_eq!(arrived.len() as u64, account(&running, Signal::Traces).produced - dropped(&running));
     running.stop(SOON).await;
 }
 

@@ -48,6 +48,8 @@ pub(crate) enum Stage {
     Running,
     /// What is in the queue is the last.
     Finishing,
+    /// Nothing is delivered any more.
+    Leaving,
 }
 
 /// Where a lane takes from.
@@ -142,9 +144,9 @@ impl Delivery {
         let disk = self.spool.as_ref().map_or(0, |spool| spool.waiting(self.queue.signal()));
         let idle = Next::Wait(Instant::now() + LONGEST_WAIT);
         if memory == 0 && disk == 0 {
-            return if stage == Stage::Finishing { Next::Done } else { idle };
+            return if stage == Stage::Running { idle } else { Next::Done };
         }
-        let is_backlog = memory >= limit || (memory > 0 && stage == Stage::Finishing);
+        let is_backlog = memory >= limit || (memory > 0 && stage != Stage::Running);
         let gathers = memory < GATHERED.min(limit) && stage == Stage::Running && Instant::now() < gathers_until;
         let place = match lane {
             0 if memory > 0 && !gathers => Place::Memory,

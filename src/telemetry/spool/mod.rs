@@ -52,6 +52,8 @@ const ROWS_THAT_GO: i64 = 64 * ROWS_A_LOOK;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After a failure of the disk.
 const PAUSE: Duration = Duration::from_secs(5);
+/// The same while the process ends.
+const LAST_PAUSE: Duration = Duration::from_millis(100);
 /// The share of each signal, in percent, by `Signal`: spans are most of it, and metrics are few.
 const SHARES: [u64; Signal::ALL.len()] = [60, 8, 30, 2];
 
@@ -69,6 +71,8 @@ pub(crate) struct Spool {
     file: tokio::sync::Mutex<File>,
     /// Rows can be read at present.
     readable: AtomicBool,
+    /// The process ends: what fails is tried again soon.
+    hurries: AtomicBool,
     errors: AtomicU64,
     /// What was said last of the disk, so that a line is written once; empty while it works.
     said: Mutex<String>,
@@ -78,9 +82,9 @@ pub(crate) struct Spool {
 enum File {
     /// Not made before it is needed.
     Closed,
-    /// With the instant before which nothing is written again, after a failure.
+    /// With the instant at which it could not be written: not before a pause again.
     Open(Store, Option<Instant>),
-    /// Cannot be used: not before then again.
+    /// Could not be used then: not before a pause again.
     Failed(Instant),
 }
 
@@ -96,7 +100,7 @@ impl Spool {
             return None;
         }
         let (desk, file) = (Arc::new(Desk::new(queues.clone())), tokio::sync::Mutex::new(File::Closed));
-        let (readable, errors) = (AtomicBool::new(false), AtomicU64::new(0));
+        let (readable, hurries, errors) = Default::default();
         Some(Self {
             path: SetOnce::new(),
             config: config.clone(),
@@ -106,6 +110,7 @@ impl Spool {
             press: Arc::clone(press),
             file,
             readable,
+            hurries,
             errors,
             said: Mutex::default(),
         })
@@ -371,8 +376,18 @@ impl Spool {
         }
     }
 
+    /// Whether the pause after a failure is over.
+    fn is_over(&self, since: Instant) -> bool {
+        since.elapsed() >= if self.hurries() { LAST_PAUSE } else { PAUSE }
+    }
+
+    /// Whether the process ends.
+    fn hurries(&self) -> bool {
+        self.hurries.load(Ordering::Relaxed)
+    }
+
     /// Ends it: what is committed is safe, and the next process finds it.
-    pub(crate) async fn close(&self) {
+    async fn close(&self) {
         self.sweep().await;
         let mut file = self.file.lock().await;
         if let File::Open(store, _) = std::mem::replace(&mut *file, File::Closed) {
@@ -382,7 +397,7 @@ impl Spool {
 
     /// The open file, unless it refused to be written a moment ago.
     async fn writable<'f>(&self, file: &'f mut File) -> Option<&'f mut Store> {
-        if matches!(&*file, File::Open(_, Some(until)) if *until > Instant::now()) {
+        if matches!(&*file, File::Open(_, Some(since)) if !self.is_over(*since)) {
             return None;
         }
         self.open(file).await
@@ -393,7 +408,7 @@ impl Spool {
         let may_open = match file {
             File::Open(..) => false,
             File::Closed => self.has_place(),
-            File::Failed(until) => *until <= Instant::now(),
+            File::Failed(since) => self.is_over(*since),
         };
         if may_open {
             match self.opened().await {
@@ -437,11 +452,11 @@ impl Spool {
     async fn failed(&self, file: &mut File, error: &StoreError) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         self.say(&error.to_string());
-        let until = Instant::now() + PAUSE;
-        match std::mem::replace(file, File::Failed(until)) {
+        let since = Instant::now();
+        match std::mem::replace(file, File::Failed(since)) {
             File::Open(mut store, _) if error.is_lack_of_room() => {
                 let _ = within(store.shrink()).await; // what its log holds twice is room; without success nothing is worse
-                *file = File::Open(store, Some(until));
+                *file = File::Open(store, Some(since));
             }
             File::Open(store, _) => {
                 self.readable.store(false, Ordering::Relaxed);
