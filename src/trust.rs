@@ -1,16 +1,21 @@
-//! Whom our clients trust: the system's authorities, read when the first of them needs them and shared, or a file's.
+//! Whom our clients trust: the system's authorities, or those that the settings name instead.
 
 use std::sync::{Arc, OnceLock};
 
+use rustls::client::WantsClientCert;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 use crate::redact::Secret;
 use crate::settings::Section;
 
-/// Makes the clients' side of TLS. Cheap to clone.
+/// The clients' side of TLS before it is known what they show of themselves.
+pub type Trusting = ConfigBuilder<ClientConfig, WantsClientCert>;
+
+/// Makes the side of TLS of clients that show nothing of themselves; the system's authorities are read when the first of them needs
+/// them, and shared. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Trust(Arc<OnceLock<Option<Arc<ClientConfig>>>>);
 
@@ -18,10 +23,22 @@ impl Trust {
     /// Trusts the authorities of this PEM, else the system's; `None` when there are none.
     pub fn client(&self, authorities: Option<&Secret<String>>) -> Option<Arc<ClientConfig>> {
         match authorities {
-            Some(pem) => client(certificates(pem.expose())),
-            None => self.0.get_or_init(|| client(rustls_native_certs::load_native_certs().certs)).clone(),
+            Some(_) => anonymous(authorities),
+            None => self.0.get_or_init(|| anonymous(None)).clone(),
         }
     }
+}
+
+/// Trusts the authorities of this PEM, else the system's, which takes milliseconds to read; `None` when there are none.
+pub fn trusting(authorities: Option<&Secret<String>>) -> Option<Trusting> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(match authorities {
+        Some(pem) => certificates(pem.expose()),
+        None => rustls_native_certs::load_native_certs().certs,
+    });
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().ok()?;
+    (!roots.is_empty()).then(|| builder.with_root_certificates(roots))
 }
 
 /// Reads the key of a section that names other authorities.
@@ -38,10 +55,6 @@ fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().collect()
 }
 
-fn client(certificates: Vec<CertificateDer<'static>>) -> Option<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates);
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().ok()?;
-    (!roots.is_empty()).then(|| Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+fn anonymous(authorities: Option<&Secret<String>>) -> Option<Arc<ClientConfig>> {
+    Some(Arc::new(trusting(authorities)?.with_no_client_auth()))
 }

@@ -133,6 +133,27 @@ mod tests {
         assert_eq!(breaker.permit(now), Permit::Send);
     }
 
+    /// How long is waited after each of so many failures in a row, in milliseconds, by this chance.
+    fn pauses(failures: usize, chance: f64) -> Vec<u128> {
+        let (mut breaker, mut now) = (Breaker::default(), Instant::now());
+        let pause = |_| {
+            breaker.permit(now);
+            breaker.failed(now, None, chance);
+            let until = breaker.wait(now).unwrap_or(now);
+            let pause = until - now;
+            now = until;
+            pause.as_millis()
+        };
+        (0..failures).map(pause).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_to_ten_seconds_and_chance_takes_all_of_a_retrys_and_half_of_a_probes() {
+        assert_eq!(pauses(9, 1.0), [500, 1_000, 2_000, 4_000, 2_000, 4_000, 8_000, 10_000, 10_000]);
+        assert_eq!(pauses(9, 0.5), [250, 500, 1_000, 2_000, 1_500, 3_000, 6_000, 7_500, 7_500]);
+        assert_eq!(pauses(9, 0.0), [0, 0, 0, 0, 1_000, 2_000, 4_000, 5_000, 5_000]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_floor_outlasts_the_pause() {
         let mut breaker = Breaker::default();

@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::telemetry::config::DestinationConfig;
 use crate::telemetry::resolver::Resolver;
-use crate::telemetry::sender::trust;
+use crate::telemetry::sender::tls;
 use crate::telemetry::tls::TlsConfig;
 
 /// A receiver that is well says something, or waits for us; so this is how long a fault may take.
@@ -39,7 +39,7 @@ async fn shake_hands(config: &DestinationConfig, resolver: &Resolver) -> io::Res
     let host = config.host();
     let name = config.tls.server_name.clone().unwrap_or_else(|| host.clone());
     let name = ServerName::try_from(name).map_err(io::Error::other)?;
-    let connector = TlsConnector::from(Arc::new(trust::client(config).map_err(io::Error::other)?));
+    let connector = TlsConnector::from(Arc::new(tls::client(config).map_err(io::Error::other)?));
     let addresses = resolver.addresses(&host, config.port()).await?;
     let stream = TcpStream::connect(&*addresses).await?;
     connector.connect(name, stream).await?.read(&mut [0]).await.map(drop)

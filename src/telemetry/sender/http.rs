@@ -18,7 +18,7 @@ use crate::telemetry::sender::answer::{self, Answer};
 use crate::telemetry::sender::compression::FRAME;
 use crate::telemetry::sender::connections::{Broken, CONNECT_TIMEOUT, Connections};
 use crate::telemetry::sender::grpc::{ANSWER_LIMIT, PING_TIMEOUT, TCP_KEEPALIVE, with_causes};
-use crate::telemetry::sender::{rate_limits, trust};
+use crate::telemetry::sender::{rate_limits, tls};
 
 /// Idle connections go before usual servers close them.
 const IDLE: Duration = Duration::from_secs(50);
@@ -49,7 +49,7 @@ impl Http {
     ) -> Result<Self, rustls::Error> {
         provide_cryptography();
         let is_tls = config.endpoint.scheme() == "https";
-        let tls = is_tls.then(|| trust::client(config)).transpose()?;
+        let tls = is_tls.then(|| tls::client(config)).transpose()?;
         let other_name = config.tls.server_name.clone().filter(|_| is_tls);
         let connections = Connections::new(config.host(), config.port(), resolver, connection);
         Ok(Self {

@@ -3,7 +3,7 @@
 //! Everything has a deadline, and nothing is resent that the receiver may have kept. `delivery` is the loop of one
 //! signal, `destination` what signals with the same receiver share, `breaker` when to try, `answer` what an answer
 //! means. `access` is how a receiver is spoken to: `connections` are those to its addresses, over which `grpc` and `http`
-//! only carry bytes; `trust` makes TLS, `handshake` says what is wrong with it, `credentials` reads files again.
+//! only carry bytes; `tls` makes TLS, `handshake` says what is wrong with it, `credentials` reads files again.
 
 mod access;
 pub(crate) mod answer;
@@ -17,7 +17,7 @@ mod grpc;
 mod handshake;
 mod http;
 mod rate_limits;
-mod trust;
+mod tls;
 
 pub use access::DestinationError;
 pub(crate) use http::signal_path as http_path;
