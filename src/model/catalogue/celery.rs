@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::model::catalogue::metric::{Metric, MetricKind, Scope};
+use crate::model::catalogue::metric::{Metric, MetricKind, Scope, metric};
 use crate::semconv;
 
 /// Bounds for what tasks take and wait, in seconds: from a short query to a long rendering.
@@ -24,20 +24,22 @@ const BY_TASK: &[&str] = &[TASK, semconv::MESSAGING_DESTINATION_NAME];
 const BY_FAILURE: &[&str] = &[TASK, semconv::MESSAGING_DESTINATION_NAME, EXCEPTION];
 const BY_QUEUE: &[&str] = &[semconv::MESSAGING_DESTINATION_NAME];
 
+const fn of_cluster(
+    name: &'static str,
+    unit: &'static str,
+    kind: MetricKind,
+    labels: &'static [&'static str],
+    about: &'static str,
+) -> Metric {
+    Metric { scope: Scope::Cluster, ..metric(name, unit, kind, labels, about) }
+}
+
 const fn tasks(name: &'static str, labels: &'static [&'static str], about: &'static str) -> Metric {
-    Metric {
-        name,
-        unit: "{task}",
-        kind: MetricKind::Counter,
-        labels,
-        scope: Scope::Cluster,
-        max_age: Duration::ZERO,
-        about,
-    }
+    of_cluster(name, "{task}", MetricKind::Counter, labels, about)
 }
 
 const fn read(name: &'static str, unit: &'static str, labels: &'static [&'static str], about: &'static str) -> Metric {
-    Metric { name, unit, kind: MetricKind::Gauge, labels, scope: Scope::Cluster, max_age: READ, about }
+    Metric { max_age: READ, ..of_cluster(name, unit, MetricKind::Gauge, labels, about) }
 }
 
 /// Tasks sent.
@@ -109,59 +111,49 @@ pub static TASKS_UNSEEN: Metric = tasks(
 );
 
 /// How long tasks run.
-pub static TASK_DURATION: Metric = Metric {
-    name: "content_factory.celery.task.duration",
-    unit: "s",
-    kind: MetricKind::Histogram(TASK_SECONDS),
-    labels: BY_TASK,
-    scope: Scope::Cluster,
-    max_age: Duration::ZERO,
-    about: "Duration of runs of tasks, by the worker's clock.",
-};
+pub static TASK_DURATION: Metric = of_cluster(
+    "content_factory.celery.task.duration",
+    "s",
+    MetricKind::Histogram(TASK_SECONDS),
+    BY_TASK,
+    "Duration of runs of tasks, by the worker's clock.",
+);
 
 /// How long tasks run, as the conventions name it.
-pub static PROCESS_DURATION: Metric = Metric {
-    name: "messaging.process.duration",
-    unit: "s",
-    kind: MetricKind::Histogram(TASK_SECONDS),
-    labels: &[semconv::MESSAGING_SYSTEM, semconv::MESSAGING_OPERATION_NAME, semconv::MESSAGING_DESTINATION_NAME],
-    scope: Scope::Cluster,
-    max_age: Duration::ZERO,
-    about: "Duration of runs of tasks by queue, by the worker's clock.",
-};
+pub static PROCESS_DURATION: Metric = of_cluster(
+    "messaging.process.duration",
+    "s",
+    MetricKind::Histogram(TASK_SECONDS),
+    &[semconv::MESSAGING_SYSTEM, semconv::MESSAGING_OPERATION_NAME, semconv::MESSAGING_DESTINATION_NAME],
+    "Duration of runs of tasks by queue, by the worker's clock.",
+);
 
 /// How long tasks wait.
-pub static TASK_WAIT: Metric = Metric {
-    name: "content_factory.celery.task.wait",
-    unit: "s",
-    kind: MetricKind::Histogram(TASK_SECONDS),
-    labels: BY_TASK,
-    scope: Scope::Cluster,
-    max_age: Duration::ZERO,
-    about: "Time that tasks waited for a worker: from when they were sent or due, whichever is later.",
-};
+pub static TASK_WAIT: Metric = of_cluster(
+    "content_factory.celery.task.wait",
+    "s",
+    MetricKind::Histogram(TASK_SECONDS),
+    BY_TASK,
+    "Time that tasks waited for a worker: from when they were sent or due, whichever is later.",
+);
 
 /// Tasks that each worker has in work.
-pub static WORKER_ACTIVE: Metric = Metric {
-    name: "content_factory.celery.worker.active",
-    unit: "{task}",
-    kind: MetricKind::UpDownCounter,
-    labels: &[WORKER],
-    scope: Scope::Cluster,
-    max_age: Duration::ZERO,
-    about: "Tasks that a live worker works on, by its heartbeats.",
-};
+pub static WORKER_ACTIVE: Metric = of_cluster(
+    "content_factory.celery.worker.active",
+    "{task}",
+    MetricKind::UpDownCounter,
+    &[WORKER],
+    "Tasks that a live worker works on, by its heartbeats.",
+);
 
 /// Whether each worker lives.
-pub static WORKER_ALIVE: Metric = Metric {
-    name: "content_factory.celery.worker.alive",
-    unit: "{worker}",
-    kind: MetricKind::UpDownCounter,
-    labels: &[WORKER],
-    scope: Scope::Cluster,
-    max_age: Duration::ZERO,
-    about: "1 for a worker whose last heartbeat is not older than two of its periods, else 0; not there ten minutes after its last.",
-};
+pub static WORKER_ALIVE: Metric = of_cluster(
+    "content_factory.celery.worker.alive",
+    "{worker}",
+    MetricKind::UpDownCounter,
+    &[WORKER],
+    "1 for a worker whose last heartbeat is not older than two of its periods, else 0; not there ten minutes after its last.",
+);
 
 /// Messages in a queue.
 pub static QUEUE_MESSAGES: Metric = read(
@@ -220,48 +212,40 @@ pub static UNACKED_OLDEST_AGE: Metric = read(
 );
 
 /// Messages that were refused.
-pub static MESSAGES_REFUSED: Metric = Metric {
-    name: "content_factory.celery.messages.refused",
-    unit: "{message}",
-    kind: MetricKind::Counter,
-    labels: &["reason"],
-    scope: Scope::Pod,
-    max_age: Duration::ZERO,
-    about: "Messages on Celery's channels that were refused: longer than 1 MiB, malformed, or in another encoding.",
-};
+pub static MESSAGES_REFUSED: Metric = metric(
+    "content_factory.celery.messages.refused",
+    "{message}",
+    MetricKind::Counter,
+    &["reason"],
+    "Messages on Celery's channels that were refused: longer than 1 MiB, malformed, or in another encoding.",
+);
 
 /// Events that were missed.
-pub static EVENTS_MISSED: Metric = Metric {
-    name: "content_factory.celery.events.missed",
-    unit: "{task}",
-    kind: MetricKind::Counter,
-    labels: &[],
-    scope: Scope::Pod,
-    max_age: Duration::ZERO,
-    about: "Tasks that workers started, by their own count, and of whose start no event was heard.",
-};
+pub static EVENTS_MISSED: Metric = metric(
+    "content_factory.celery.events.missed",
+    "{task}",
+    MetricKind::Counter,
+    &[],
+    "Tasks that workers started, by their own count, and of whose start no event was heard.",
+);
 
 /// Interruptions of the listening.
-pub static GAPS: Metric = Metric {
-    name: "content_factory.celery.gaps",
-    unit: "{gap}",
-    kind: MetricKind::Counter,
-    labels: &[],
-    scope: Scope::Pod,
-    max_age: Duration::ZERO,
-    about: "Times that the connection on which events are heard was lost; what was told meanwhile is not known.",
-};
+pub static GAPS: Metric = metric(
+    "content_factory.celery.gaps",
+    "{gap}",
+    MetricKind::Counter,
+    &[],
+    "Times that the connection on which events are heard was lost; what was told meanwhile is not known.",
+);
 
 /// Tasks that became no span.
-pub static SPANS_LEFT_OUT: Metric = Metric {
-    name: "content_factory.celery.spans.left_out",
-    unit: "{task}",
-    kind: MetricKind::Counter,
-    labels: &["reason"],
-    scope: Scope::Pod,
-    max_age: Duration::ZERO,
-    about: "Tasks that became no span of ours, because an SDK in their worker tells of them (sdk), or for want of room (no_room).",
-};
+pub static SPANS_LEFT_OUT: Metric = metric(
+    "content_factory.celery.spans.left_out",
+    "{task}",
+    MetricKind::Counter,
+    &["reason"],
+    "Tasks that became no span of ours, because an SDK in their worker tells of them (sdk), or for want of room (no_room).",
+);
 
 /// How tasks that publish ended.
 pub static PUBLISHES: Metric = tasks(
