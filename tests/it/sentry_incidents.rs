@@ -238,7 +238,16 @@ async fn a_task_of_celery_that_ends_badly_is_one_issue_whoever_tells_of_it() {
     run_task(&sidecar, json!({"name": "video_generation", "task_id": told_twice}), failed).await;
     run_task(&sidecar, json!({"name": "another"}), json!({"state": "failed"})).await;
     delivered(&sidecar, 4).await;
-    let mut prints: Vec<Value> = project.events().iter().map(|event| event["fingerprint"].clone()).collect();
+    // each to the trace of the span that we make of it: they came without one
+    let events = project.events();
+    for (end, print) in [("11", "factory.render"), ("12", "factory.publish"), ("10", "factory.render")] {
+        let trace = json!(format!("59226a2a0c5b4f0e8d3a3f1f6f1f6f{end}"));
+        let event = events.iter().find(|event| event["contexts"]["trace"]["trace_id"] == trace);
+        let event = event.unwrap_or_else(|| panic!("an issue in {trace}: {events:?}"));
+        assert_eq!(event["contexts"]["trace"]["span_id"], json!(format!("8d3a3f1f6f1f6f{end}")), "{event}");
+        assert_eq!(event["transaction"], print, "{event}");
+    }
+    let mut prints: Vec<Value> = events.iter().map(|event| event["fingerprint"].clone()).collect();
     prints.sort_by_key(Value::to_string);
     let rendering = json!(["task", "factory.render", "failed", "ValueError"]);
     let publishing = json!(["task", "factory.publish", "result_error", ""]);

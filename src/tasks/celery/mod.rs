@@ -146,7 +146,7 @@ impl Celery {
             {
                 let mut state = self.shared.lock();
                 state.tick(now);
-                mishaps::tell(&mut state.ledger, self.incidents.as_ref());
+                mishaps::tell(&mut state.ledger, self.spans.as_ref(), self.incidents.as_ref(), now);
             }
             if let Some(spans) = &self.spans {
                 spans.turn(&mut held, now);

@@ -84,6 +84,15 @@ impl Spans {
         }
     }
 
+    /// Whether the span of a task that ended so is ours, and not an SDK's or nobody's.
+    pub(super) fn makes_one(&self, outcome: Outcome, now: Instant) -> bool {
+        match outcome {
+            Outcome::Unseen => false,
+            Outcome::Lost => true,
+            _ => !self.told(now),
+        }
+    }
+
     /// Lets all go that wait, at the end.
     pub(super) fn let_go(&self, held: &mut Held) {
         held.drain(..).for_each(|(_, span)| (self.out.sink)(span));

@@ -137,7 +137,7 @@ impl Traces {
     }
 
     /// Where the span of a task stands.
-    fn place(&self, id: TaskId) -> Place {
+    pub(super) fn place(&self, id: TaskId) -> Place {
         if let Some(TraceParent { trace_id, parent, sampled }) = self.contexts.get(&id) {
             return Place { trace: *trace_id, parent: Some(*parent), sampled: Some(*sampled) };
         }
