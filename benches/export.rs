@@ -3,7 +3,8 @@
 //! The sidecar's way out beside the batch processor and exporter of OpenTelemetry's SDK: the same spans, the same receiver over
 //! HTTP, the same allocator. The SDK encodes on its exporting thread; the sidecar encodes on the thread that proxies, which
 //! `benches/spans.rs` counts. The SDK does not compress by itself, so it is measured as it is, and with its bodies compressed as
-//! ours are. `cargo bench --bench export`, and a number of requests if wanted.
+//! ours are. As fast as they go, when requests to the receiver are as large as they may be, and at steady rates, when few spans make
+//! one and share what it costs. `cargo bench --bench export`, and a number of requests if wanted.
 
 #![expect(clippy::print_stdout, reason = "the result of a program that measures")]
 
@@ -12,6 +13,7 @@ mod receiver;
 #[path = "way_out/mod.rs"]
 mod way_out;
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -30,6 +32,7 @@ use opentelemetry_http::{HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::receiver::Receiver;
 use crate::way_out::{ROUTE, end_request};
@@ -45,6 +48,12 @@ const THEIRS: &str = "OpenTelemetry.T";
 const SPANS_A_REQUEST: u64 = 2;
 /// Requests between two looks at what has arrived. What a worker may have on its way is a good deal more than what is let go ahead.
 const STRETCH: u64 = 1_000;
+/// Requests a second where they come at a steady rate, busy and quiet.
+const RATES: [u64; 2] = [2_000, 100];
+/// How long they come at such a rate.
+const STEADY: Duration = Duration::from_secs(20);
+/// A worker of the proxy looks at its clock so often.
+const TICK: Duration = Duration::from_millis(100);
 /// Of each span.
 const NAME: &str = "GET /api/v1/products/{id}";
 /// The sidecar's level (`telemetry::sender::compression`).
@@ -57,21 +66,64 @@ enum Bodies {
     Compressed,
 }
 
+/// How requests come.
+#[derive(Clone, Copy, Debug)]
+enum Load {
+    /// So many, as fast as they go.
+    Rush(u64),
+    /// So many a second, for `STEADY`.
+    Steady(u64),
+}
+
+impl Load {
+    fn requests(self) -> u64 {
+        match self {
+            Self::Rush(requests) => requests,
+            Self::Steady(rate) => rate * STEADY.as_secs(),
+        }
+    }
+}
+
 fn main() {
     // `cargo bench` passes `--bench` along
     let requests: u64 = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(200_000);
     let receiver = Receiver::start();
-    let spans = SPANS_A_REQUEST * requests;
-    let told = |name: &str, measure: &dyn Fn(SocketAddr, u64) -> u64| {
-        let before = receiver.trace_bytes();
-        let micros = measure(receiver.address, requests) as f64 / 1e3 / spans as f64;
-        let bytes = (receiver.trace_bytes() - before) / spans;
-        println!("{name}: {micros:.2} µs of CPU to export a span, {bytes} bytes on the wire");
-    };
-    told("the sidecar's way out, zstd", &by_the_sidecar);
-    told("OpenTelemetry's SDK, zstd", &|to, requests| by_the_sdk(to, requests, Bodies::Compressed));
-    told("OpenTelemetry's SDK, not compressed", &|to, requests| by_the_sdk(to, requests, Bodies::AsTheyAre));
-    println!("{spans} spans each");
+    for load in std::iter::once(Load::Rush(requests)).chain(RATES.map(Load::Steady)) {
+        let spans = SPANS_A_REQUEST * load.requests();
+        let told = |name: &str, measure: &dyn Fn(SocketAddr, Load) -> u64| {
+            let before = receiver.trace_bytes();
+            let micros = measure(receiver.address, load) as f64 / 1e3 / spans as f64;
+            let bytes = (receiver.trace_bytes() - before) / spans;
+            println!("{name}: {micros:.2} µs of CPU to export a span, {bytes} bytes on the wire");
+        };
+        println!("{load:?}, {spans} spans each");
+        told("the sidecar's way out, zstd", &by_the_sidecar);
+        told("OpenTelemetry's SDK, zstd", &|to, load| by_the_sdk(to, load, Bodies::Compressed));
+        told("OpenTelemetry's SDK, not compressed", &|to, load| by_the_sdk(to, load, Bodies::AsTheyAre));
+    }
+}
+
+/// Makes the requests of a load, and in between what has to be done once for each `TICK` of a steady one, or for each `stretch`
+/// of a rush.
+fn make(load: Load, stretch: u64, mut request: impl FnMut(u64), mut between: impl FnMut(u64)) {
+    let (start, mut next) = (Instant::now(), TICK);
+    for number in 0..load.requests() {
+        request(number);
+        match load {
+            Load::Rush(_) if number % stretch == 0 => between(number),
+            Load::Rush(_) => {}
+            Load::Steady(rate) => {
+                let due = start + Duration::from_nanos(1_000_000_000 / rate * (number + 1));
+                while Instant::now() < due {
+                    thread::park_timeout(due - Instant::now());
+                }
+                if start.elapsed() >= next {
+                    next += TICK;
+                    between(number);
+                }
+            }
+        }
+    }
 }
 
 /// On-CPU time of the threads whose names begin like this, in nanoseconds since they were started; to the last one only while
@@ -88,7 +140,7 @@ fn cpu_of(name: &str) -> u64 {
     nanos.sum()
 }
 
-fn by_the_sidecar(receiver: SocketAddr, requests: u64) -> u64 {
+fn by_the_sidecar(receiver: SocketAddr, load: Load) -> u64 {
     let (telemetry, mut writer) = way_out::way_out(json!({
         "endpoint": format!("http://{receiver}"), "protocol": "http/protobuf",
         "metrics": { "enabled": false }, "logs": { "enabled": false },
@@ -111,14 +163,18 @@ fn by_the_sidecar(receiver: SocketAddr, requests: u64) -> u64 {
         );
         account.delivered
     };
-    for number in 0..requests {
-        end_request(&mut writer, number);
-        while number % STRETCH == 0 && delivered() + 8 * STRETCH < SPANS_A_REQUEST * number {
-            thread::park_timeout(Duration::from_millis(1));
+    let writer = RefCell::new(&mut writer);
+    let ends = |number| end_request(*writer.borrow_mut(), number);
+    make(load, STRETCH, ends, |number| match load {
+        Load::Steady(_) => writer.borrow_mut().tick(),
+        Load::Rush(_) => {
+            while delivered() + 8 * STRETCH < SPANS_A_REQUEST * number {
+                thread::park_timeout(Duration::from_millis(1));
+            }
         }
-    }
-    while delivered() < SPANS_A_REQUEST * requests {
-        writer.tick();
+    });
+    while delivered() < SPANS_A_REQUEST * load.requests() {
+        writer.borrow_mut().tick();
         thread::park_timeout(Duration::from_millis(10));
     }
     let nanos = cpu_of(OURS);
@@ -127,7 +183,7 @@ fn by_the_sidecar(receiver: SocketAddr, requests: u64) -> u64 {
     nanos
 }
 
-fn by_the_sdk(receiver: SocketAddr, requests: u64, bodies: Bodies) -> u64 {
+fn by_the_sdk(receiver: SocketAddr, load: Load, bodies: Bodies) -> u64 {
     let stream = TcpStream::connect(receiver).expect("it listens");
     stream.set_nodelay(true).expect("a socket that is open");
     let exporter = SpanExporter::builder()
@@ -139,13 +195,16 @@ fn by_the_sdk(receiver: SocketAddr, requests: u64, bodies: Bodies) -> u64 {
         .expect("settings that fit");
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).build();
     let tracer = provider.tracer("export");
-    for number in 0..requests {
-        make_spans(&tracer);
-        // two batches, of the four that its queue holds
-        if number % (STRETCH / 2) == 0 {
-            provider.force_flush().expect("the receiver takes all");
-        }
-    }
+    // two batches, of the four that its queue holds
+    make(
+        load,
+        STRETCH / 2,
+        |_| make_spans(&tracer),
+        |_| match load {
+            Load::Steady(_) => {} // it has a timer of its own
+            Load::Rush(_) => provider.force_flush().expect("the receiver takes all"),
+        },
+    );
     provider.force_flush().expect("the receiver takes all");
     let nanos = cpu_of(THEIRS);
     provider.shutdown().expect("it ends");

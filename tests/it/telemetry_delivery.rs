@@ -229,6 +229,29 @@ async fn a_black_hole_holds_nobody_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_refuses_is_asked_once_a_second_at_most_however_much_waits() {
+    for over in Over::ALL {
+        let receiver = Receiver::over(over, Codings::All, Default::default()).await;
+        receiver.with(|seen| seen.otherwise = Some(Reply::Fail(Code::Unavailable, 503)));
+        let begun = tokio::time::Instant::now();
+        let settings = json!({"endpoint": endpoint(&receiver), "protocol": over.protocol(), "max_request": "4KiB"});
+        let mut running = Running::start(settings, 1, Vec::new());
+        running.produce(1_000); // some hundred requests
+        let way = || running.reader.state().ways[Signal::Traces as usize].clone().expect("a way");
+        eventually("it is given up", 6 * SOON, || way().is_given_up).await;
+        let retries = way().retries;
+        eventually("it is asked for", 6 * SOON, || way().retries >= retries + 3).await;
+        // four may be on their way at once until five have failed
+        let (calls, seconds) = (receiver.with(|seen| seen.calls), begun.elapsed().as_secs());
+        assert!(calls <= 4 + 5 + seconds + 1, "{over:?}: {calls} requests in {seconds} s");
+        receiver.with(|seen| seen.otherwise = None);
+        running.settled(6 * SOON).await;
+        assert_eq!(running.account(Signal::Traces).delivered, 2_000);
+        running.stop(SOON).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_never_waits_for_the_control_side() {
     let settings = json!({"endpoint": "http://127.0.0.1:1"});
     let config = crate::telemetry_setup::config(settings);

@@ -148,10 +148,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_double_to_ten_seconds_and_chance_takes_all_of_a_retrys_and_half_of_a_probes() {
-        assert_eq!(pauses(9, 1.0), [500, 1_000, 2_000, 4_000, 2_000, 4_000, 8_000, 10_000, 10_000]);
-        assert_eq!(pauses(9, 0.5), [250, 500, 1_000, 2_000, 1_500, 3_000, 6_000, 7_500, 7_500]);
-        assert_eq!(pauses(9, 0.0), [0, 0, 0, 0, 1_000, 2_000, 4_000, 5_000, 5_000]);
+    async fn pauses_double_to_eight_seconds_and_chance_takes_all_of_a_retrys_and_half_of_a_probes() {
+        assert_eq!(pauses(8, 1.0), [500, 1_000, 2_000, 4_000, 2_000, 4_000, 8_000, 8_000]);
+        assert_eq!(pauses(8, 0.5), [250, 500, 1_000, 2_000, 1_500, 3_000, 6_000, 6_000]);
+        assert_eq!(pauses(8, 0.0), [0, 0, 0, 0, 1_000, 2_000, 4_000, 4_000]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -181,3 +181,27 @@ impl<C: Clone> State<C> {
         self.addresses.iter().any(|address| !self.avoided.iter().any(|(other, _)| other == address))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_lives_a_tenth_more_or_less_than_is_set_and_no_two_senders_move_at_once() {
+        let (now, age) = (Instant::now(), Duration::from_secs(300));
+        let life = |_| {
+            let addresses = vec![([127, 0, 0, 1], 4317).into()];
+            let (avoided, open) = (Vec::new(), Vec::new());
+            let mut state = State { addresses, known_since: None, avoided, open, turn: 0 };
+            let first = state.next(now, age, drop).unwrap();
+            let last_moment = first.end_of_life - Duration::from_millis(1);
+            assert_eq!(state.next(last_moment, age, drop).unwrap().number, first.number);
+            assert_ne!(state.next(first.end_of_life, age, drop).unwrap().number, first.number);
+            first.end_of_life - now
+        };
+        let lives: Vec<_> = (0..200).map(life).collect();
+        let (shortest, longest) = (*lives.iter().min().unwrap(), *lives.iter().max().unwrap());
+        assert!(shortest >= age.mul_f64(0.9) && longest <= age.mul_f64(1.1), "{shortest:?} {longest:?}");
+        assert!(longest - shortest > age / 10, "{shortest:?} {longest:?}: of 200, some are far apart");
+    }
+}
