@@ -110,8 +110,8 @@ SHOWN = {
 # Those that do not hide each other, so that a few starts show all.
 TOGETHER = [
     ["publish-refused", "task-never-ended", "celery-queue-unserved", "database-blocked"],
-    ["web-unhealthy", "celery-worker-killed"],
-    ["celery-task-retried"],
+    # the worker dies again within seconds of each start
+    ["web-unhealthy", "celery-worker-killed", "celery-task-retried"],
     ["ai-refuses", "database-idle-transaction"],
     ["web-event-loop-blocked", "celery-task-fails"],
     ["celery-worker-deaf"],

@@ -1,8 +1,8 @@
 //! The account of the tasks: each is counted once, whatever order its events come in. Pure: time is an argument.
 //!
 //! Bounded in tasks, in labels and in time. A run whose worker went silent is lost after `lost_after`; one whose worker
-//! has had nothing to do for a while has ended without a word. What could not be heard while we were not connected
-//! says nothing.
+//! has had nothing to do for a while, or was not heard again after a time in which we could not hear, has ended without
+//! a word. What could not be heard while we were not connected says nothing.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -109,7 +109,7 @@ impl Ledger {
                 task.received(retries, due);
             }
             Step::Started => {
-                self.workers.started(&host);
+                self.workers.started(&host, pid);
                 let (host, life) = by.map_or((Arc::from(""), None), |(host, life)| (host, Some(life)));
                 self.started(id, Run { at, since: now, host, life }, now);
             }
@@ -248,7 +248,9 @@ impl Ledger {
             let run = task.course.as_ref()?.run.as_ref()?;
             let life = run.life?;
             if self.workers.silence(&run.host, life, listening, now) > self.lost_after {
-                return Some(Outcome::Lost);
+                // what ended while nobody could hear it, and its worker after it, is not lost
+                let is_known = run.since >= listening || self.workers.is_heard_after(&run.host, life, listening);
+                return Some(if is_known { Outcome::Lost } else { Outcome::Unseen });
             }
             let idle = self.workers.idle_since(&run.host, life)?;
             (run.since < idle && now.duration_since(idle) > IDLE).then_some(Outcome::Unseen)

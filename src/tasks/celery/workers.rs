@@ -19,10 +19,14 @@ const SILENT_PERIODS: u32 = 2;
 const SHOWN_FOR: Duration = Duration::from_secs(600);
 /// Until its first heartbeat a worker is taken to have Celery's own period.
 const USUAL_PERIOD: Duration = Duration::from_secs(2);
-/// A worker is asked to send events with each of its first heartbeats, because it may not listen yet.
-const QUICK_ASKS: u32 = 10;
+/// A worker is asked to send events so often and so many times at first: it may not listen yet, and is at work already.
+const QUICK_ASK: Duration = Duration::from_secs(1);
+const QUICK_ASKS: u32 = 20;
 /// Later it is asked this seldom, in case somebody has switched events off.
 const SLOW_ASK: Duration = Duration::from_secs(60);
+/// Other processes that are remembered under a name: more than a worker that dies at once has in the time after which
+/// its tasks are lost.
+const MOST_OTHERS: usize = 32;
 
 /// The life of a worker, from its start to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,16 +59,18 @@ pub(super) struct Worker {
     /// Whether it is to be asked for events, when it was, and how often.
     is_asked: bool,
     asked: Option<(Instant, u32)>,
-    /// A process of this name that has told of tasks, and sent no heartbeat yet.
-    next: Option<Next>,
+    /// Other processes of this name: those before it, and one that has told of tasks and sent no heartbeat yet.
+    others: Vec<Other>,
 }
 
-/// A life before its first heartbeat.
+/// A process whose heartbeats were not the last ones under its name.
 #[derive(Clone, Copy, Debug)]
-struct Next {
+struct Other {
     pid: u64,
     life: Life,
-    since: Instant,
+    heard: Instant,
+    /// Tasks that it has started, and perhaps more.
+    processed: u64,
 }
 
 /// All of them.
@@ -81,16 +87,15 @@ pub(super) struct Workers {
 impl Workers {
     /// A worker told of itself.
     pub(super) fn told(&mut self, event: &WorkerEvent, now: Instant) {
-        let known = self.by_host.get(&*event.host);
         // a worker that only connects anew is the same, and goes on with what it runs
-        let is_new_life = known.is_some_and(|worker| worker.pid != event.pid || event.processed < worker.processed);
-        let announced = known.and_then(|worker| worker.next).filter(|next| next.pid == event.pid);
-        if is_new_life {
-            self.forget(&Arc::from(&*event.host));
-        }
+        let is_new_life = self.by_host.get(&*event.host).is_some_and(|worker| !worker.is_told_of_by(event));
+        let mut others = if is_new_life { self.succeed(&event.host) } else { Vec::new() };
+        let known = others.iter().position(|other| other.pid == event.pid && other.processed <= event.processed);
+        let known = known.map(|at| others.swap_remove(at));
         let Some(worker) = self.met(&event.host, event.pid, now) else { return };
-        if let Some(next) = announced.filter(|_| is_new_life) {
-            worker.life = next.life;
+        if is_new_life {
+            worker.others = others;
+            worker.life = known.map_or(worker.life, |known| known.life);
         }
         worker.period = event.period;
         worker.version.clone_from(&event.version);
@@ -126,15 +131,18 @@ impl Workers {
         if worker.pid == pid {
             return Some((host, worker.life));
         }
-        let next = worker.next.filter(|next| next.pid == pid).unwrap_or(Next { pid, life: unborn, since: now });
-        worker.next = Some(next);
-        self.lives = self.lives.max(next.life.0);
-        Some((host, next.life))
+        if let Some(other) = worker.others.iter_mut().find(|other| other.pid == pid) {
+            other.heard = now;
+            return Some((host, other.life));
+        }
+        remember(&mut worker.others, Other { pid, life: unborn, heard: now, processed: 0 });
+        self.lives += 1;
+        Some((host, unborn))
     }
 
     /// A worker told that it started a task.
-    pub(super) fn started(&mut self, host: &str) {
-        if let Some(worker) = self.by_host.get_mut(host) {
+    pub(super) fn started(&mut self, host: &str, pid: u64) {
+        if let Some(worker) = self.by_host.get_mut(host).filter(|worker| worker.pid == pid) {
             worker.started += 1;
         }
     }
@@ -156,10 +164,19 @@ impl Workers {
         Some(worker)
     }
 
-    fn forget(&mut self, host: &Arc<str>) {
-        if let Some(worker) = self.by_host.remove(host).filter(|worker| worker.sends_events) {
-            self.missed_before += worker.missed;
-        }
+    fn forget(&mut self, host: &str) -> Option<Worker> {
+        let worker = self.by_host.remove(host)?;
+        self.missed_before += if worker.sends_events { worker.missed } else { 0 };
+        Some(worker)
+    }
+
+    /// Makes way for another process of this name, which remembers those before it.
+    fn succeed(&mut self, host: &str) -> Vec<Other> {
+        let Some(mut worker) = self.forget(host) else { return Vec::new() };
+        let before =
+            Other { pid: worker.pid, life: worker.life, heard: worker.heard, processed: worker.processed_at_least() };
+        remember(&mut worker.others, before);
+        worker.others
     }
 
     /// For how long the life that runs a task has been silent, beyond what is usual; zero while it lives.
@@ -168,17 +185,17 @@ impl Workers {
     /// may live without any, so its silence says nothing.
     pub(super) fn silence(&self, host: &str, life: Life, listening: Instant, now: Instant) -> Duration {
         let Some(worker) = self.by_host.get(host) else { return now - listening };
-        if let Some(next) = worker.next.filter(|next| next.life == life) {
-            return now.saturating_duration_since(next.since.max(listening));
+        let silent = now.saturating_duration_since(worker.heard_of(life).max(listening));
+        match () {
+            () if worker.life != life => silent,
+            () if worker.beats == 0 => Duration::ZERO,
+            () => silent.saturating_sub(worker.period * SILENT_PERIODS),
         }
-        if worker.life != life {
-            return now.saturating_duration_since(worker.born.max(listening));
-        }
-        if worker.beats == 0 {
-            return Duration::ZERO;
-        }
-        let silent = now.saturating_duration_since(worker.heard.max(listening));
-        silent.saturating_sub(worker.period * SILENT_PERIODS)
+    }
+
+    /// Whether anything was heard of this life after a moment.
+    pub(super) fn is_heard_after(&self, host: &str, life: Life, moment: Instant) -> bool {
+        self.by_host.get(host).is_some_and(|worker| worker.heard_of(life) > moment)
     }
 
     /// Since when this life has had nothing to do.
@@ -196,7 +213,7 @@ impl Workers {
         let mut asked = Vec::new();
         for worker in self.by_host.values_mut().filter(|worker| worker.is_asked && !worker.is_offline) {
             let (last, times) = worker.asked.unwrap_or((worker.born, 0));
-            let wait = if times < QUICK_ASKS { worker.period } else { SLOW_ASK };
+            let wait = if times < QUICK_ASKS { QUICK_ASK } else { SLOW_ASK };
             let is_alive = now.saturating_duration_since(worker.heard) <= worker.period * SILENT_PERIODS;
             if is_alive && (times == 0 || now.saturating_duration_since(last) >= wait) {
                 worker.asked = Some((now, times + 1));
@@ -221,8 +238,18 @@ impl Workers {
     pub(super) fn tidy(&mut self, now: Instant) {
         let gone = |worker: &&Worker| now.saturating_duration_since(worker.heard) > SHOWN_FOR;
         let gone: Vec<Arc<str>> = self.by_host.values().filter(gone).map(|worker| Arc::clone(&worker.host)).collect();
-        gone.iter().for_each(|host| self.forget(host));
+        gone.iter().for_each(|host| drop(self.forget(host)));
     }
+}
+
+/// Of too many the one goes that has been silent for longest.
+fn remember(others: &mut Vec<Other>, other: Other) {
+    if others.len() >= MOST_OTHERS
+        && let Some((oldest, _)) = others.iter().enumerate().min_by_key(|(_, other)| other.heard)
+    {
+        others.swap_remove(oldest);
+    }
+    others.push(other);
 }
 
 impl Worker {
@@ -246,8 +273,28 @@ impl Worker {
             started: 0,
             is_asked: true,
             asked: None,
-            next: None,
+            others: Vec::new(),
         }
+    }
+
+    /// Tasks that it has started: by its own count, or by its events, which may be ahead of it.
+    fn processed_at_least(&self) -> u64 {
+        self.processed.max(self.started)
+    }
+
+    /// Whether it is this process. In a container each has the same number, and its count begins anew.
+    fn is_told_of_by(&self, event: &WorkerEvent) -> bool {
+        self.pid == event.pid && event.processed >= self.processed_at_least()
+    }
+
+    /// When a life of this name was heard last; one that is not remembered had been silent before all others.
+    fn heard_of(&self, life: Life) -> Instant {
+        if self.life == life {
+            return self.heard;
+        }
+        let known = self.others.iter().find(|other| other.life == life);
+        let heard = known.or_else(|| self.others.iter().min_by_key(|other| other.heard));
+        heard.map_or(self.born, |other| other.heard)
     }
 
     fn ask_again(&mut self) {
@@ -294,7 +341,7 @@ mod tests {
         let (host, old) = workers.told_of_task("w@h", 1, now).unwrap();
         assert_eq!(workers.silence(&host, old, now, now + BEAT), Duration::ZERO);
         workers.told(&beat(2, 0, 0), now + BEAT);
-        assert_eq!(workers.silence(&host, old, now, now + BEAT * 3), BEAT * 2);
+        assert_eq!(workers.silence(&host, old, now, now + BEAT * 3), BEAT * 3);
         // the next one may tell of a task before its first heartbeat
         let (_, unborn) = workers.told_of_task("w@h", 3, now + BEAT * 3).unwrap();
         assert_eq!(workers.told_of_task("w@h", 3, now + BEAT * 3).unwrap().1, unborn);
@@ -314,6 +361,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn lives_that_follow_each_other_quickly_do_not_hide_the_silence_of_those_before() {
+        let (mut workers, now) = (Workers::default(), Instant::now());
+        workers.told(&beat(1, 1, 1), now);
+        let (host, first) = workers.told_of_task("w@h", 1, now).unwrap();
+        for (pid, beats) in (2..).zip(1..=u32::try_from(MOST_OTHERS).unwrap() * 2) {
+            workers.told(&beat(pid, 0, 0), now + BEAT * beats);
+            let silence = workers.silence(&host, first, now, now + BEAT * beats);
+            assert!(
+                silence >= (BEAT * beats).min(BEAT * u32::try_from(MOST_OTHERS - 1).unwrap()),
+                "{pid}: {silence:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn two_processes_that_share_a_name_are_each_heard() {
+        let (mut workers, now) = (Workers::default(), Instant::now());
+        workers.told(&beat(1, 1, 5), now);
+        let (host, first) = workers.told_of_task("w@h", 1, now).unwrap();
+        for beats in 0..30 {
+            workers.told(&beat(2, 1, 9), now + BEAT * beats);
+            workers.told(&beat(1, 1, 5), now + BEAT * beats);
+        }
+        assert_eq!(workers.silence(&host, first, now, now + BEAT * 30), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn in_a_container_a_process_that_has_started_less_is_another_one() {
+        let (mut workers, now) = (Workers::default(), Instant::now());
+        workers.told(&beat(1, 0, 0), now);
+        let (host, killed) = workers.told_of_task("w@h", 1, now).unwrap();
+        // it dies before a heartbeat tells of the task
+        workers.started("w@h", 1);
+        workers.told(&beat(1, 0, 0), now + BEAT);
+        assert_ne!(workers.told_of_task("w@h", 1, now + BEAT).unwrap().1, killed);
+        assert_eq!(workers.silence(&host, killed, now, now + BEAT * 3), BEAT * 3);
+    }
+
+    #[tokio::test]
     async fn silence_is_what_we_could_have_heard() {
         let (mut workers, now) = (Workers::default(), Instant::now());
         let (host, life) = workers.told_of_task("w@h", 1, now).unwrap();
@@ -330,7 +416,7 @@ mod tests {
         workers.told(&beat(1, 0, 100), now);
         workers.told_of_task("w@h", 1, now);
         for _ in 0..3 {
-            workers.started("w@h");
+            workers.started("w@h", 1);
         }
         workers.told(&beat(1, 0, 105), now);
         assert_eq!(workers.missed(), 0, "two may still be on their way");
@@ -351,7 +437,7 @@ mod tests {
             asks += workers.due_for_asking(now).len();
             now += BEAT;
         }
-        assert!((11..=12).contains(&asks), "ten quickly, then once a minute: {asks}");
+        assert!((21..=23).contains(&asks), "twenty quickly, then once a minute: {asks}");
         workers.told_of_task("w@h", 1, now);
         workers.told(&beat(1, 0, 0), now + SLOW_ASK);
         assert!(workers.due_for_asking(now + SLOW_ASK).is_empty());

@@ -171,6 +171,46 @@ async fn a_run_is_lost_once_its_worker_was_silent_for_long_enough() {
 }
 
 #[tokio::test]
+async fn a_run_is_lost_although_its_worker_is_started_and_killed_again_and_again() {
+    let (mut ledger, start, ids) = (ledger(), Instant::now(), TaskIds::default());
+    let mut lost = Vec::new();
+    for second in 0..60_u32 {
+        let (now, pid) = (start + SECOND * second, u64::from(second / 4));
+        // it lives for four seconds, and in each life begins a task that kills it
+        let beat = WorkerEvent { processed: u64::from(second % 4 > 0), ..idle(pid) };
+        ledger.take(Event::Worker(beat), now);
+        if second % 4 == 0 {
+            ledger.take(told_by(pid, ids.id(&second.to_string()), Step::Started), now);
+        }
+        ledger.tick(Some(start), now);
+        lost.push(sums(&ledger).1[Outcome::Lost as usize]);
+    }
+    // silent from second 3 on: one more in each four seconds
+    assert_eq!((lost[33], lost[36], lost[59]), (0, 1, 6), "{lost:?}");
+}
+
+#[tokio::test]
+async fn what_may_have_ended_while_nothing_was_heard_and_whose_worker_was_not_heard_again_is_not_lost() {
+    for is_heard_again in [false, true] {
+        let (mut ledger, now, ids) = (ledger(), Instant::now(), TaskIds::default());
+        let beat = || Event::Worker(WorkerEvent { active: 1, processed: 1, ..idle(1) });
+        ledger.take(beat(), now);
+        ledger.take(told(ids.id("t"), Step::Started), now);
+        ledger.tick(None, now + SECOND);
+        let back = now + SECOND * 5;
+        if is_heard_again {
+            ledger.take(beat(), back + SECOND);
+        }
+        for seconds in [0, 60, 63] {
+            ledger.tick(Some(back), back + SECOND * seconds);
+        }
+        let (_, outcomes) = sums(&ledger);
+        let (lost, unseen) = (outcomes[Outcome::Lost as usize], outcomes[Outcome::Unseen as usize]);
+        assert_eq!((lost, unseen), if is_heard_again { (1, 0) } else { (0, 1) });
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_lost_while_nothing_can_be_heard() {
     let (mut ledger, now) = after(recorded(LONG_TASKS));
     ledger.tick(None, now + LOST_AFTER * 10);
@@ -219,8 +259,17 @@ async fn the_run_of_a_worker_that_has_nothing_to_do_has_ended_unseen() {
     assert_eq!((ledger.running.len(), sums(&ledger).1[Outcome::Unseen as usize]), (0, 1));
 }
 
+fn idle(pid: u64) -> WorkerEvent {
+    let (host, version) = ("w@h".to_owned(), String::new());
+    WorkerEvent { host, pid, sign: Sign::Heartbeat, period: SECOND * 2, active: 0, processed: 0, version }
+}
+
 fn told(id: TaskId, step: Step) -> Event {
-    Event::Task(TaskEvent { id, host: "w@h".into(), pid: 1, at: 1.0, origin: None, step })
+    told_by(1, id, step)
+}
+
+fn told_by(pid: u64, id: TaskId, step: Step) -> Event {
+    Event::Task(TaskEvent { id, host: "w@h".into(), pid, at: 1.0, origin: None, step })
 }
 
 #[tokio::test]
