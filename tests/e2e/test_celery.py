@@ -60,6 +60,22 @@ def test_a_worker_without_events_is_switched_on_and_each_task_is_counted_once(
     assert not any(CANARY in text for text in nowhere)
 
 
+def test_tasks_that_publish_are_one_source_of_the_rate_of_publishes(
+    start_sidecar: SidecarMaker, broker: Broker, tasks: Celery, prefork: Worker
+):
+    # a whole name and the last part of others; one raises, and one says of one of its results that it failed
+    sidecar = watching(start_sidecar, broker, publish_tasks=["lab.good", "publish", "crash"])
+    warm_up(tasks, sidecar, "prefork")
+    send_them(tasks, 1)
+    outcomes = {"published": 6, "failed": 2}
+    eventually(
+        lambda: outcomes == {outcome: sidecar.metric("content_factory_celery_publishes_total", outcome=outcome) for outcome in outcomes},
+        f"{outcomes}",
+    )
+    assert sidecar.metric("content_factory_business_publish_success_ratio", source="tasks") == 0.75
+    assert sidecar.json(QUEUES)["publishes"]["success_ratio"] == 0.75
+
+
 def test_a_pool_of_threads_that_sends_events_is_counted_alike(
     start_sidecar: SidecarMaker, broker: Broker, tasks: Celery, servers_folder: Path
 ):

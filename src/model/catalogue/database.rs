@@ -276,7 +276,7 @@ pub static BUSINESS_PUBLISH_SUCCESS: Metric = metric(
     "1",
     MetricKind::Gauge,
     &["source"],
-    "Share of publishes that went well, of those that ended, by source: the newest rows (rows), or the answers of `proxy.taps` since the start (answers).",
+    "Share of publishes that went well, of those that ended, by source: the newest rows (`rows`), and since the start the tasks of `celery.publish_tasks` (`tasks`) and the answers of `proxy.taps` (`answers`).",
 );
 
 /// Publishes as the application answered them.

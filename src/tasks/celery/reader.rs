@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::model::catalogue::celery as metrics;
+use crate::model::catalogue::database::BUSINESS_PUBLISH_SUCCESS;
 use crate::model::celery::{CeleryCounts, CeleryState, Condition, QueueState, TaskState, WorkerState};
 use crate::model::sample::{LabelValue, Sample};
 use crate::redact::{Clean, Outlet, Redactor};
@@ -272,6 +273,9 @@ fn own_samples(state: &State, redactor: &Redactor, now: Instant, out: &mut Vec<S
     let publishes = state.publishes();
     for (outcome, count) in [("published", publishes.published), ("failed", publishes.failed)] {
         out.push(Sample::count(&metrics::PUBLISHES, count).with_literal("outcome", outcome));
+    }
+    if let Some(ratio) = publishes.success_ratio() {
+        out.push(Sample::level(&BUSINESS_PUBLISH_SUCCESS, ratio).with_literal("source", "tasks"));
     }
     out.push(Sample::count(&metrics::TASKS_FOUND_AGAIN, state.ledger.totals.found_again));
     if let Some(listening) = state.hearing.up_since() {

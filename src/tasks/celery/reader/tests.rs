@@ -8,7 +8,7 @@ use crate::redact::Secret;
 use crate::settings::{Place, Settings, Tree};
 use crate::tasks::celery::board::{Depth, Depths};
 use crate::tasks::celery::config::Config;
-use crate::tasks::celery::event::{Event, Sign, Step, TaskEvent, TaskIds, WorkerEvent};
+use crate::tasks::celery::event::{Event, Sign, Step, TaskEvent, TaskIds, Verdict, WorkerEvent};
 
 const BEAT: Duration = Duration::from_secs(2);
 
@@ -83,6 +83,40 @@ async fn a_reading_that_grew_old_is_no_sample_and_what_was_never_seen_is_none() 
     assert!(!names(&reader).contains(&"content_factory.celery.queue.messages"));
     assert!(names(&reader).contains(&"content_factory.celery.gaps"));
     assert!(Reader::off().state().queues.is_empty() && names(&Reader::off()).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_share_of_publishes_that_went_well_is_told_of_tasks_once_one_has_ended() {
+    let (shared, reader) = room();
+    let share = || {
+        let mut samples = Vec::new();
+        reader.samples(&mut samples);
+        let found = samples.into_iter().find(|sample| sample.metric.name == BUSINESS_PUBLISH_SUCCESS.name)?;
+        Some(format!("{:?} {:?}", found.labels, found.value))
+    };
+    beat(&shared, 0);
+    let ids = TaskIds::default();
+    let take = |task: &str, step| {
+        let event = TaskEvent { id: ids.id(task), host: "w@h".into(), pid: 1, at: 1.0, origin: None, step };
+        shared.lock().ledger.take(Event::Task(event), Instant::now());
+    };
+    let ends = [
+        Step::Succeeded { seconds: None, verdict: Verdict::Good },
+        Step::Succeeded { seconds: None, verdict: Verdict::Bad },
+        Step::Failed(None),
+        Step::Succeeded { seconds: None, verdict: Verdict::Good },
+        Step::Succeeded { seconds: None, verdict: Verdict::Good },
+    ];
+    assert_eq!(share(), None, "none has ended");
+    for (number, end) in ends.into_iter().enumerate() {
+        let task = number.to_string();
+        take(&task, Step::Sent { name: "shop.publish_video".into(), queue: Some("q".into()), due: None });
+        take(&task, end);
+    }
+    // of a success the result backend may know better for a while
+    shared.lock().tick(Instant::now() + BEAT);
+    let share = share().unwrap();
+    assert!(share.contains("source") && share.contains("tasks") && share.contains("0.6"), "{share}");
 }
 
 #[tokio::test(start_paused = true)]
