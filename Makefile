@@ -46,7 +46,7 @@ oracle: ## The byte oracle: raw messages through the proxy, judged by a strict r
 soak: release ## The behaviour contract in its long form, the soak alone 32 min; `make test` runs the short one. ARGS='idle' chooses
 	CONTRACT=full SIDECAR_BIN="$(abspath $(SIDECAR))" cargo test --test contract --test floods -- --test-threads 1 --nocapture $(ARGS)
 	CONTRACT=full cargo test --test it -- --nocapture any_number_of_kills a_killed_holder
-	CONTRACT=full SIDECAR_BIN="$(abspath $(SIDECAR))" $(PYTHON) -m pytest -s tests/e2e/test_celery_kills.py
+	CONTRACT=full SIDECAR_BIN="$(abspath $(SIDECAR))" $(PYTHON) -m pytest -s tests/e2e/test_celery_kills.py tests/e2e/test_inside_cost.py
 
 .PHONY: fuzz-oracle
 fuzz-oracle: ## Mutated messages through the proxy as long as asked, SECONDS=600 SEED=1; what fails is printed as a corpus entry
