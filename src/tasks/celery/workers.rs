@@ -44,6 +44,8 @@ pub(super) struct Worker {
     pub(super) heard: Instant,
     /// Since when it has had nothing to do: none active, none more processed.
     pub(super) idle_since: Option<Instant>,
+    /// When it told last that it works on a task.
+    at_work: Option<Instant>,
     /// Whether an event of a task was heard from this life.
     pub(super) sends_events: bool,
     /// Tasks that it started, by its own count, and that nobody told us of.
@@ -69,6 +71,7 @@ struct Other {
     pid: u64,
     life: Life,
     heard: Instant,
+    at_work: Option<Instant>,
     /// Tasks that it has started, and perhaps more.
     processed: u64,
 }
@@ -95,7 +98,9 @@ impl Workers {
         let Some(worker) = self.met(&event.host, event.pid, now) else { return };
         if is_new_life {
             worker.others = others;
-            worker.life = known.map_or(worker.life, |known| known.life);
+            if let Some(known) = known {
+                (worker.life, worker.at_work) = (known.life, known.at_work);
+            }
         }
         worker.period = event.period;
         worker.version.clone_from(&event.version);
@@ -114,6 +119,7 @@ impl Workers {
         }
         let has_moved = worker.processed != event.processed && worker.beats > 0;
         (worker.active, worker.processed) = (event.active, event.processed);
+        worker.at_work = if event.active > 0 { Some(now) } else { worker.at_work };
         worker.beats += 1;
         match (event.active, has_moved) {
             (0, false) => drop(worker.idle_since.get_or_insert(now)),
@@ -135,7 +141,7 @@ impl Workers {
             other.heard = now;
             return Some((host, other.life));
         }
-        remember(&mut worker.others, Other { pid, life: unborn, heard: now, processed: 0 });
+        remember(&mut worker.others, Other { pid, life: unborn, heard: now, at_work: None, processed: 0 });
         self.lives += 1;
         Some((host, unborn))
     }
@@ -173,9 +179,9 @@ impl Workers {
     /// Makes way for another process of this name, which remembers those before it.
     fn succeed(&mut self, host: &str) -> Vec<Other> {
         let Some(mut worker) = self.forget(host) else { return Vec::new() };
-        let before =
-            Other { pid: worker.pid, life: worker.life, heard: worker.heard, processed: worker.processed_at_least() };
-        remember(&mut worker.others, before);
+        let Worker { pid, life, heard, at_work, .. } = worker;
+        let processed = worker.processed_at_least();
+        remember(&mut worker.others, Other { pid, life, heard, at_work, processed });
         worker.others
     }
 
@@ -193,9 +199,12 @@ impl Workers {
         }
     }
 
-    /// Whether anything was heard of this life after a moment.
-    pub(super) fn is_heard_after(&self, host: &str, life: Life, moment: Instant) -> bool {
-        self.by_host.get(host).is_some_and(|worker| worker.heard_of(life) > moment)
+    /// Whether this life told after a moment that it works on a task.
+    pub(super) fn is_at_work_after(&self, host: &str, life: Life, moment: Instant) -> bool {
+        let Some(worker) = self.by_host.get(host) else { return false };
+        let other = worker.others.iter().find(|other| other.life == life).and_then(|other| other.at_work);
+        let at_work = if worker.life == life { worker.at_work } else { other };
+        at_work.is_some_and(|at_work| at_work > moment)
     }
 
     /// Since when this life has had nothing to do.
@@ -262,6 +271,7 @@ impl Worker {
             processed: 0,
             heard: now,
             idle_since: None,
+            at_work: None,
             sends_events: false,
             missed: 0,
             life,

@@ -190,23 +190,26 @@ async fn a_run_is_lost_although_its_worker_is_started_and_killed_again_and_again
 }
 
 #[tokio::test]
-async fn what_may_have_ended_while_nothing_was_heard_and_whose_worker_was_not_heard_again_is_not_lost() {
-    for is_heard_again in [false, true] {
+async fn what_may_have_ended_while_nothing_was_heard_and_whose_worker_was_not_at_work_again_is_not_lost() {
+    // not heard again, heard with nothing to do, heard at work
+    for again in [None, Some(0), Some(1)] {
         let (mut ledger, now, ids) = (ledger(), Instant::now(), TaskIds::default());
-        let beat = || Event::Worker(WorkerEvent { active: 1, processed: 1, ..idle(1) });
-        ledger.take(beat(), now);
+        let beat = |active| Event::Worker(WorkerEvent { active, processed: 1, ..idle(1) });
+        ledger.take(beat(1), now);
         ledger.take(told(ids.id("t"), Step::Started), now);
         ledger.tick(None, now + SECOND);
         let back = now + SECOND * 5;
-        if is_heard_again {
-            ledger.take(beat(), back + SECOND);
+        if let Some(active) = again {
+            ledger.take(beat(active), back + SECOND);
+            // and is another process at once
+            ledger.take(Event::Worker(idle(2)), back + SECOND * 2);
         }
         for seconds in [0, 60, 63] {
             ledger.tick(Some(back), back + SECOND * seconds);
         }
         let (_, outcomes) = sums(&ledger);
         let (lost, unseen) = (outcomes[Outcome::Lost as usize], outcomes[Outcome::Unseen as usize]);
-        assert_eq!((lost, unseen), if is_heard_again { (1, 0) } else { (0, 1) });
+        assert_eq!((lost, unseen), if again == Some(1) { (1, 0) } else { (0, 1) });
     }
 }
 
