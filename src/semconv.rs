@@ -15,6 +15,10 @@ pub const CODE_FILE_PATH: &str = "code.file.path";
 pub const CODE_FUNCTION_NAME: &str = "code.function.name";
 /// `cpu.mode`
 pub const CPU_MODE: &str = "cpu.mode";
+/// `db.client.connection.pool.name`
+pub const DB_CLIENT_CONNECTION_POOL_NAME: &str = "db.client.connection.pool.name";
+/// `db.client.connection.state`
+pub const DB_CLIENT_CONNECTION_STATE: &str = "db.client.connection.state";
 /// `db.namespace`
 pub const DB_NAMESPACE: &str = "db.namespace";
 /// `db.operation.name`

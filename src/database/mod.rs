@@ -162,7 +162,7 @@ impl Work<'_> {
 
     /// The quick part, over a connection of its own.
     async fn watch_activity(&self, options: &PgConnectOptions) {
-        let (mut session, mut turns) = (Session::new(options), turns(self.config.periods.activity));
+        let (mut session, mut turns) = (Session::new(options, self.last), turns(self.config.periods.activity));
         loop {
             turns.tick().await;
             let seen = self.turn("activity", self.look(&mut session)).await;
@@ -193,7 +193,7 @@ impl Work<'_> {
 
     /// Whatever may be slow, one after the other over one connection.
     async fn watch_the_rest(&self, options: &PgConnectOptions) {
-        let (mut session, mut memory) = (Session::new(options), self.memory.lock().await);
+        let (mut session, mut memory) = (Session::new(options, self.last), self.memory.lock().await);
         memory.asker = Asker::new(&self.config.questions);
         let memory = &mut *memory;
         let periods = &self.config.periods;

@@ -9,16 +9,32 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Either, PgConnection};
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use crate::database::fault::Fault;
+use crate::model::database::DatabaseState;
+use crate::model::database::pool::Pool;
 use crate::model::trouble::Trouble;
 
 /// A connection when it is needed.
 pub(super) struct Session {
     options: PgConnectOptions,
     startup: Startup,
-    open: Option<PgConnection>,
+    open: Option<Held>,
+    last: watch::Sender<DatabaseState>,
+}
+
+/// An open connection, counted as long as it lives: a future that is dropped drops it too.
+struct Held {
+    connection: PgConnection,
+    last: watch::Sender<DatabaseState>,
+}
+
+/// A question that has a connection, counted as the other.
+struct Use {
+    began: Instant,
+    last: watch::Sender<DatabaseState>,
 }
 
 /// What the other end takes when a connection begins.
@@ -53,10 +69,10 @@ const END: &str = "; COMMIT";
 const UNKNOWN_OPTIONS: &str = "08P01";
 
 impl Session {
-    /// No connection yet.
-    pub(super) fn new(options: &PgConnectOptions) -> Self {
+    /// No connection yet; what becomes of each is told there.
+    pub(super) fn new(options: &PgConnectOptions, last: &watch::Sender<DatabaseState>) -> Self {
         let options = options.clone().disable_statement_logging();
-        Self { options, startup: Startup::WithOptions, open: None }
+        Self { options, startup: Startup::WithOptions, open: None, last: last.clone() }
     }
 
     /// Asks one question; at most so many rows.
@@ -77,25 +93,22 @@ impl Session {
     }
 
     /// Keeps the connection if it is still whole.
-    async fn ask_over(
-        &mut self,
-        mut connection: PgConnection,
-        question: &str,
-        most: usize,
-    ) -> Result<Vec<PgRow>, Fault> {
-        let answer = timeout(ANSWER_LIMIT, ask(&mut connection, question, most)).await;
+    async fn ask_over(&mut self, mut held: Held, question: &str, most: usize) -> Result<Vec<PgRow>, Fault> {
+        let under_way = Use::begin(&self.last);
+        let answer = timeout(ANSWER_LIMIT, ask(&mut held.connection, question, most)).await;
         let answer = answer.unwrap_or(Err(Fault::plain(Trouble::Timeout)));
         let is_whole = match &answer {
             Ok(_) => true,
             // the transaction failed, and must not stay open: it would hold back the application's vacuum
             Err(fault) if fault.is_answer => {
-                let rollback = sqlx::raw_sql("ROLLBACK").execute(&mut connection);
+                let rollback = sqlx::raw_sql("ROLLBACK").execute(&mut held.connection);
                 matches!(timeout(ANSWER_LIMIT, rollback).await, Ok(Ok(_)))
             }
             Err(_) => false,
         };
+        drop(under_way);
         if is_whole {
-            self.open = Some(connection);
+            self.open = Some(held);
         }
         answer
     }
@@ -115,7 +128,7 @@ impl Session {
         }
     }
 
-    async fn connect(&mut self) -> Result<PgConnection, Fault> {
+    async fn connect(&mut self) -> Result<Held, Fault> {
         let first = self.connect_by(self.startup).await;
         match first {
             Err(fault) if self.startup == Startup::WithOptions && fault.code.as_deref() == Some(UNKNOWN_OPTIONS) => {
@@ -127,16 +140,52 @@ impl Session {
         }
     }
 
-    async fn connect_by(&self, startup: Startup) -> Result<PgConnection, Fault> {
+    async fn connect_by(&self, startup: Startup) -> Result<Held, Fault> {
         let options = match startup {
             Startup::WithOptions => self.options.clone().options(OPTIONS),
             Startup::Plain => self.options.clone(),
         };
+        let began = Instant::now();
         match timeout(CONNECT_LIMIT, PgConnection::connect_with(&options)).await {
-            Ok(connected) => connected.map_err(Fault::from),
-            Err(_) => Err(Fault::plain(Trouble::Timeout)),
+            Ok(connected) => {
+                let connection = connected.map_err(Fault::from)?;
+                count(&self.last, |pool| pool.opened(began.elapsed()));
+                Ok(Held { connection, last: self.last.clone() })
+            }
+            Err(_) => {
+                count(&self.last, Pool::timed_out);
+                Err(Fault::plain(Trouble::Timeout))
+            }
         }
     }
+}
+
+impl Use {
+    fn begin(last: &watch::Sender<DatabaseState>) -> Self {
+        count(last, Pool::taken);
+        Self { began: Instant::now(), last: last.clone() }
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        let took = self.began.elapsed();
+        count(&self.last, |pool| pool.returned(took));
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        count(&self.last, Pool::closed);
+    }
+}
+
+/// Counts, and wakes nobody: what waits for a reading is not waiting for this.
+fn count(last: &watch::Sender<DatabaseState>, change: impl FnOnce(&mut Pool)) {
+    last.send_if_modified(|state| {
+        change(&mut state.pool);
+        false
+    });
 }
 
 /// Our own mark, by which `pg_stat_statements` tells our questions from the application's: behind the first word, because the server

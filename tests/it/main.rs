@@ -21,6 +21,7 @@ mod checks_uptime;
 mod command_line;
 mod conventions;
 mod database_business;
+mod database_pool;
 mod database_postgres;
 mod database_room;
 mod database_servers;

@@ -8,6 +8,7 @@ pub mod celery;
 pub mod checks;
 pub mod container;
 pub mod database;
+pub mod database_pool;
 pub mod lease;
 pub mod machine;
 mod metric;
@@ -497,6 +498,11 @@ pub static ALL: &[&Metric] = &[
     &database::DATABASE_READING_AGE,
     &database::DATABASE_READING_FAILURES,
     &database::DB_CLIENT_OPERATION_DURATION,
+    &database_pool::DB_CLIENT_CONNECTION_COUNT,
+    &database_pool::DB_CLIENT_CONNECTION_MAX,
+    &database_pool::DB_CLIENT_CONNECTION_TIMEOUTS,
+    &database_pool::DB_CLIENT_CONNECTION_CREATE_TIME,
+    &database_pool::DB_CLIENT_CONNECTION_USE_TIME,
     &database::BUSINESS_ROWS,
     &database::BUSINESS_NEWEST_AGE,
     &database::BUSINESS_PUBLISHES,
@@ -562,29 +568,4 @@ pub static ALL: &[&Metric] = &[
 ];
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn the_table_is_complete_and_names_nothing_twice() {
-        let names: BTreeSet<&str> = ALL.iter().map(|metric| metric.name).collect();
-        assert_eq!(names.len(), ALL.len());
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/model/catalogue");
-        let files = std::fs::read_dir(folder).expect("this folder").map(|entry| entry.expect("a file of it").path());
-        let text = |path| std::fs::read_to_string(path).expect("source");
-        let constants: usize = files.map(|path| text(path).matches("\npub static ").count()).sum();
-        let constants = constants - 1; // `ALL` itself
-        assert_eq!(ALL.len(), constants, "a metric that is not in ALL is never shown");
-    }
-
-    #[test]
-    fn what_is_written_about_a_metric_is_a_sentence_and_its_labels_are_told_once() {
-        for metric in ALL {
-            assert!(metric.about.ends_with('.'), "{}", metric.name);
-            let labels: BTreeSet<&str> = metric.labels.iter().copied().collect();
-            assert_eq!(labels.len(), metric.labels.len(), "{}", metric.name);
-        }
-    }
-}
+mod tests;

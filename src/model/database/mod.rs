@@ -2,6 +2,7 @@
 
 pub mod asked;
 pub mod business;
+pub mod pool;
 pub mod reading;
 pub mod samples;
 pub mod statements;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use crate::model::database::asked::Asked;
 use crate::model::database::business::Business;
+use crate::model::database::pool::Pool;
 use crate::model::database::reading::Reading;
 use crate::model::database::statements::Statements;
 use crate::model::database::values::{Activity, Server, Statistics, Storage};
@@ -65,6 +67,8 @@ pub struct DatabaseState {
     pub business: Reading<Business>,
     /// How long all that took to ask.
     pub asked: Asked,
+    /// The connections that it was asked over; of a server only.
+    pub pool: Pool,
 }
 
 impl DatabaseState {
@@ -81,6 +85,7 @@ impl DatabaseState {
             rows: Reading::new(periods.rows),
             business: Reading::new(periods.rows),
             asked: Asked::default(),
+            pool: Pool::default(),
         }
     }
 

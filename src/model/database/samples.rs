@@ -49,6 +49,7 @@ pub fn samples(state: &DatabaseState, now: Instant, out: &mut Vec<Sample>) {
         part.of(&state.statistics, "statistics", statistics);
         part.of(&state.statements, "statements", |_, _| {}); // no labels are made of statements
         part.of(&state.storage, "storage", storage);
+        state.pool.samples(part.out);
     } else {
         part.of(&state.storage, "storage", |storage, part| part.level(&DATABASE_FILE_SIZE, storage.size_bytes as f64));
     }
