@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::lease::speaker::Speaker;
 use crate::lifecycle::{self, Drain, Latch, Pulse};
 use crate::model::ai::{AiCall, CallSink};
+use crate::model::ai_outcomes::AiOutcomes;
 use crate::model::application::About;
 use crate::model::catalogue::REDACTIONS;
 use crate::model::incident::{IncidentSink, IncidentSource, incidents};
@@ -92,6 +93,8 @@ struct Ground {
     data: Drain,
     /// The end of everything behind it.
     control: Drain,
+    /// How calls of the AI service ended, as far as they pass the egress port.
+    outcomes: AiOutcomes,
 }
 
 /// All that takes the finished requests of a worker.
@@ -133,7 +136,8 @@ impl Rooms {
         let intake = config.telemetry.intake.as_ref().map(intake::bind).transpose()?;
         let ports = Ports { admin, intake, egress: config.egress.as_ref().map(egress::bind).transpose()? };
         let redactor = Arc::new(Redactor::new(config.secrets.expose().iter().map(String::as_str)));
-        let ground = Ground { config, redactor, started: Instant::now(), data, control };
+        let outcomes = AiOutcomes::default();
+        let ground = Ground { config, redactor, started: Instant::now(), data, control, outcomes };
         let mut takers = Takers::new(origin);
         let workers = if port.is_some() { ground.config.proxy.workers } else { 0 };
         let (way_out, writers) = ground.telemetry(workers, &mut takers)?;
@@ -234,9 +238,9 @@ impl Ground {
         let mut rooms = Supervisor::default();
         let control = &self.control;
         let (refused, refusals) = watch::channel(None);
-        let targets = self.targets(&path, readers, refused);
-        let (checks, reports) = checks::build(&self.config.checks, targets, self.redactor.clone());
         let (system, usage) = system::build(&self.config.system, self.config.data_dir.clone());
+        let targets = self.targets(&path, (readers, usage.clone()), refused);
+        let (checks, reports) = checks::build(&self.config.checks, targets, self.redactor.clone());
         let (database, seen) = database::build(self.config.database.clone(), self.redactor.clone());
         let (sink, incidents) = issues.as_ref().map(|_| incidents()).unzip();
         let tasks = self.tasks(&telemetry, sink.clone());
@@ -349,7 +353,7 @@ impl Ground {
         let sink: CallSink = Arc::new(move |call: AiCall| spans.push(&call));
         // an application that makes its own spans makes those of its calls, too
         let sink = Some(sink).filter(|_| config.spans != SpanModel::PropagateOnly);
-        let door = Arc::new(port.door(config.sampling, self.redactor.clone(), sink));
+        let door = Arc::new(port.door(config.sampling, self.redactor.clone(), (sink, self.outcomes.clone())));
         takers.add(door.tuner(), |config| &config.egress);
         let serve = |room: Arc<Arc<egress::Door>>, drain| async move { room.serve(drain).await };
         rooms.add("egress", again(&self.control, Arc::clone(&door), serve));
@@ -457,13 +461,21 @@ impl Ground {
     }
 
     /// What the checks look at.
-    fn targets(&self, path: &DataPath, readers: &Readers, refused: watch::Sender<Option<Instant>>) -> Targets {
-        let reader = readers.traffic.clone();
+    fn targets(
+        &self,
+        path: &DataPath,
+        (readers, usage): (&Readers, system::Reader),
+        refused: watch::Sender<Option<Instant>>,
+    ) -> Targets {
+        let (reader, routes) = (readers.traffic.clone(), readers.traffic.clone());
         Targets {
             database: self.config.database.address.clone(),
             application: path.address.map(|_| self.config.proxy.upstream.text()),
             totals: Arc::new(move || reader.totals()),
             refused,
+            calls: self.config.egress.as_ref().map(|_| self.outcomes.clone()),
+            routes: Arc::new(move || routes.routes()),
+            cpu: Arc::new(move || usage.borrow().recent_cpu(Instant::now())),
         }
     }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::checks::beats::Beats;
 use crate::checks::check::{Check, Reader};
 use crate::checks::service::Pace;
+use crate::model::ai_outcomes::AiOutcomes;
+use crate::model::traffic::RouteTraffic;
 use crate::redact::Redactor;
 use crate::settings::Section;
 use crate::trust::Trust;
@@ -75,6 +77,12 @@ pub(super) struct Means {
     pub(super) redactor: Arc<Redactor>,
     /// Host and port of the application; `None` when there is no proxy in front of one.
     pub(super) application: Option<String>,
+    /// How calls of the AI service ended; `None` when they do not pass us.
+    pub(super) calls: Option<AiOutcomes>,
+    /// The traffic of each route of late.
+    pub(super) routes: Arc<dyn Fn() -> Vec<RouteTraffic> + Send + Sync>,
+    /// How busy the node's cores are, 0 to 1, where that is known.
+    pub(super) cpu: Arc<dyn Fn() -> Option<f64> + Send + Sync>,
 }
 
 impl Plan {

@@ -4,14 +4,18 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::time::Instant;
+
 use crate::egress::config::Config;
 use crate::egress::prices::Prices;
 use crate::egress::series::{Series, Unread};
 use crate::egress::told::{End, Told};
 use crate::model::ai::{AiCall, AiOperation, CallSink};
+use crate::model::ai_outcomes::{AiOutcome, AiOutcomes};
 use crate::model::catalogue::ai::EGRESS_CONNECTIONS_REFUSED;
 use crate::model::sample::Sample;
 use crate::model::trace::{Sampled, Sampling};
+use crate::model::trouble::Trouble;
 use crate::redact::{Clean, Outlet, Redactor};
 use crate::wall_clock::since_epoch;
 
@@ -24,6 +28,8 @@ pub(super) struct Desk {
     sampling: Sampling,
     /// `None` when calls become no spans.
     spans: Option<CallSink>,
+    /// How calls ended of late, for the checks.
+    outcomes: AiOutcomes,
     turned_away: AtomicU64,
 }
 
@@ -37,8 +43,13 @@ struct Books {
 const STATUSES: [u16; 15] = [400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 502, 503, 504, 529];
 
 impl Desk {
-    /// For calls by these settings.
-    pub(super) fn new(config: &Config, sampling: Sampling, redactor: Arc<Redactor>, spans: Option<CallSink>) -> Self {
+    /// For calls by these settings; tells of spans and of outcomes.
+    pub(super) fn new(
+        config: &Config,
+        sampling: Sampling,
+        redactor: Arc<Redactor>,
+        (spans, outcomes): (Option<CallSink>, AiOutcomes),
+    ) -> Self {
         let clean = |text: &str| redactor.text(Outlet::Telemetry, text.as_bytes()).into_owned();
         let host = clean(config.upstream.host_str().unwrap_or_default());
         Self {
@@ -48,6 +59,7 @@ impl Desk {
             redactor,
             sampling,
             spans,
+            outcomes,
             turned_away: AtomicU64::new(0),
         }
     }
@@ -57,6 +69,7 @@ impl Desk {
         let models = [told.asked.model.as_deref(), told.answered.model.as_deref()].map(|name| name.filter(is_model));
         let [input, output] = [told.answered.input, told.answered.output];
         let unread = unread(&told);
+        self.outcomes.add(outcome(&told), Instant::now());
         let [request_model, response_model] =
             models.map(|name| Some(self.redactor.text(Outlet::Telemetry, name?.as_bytes()).into_owned()));
         let call = AiCall {
@@ -129,6 +142,18 @@ fn error_type(told: &Told) -> Option<Clean<'static>> {
         (End::Answered, status) if STATUSES.contains(&status) => Some(Clean::number(status.into())),
         (End::Answered, 400..) => Some(Clean::literal("_OTHER")),
         (End::Answered, _) => None,
+    }
+}
+
+/// What a call tells of the service and of the key.
+fn outcome(told: &Told) -> AiOutcome {
+    match told.end {
+        End::Answered => AiOutcome::of_status(told.status),
+        // whoever leaves may have waited long or not at all
+        End::ClientGone => AiOutcome::Untold,
+        End::Failed(Trouble::Timeout) => AiOutcome::Timeout,
+        End::Failed(Trouble::Protocol | Trouble::TooLarge) => AiOutcome::Failing,
+        End::Failed(_) => AiOutcome::Unreachable,
     }
 }
 

@@ -27,6 +27,7 @@ use crate::egress::desk::Desk;
 use crate::egress::relay::Relay;
 use crate::lifecycle::Drain;
 use crate::model::ai::CallSink;
+use crate::model::ai_outcomes::AiOutcomes;
 use crate::model::reload::Retune;
 use crate::model::sample::Sample;
 use crate::model::trace::Sampling;
@@ -107,11 +108,12 @@ impl Bound {
         Some((self.listener.local_addr().ok()?, upstream))
     }
 
-    /// Says what is done behind the port: calls that are sampled go to `spans`, if there is one.
+    /// Says what is done behind the port: calls that are sampled go to a sink of spans, if there is one, and how each ended to the
+    /// outcomes.
     #[must_use]
-    pub fn door(self, sampling: Sampling, redactor: Arc<Redactor>, spans: Option<CallSink>) -> Door {
+    pub fn door(self, sampling: Sampling, redactor: Arc<Redactor>, told: (Option<CallSink>, AiOutcomes)) -> Door {
         let places = Arc::new(Semaphore::new(self.config.connections));
-        let desk = Arc::new(Desk::new(&self.config, sampling, redactor, spans));
+        let desk = Arc::new(Desk::new(&self.config, sampling, redactor, told));
         let relay = Arc::new(Relay::new(self.config, Arc::clone(&desk)));
         Door { listener: self.listener, places, desk, relay }
     }

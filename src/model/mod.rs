@@ -3,6 +3,7 @@
 //! A room gives out values of this floor and takes them in; no room names another room.
 
 pub mod ai;
+pub mod ai_outcomes;
 pub mod application;
 pub mod attributes;
 pub mod base64;

@@ -1,5 +1,7 @@
 //! What the system, the database and the application's processes were last seen to use.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::model::catalogue::machine::{
@@ -73,7 +75,17 @@ pub struct BusinessRows {
     pub social_media_posts: Option<u64>,
 }
 
+/// What was read longer ago than that says nothing of now.
+const RECENT: Duration = Duration::from_secs(60);
+
 impl SystemUsage {
+    /// How busy the node's cores were of late, 0 to 1; `None` when that was not read lately.
+    #[must_use]
+    pub fn recent_cpu(&self, now: Instant) -> Option<f64> {
+        let is_recent = self.read_at.is_some_and(|at| now.saturating_duration_since(at) <= RECENT);
+        is_recent.then_some(self.cpu_ratio)
+    }
+
     /// The samples of the node and of the sidecar's process.
     pub fn samples(&self, out: &mut Vec<Sample>) {
         let used = self.memory_total_bytes.saturating_sub(self.memory_available_bytes);

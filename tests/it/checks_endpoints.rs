@@ -40,12 +40,12 @@ async fn post(address: SocketAddr, target: &str, headers: &str) -> (u16, Value) 
     (status, serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}")))
 }
 
-fn json(text: &str) -> Value {
+pub(crate) fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 /// Waits until a check is as wanted.
-async fn until(sidecar: &Sidecar, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub(crate) async fn until(sidecar: &Sidecar, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let target = format!("/api/v1/monitoring/checks/{name}");
     json(&sidecar.eventually(&target, |status, body| status == 200 && wanted(&json(body))).await)
 }

@@ -51,6 +51,9 @@ impl Checks {
             application: application.map(|address| address.to_string()),
             totals: Arc::new(Totals::default),
             refused: tokio::sync::watch::channel(None).0,
+            calls: None,
+            routes: Arc::new(Vec::new),
+            cpu: Arc::new(|| None),
         };
         let redactor = Arc::new(Redactor::new(secrets.iter().map(String::as_str)));
         let (runner, reader) = checks::build(&config, targets, redactor);

@@ -10,6 +10,15 @@ pub(crate) const DURATIONS: &str = "gen_ai_client_operation_duration_seconds_cou
 
 /// A sidecar before this service, and its port for calls.
 pub(crate) async fn sidecar(service: SocketAddr, environment: &[(&str, &str)]) -> (Sidecar, SocketAddr) {
+    sidecar_of(service, &[], environment).await
+}
+
+/// The same with these arguments.
+pub(crate) async fn sidecar_of(
+    service: SocketAddr,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> (Sidecar, SocketAddr) {
     let service = format!("http://{service}");
     let egress = [
         ("SIDECAR_EGRESS__ENABLED", "true"),
@@ -17,7 +26,7 @@ pub(crate) async fn sidecar(service: SocketAddr, environment: &[(&str, &str)]) -
         ("SIDECAR_EGRESS__UPSTREAM", service.as_str()),
     ];
     let environment = [&egress, environment].concat();
-    let mut sidecar = Sidecar::start(echo_application().await, &[], &environment).await;
+    let mut sidecar = Sidecar::start(echo_application().await, arguments, &environment).await;
     let line = sidecar.line().await.expect("a line for each address");
     let (address, leads_to) = line.split_once(" -> ").expect("the line says where it leads");
     assert_eq!(leads_to, service);
@@ -26,7 +35,7 @@ pub(crate) async fn sidecar(service: SocketAddr, environment: &[(&str, &str)]) -
     (sidecar, address)
 }
 
-fn post(path: &str, fields: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn post(path: &str, fields: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("POST {path} HTTP/1.1\r\nHost: ai\r\nContent-Length: {}\r\n{fields}\r\n", body.len());
     [head.as_bytes(), body].concat()
 }

@@ -11,14 +11,24 @@ use crate::checks::kinds::http;
 use crate::checks::plan::{Kind, Plan, Reading};
 use crate::checks::service::Pace;
 use crate::model::trouble::Trouble;
-use crate::trust;
+use crate::redact::Secret;
+use crate::settings::Section;
+use crate::trust::{self, Trust};
 
 /// Asks for the list of models, or what else costs nothing.
-struct Ai {
+pub(super) struct Ai {
     client: Client,
     url: Url,
     header: HeaderName,
     key: HeaderValue,
+}
+
+/// What is asked for, and with what.
+pub(super) struct Asked {
+    url: Url,
+    header: HeaderName,
+    key: HeaderValue,
+    authorities: Option<Secret<String>>,
 }
 
 pub(super) const KIND: Kind = Kind {
@@ -32,6 +42,15 @@ const MODELS: &str = "https://api.openai.com/v1/models";
 
 fn read(reading: &mut Reading<'_, '_>) -> Option<Plan> {
     let section = &mut *reading.section;
+    let Some(asked) = read_call(section, "The key, as the application has it.")? else {
+        section.problem("key", "nothing", "a key, or a file that holds it in key_file");
+        return None;
+    };
+    Some(Plan::perhaps(move |means| asked.make(&means.trust)))
+}
+
+/// Reads a question that costs nothing: `Some(None)` without a key, `None` after a mistake.
+pub(super) fn read_call(section: &mut Section<'_>, about_key: &'static str) -> Option<Option<Asked>> {
     let about = "A page that costs nothing and wants the key; without it https://api.openai.com/v1/models.";
     let url = match http::read_url(section, about) {
         Some(url) => Some(url.expose().clone()),
@@ -44,25 +63,26 @@ fn read(reading: &mut Reading<'_, '_>) -> Option<Plan> {
     if header.is_none() {
         section.problem("header", &name, "the name of a header such as x-api-key");
     }
-    let Some(key) = section.secret("key", "The key, as the application has it.") else {
-        if !section.is_secret_set("key") {
-            section.problem("key", "nothing", "a key, or a file that holds it in key_file");
-        }
-        return None;
+    let authorities = trust::read(section);
+    let Some(key) = section.secret("key", about_key) else {
+        return (!section.is_secret_set("key") && url.is_some() && header.is_some()).then_some(None);
     };
     let scheme = if name.eq_ignore_ascii_case("authorization") { "Bearer " } else { "" };
     let value = HeaderValue::from_str(&format!("{scheme}{}", key.expose().trim()));
-    let Ok(mut value) = value else {
+    let Ok(mut key) = value else {
         section.wrong_secret("key", "one line of text");
         return None;
     };
-    value.set_sensitive(true);
-    let authorities = trust::read(section);
-    let (url, header) = (url?, header?);
-    Some(Plan::perhaps(move |means| {
-        let client = http::client(&url, &means.trust, authorities.as_ref())?;
-        Some(Ai { client, url: url.clone(), header: header.clone(), key: value.clone() })
-    }))
+    key.set_sensitive(true);
+    Some(Some(Asked { url: url?, header: header?, key, authorities }))
+}
+
+impl Asked {
+    /// Whoever asks it; `None` when nobody is to be trusted.
+    pub(super) fn make(&self, trust: &Trust) -> Option<Ai> {
+        let client = http::client(&self.url, trust, self.authorities.as_ref())?;
+        Some(Ai { client, url: self.url.clone(), header: self.header.clone(), key: self.key.clone() })
+    }
 }
 
 #[async_trait]

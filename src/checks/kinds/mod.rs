@@ -1,6 +1,7 @@
 //! The kinds of checks: one file and one line each.
 
 mod ai;
+pub(super) mod ai_calls;
 mod app;
 pub(super) mod application;
 mod composite;
@@ -12,6 +13,7 @@ mod grpc;
 mod heartbeat;
 pub(super) mod http;
 mod loop_lag;
+mod medians;
 pub(super) mod redis;
 pub(super) mod sql;
 mod tcp;
@@ -29,6 +31,7 @@ pub(super) const KINDS: &[&Kind] = &[
     &sql::KIND,
     &redis::KIND,
     &ai::KIND,
+    &ai_calls::KIND,
     &heartbeat::KIND,
     &env::KIND,
     &composite::KIND,
