@@ -359,3 +359,25 @@ fn judge(entry: &Entry, result: &Result<Finding, Failure>, latency: Duration) ->
 fn jittered(period: Duration) -> Duration {
     period.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_period_varies_by_a_tenth_and_no_more(millis in 1_u64..86_400_000) {
+            let period = Duration::from_millis(millis);
+            let found = jittered(period);
+            prop_assert!(found >= period.mul_f64(0.899) && found <= period.mul_f64(1.101), "{period:?} {found:?}");
+        }
+    }
+
+    #[test]
+    fn replicas_that_start_together_do_not_stay_together() {
+        let period = Duration::from_secs(10);
+        let found: std::collections::BTreeSet<Duration> = (0..20).map(|_| jittered(period)).collect();
+        assert!(found.len() > 10, "{found:?}");
+    }
+}

@@ -122,7 +122,7 @@ async fn every_mistake_of_own_checks_is_told_at_once_with_what_was_found_and_exp
     assert_eq!(output.status.code(), Some(64), "{said}");
     for expected in [
         "the configuration has 14 mistakes:",
-        "checks.a.kind: htp, expected one of http, tcp, tls, dns, grpc, sql, redis, ai, heartbeat, env, composite, exec, app, loop_lag",
+        "checks.a.kind: htp, expected one of http, tcp, tls, dns, grpc, sql, redis, ai, ai_calls, heartbeat, env, composite, exec, app, loop_lag",
         "checks.b.address: nowhere, expected a host and a port such as db.internal:5432",
         "checks.b.period: 1, expected a duration such as 250ms, 2s or 5m",
         "checks.c.url: nothing, expected a URL such as https://api.example.com/health, not of a link-local address",

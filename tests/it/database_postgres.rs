@@ -89,6 +89,23 @@ async fn a_held_lock_is_seen_with_who_holds_it_and_who_waits() {
 }
 
 #[tokio::test]
+async fn a_locked_table_is_unknown_after_half_a_second_and_all_else_is_read() {
+    let postgres = Postgres::start(&[]).await;
+    let mut room = Room::start(&postgres.url("cf_sidecar"));
+    room.until("its rows", |state| state.rows.current()?.products).await;
+    let mut holder = postgres.connect("factory").await;
+    run(&mut holder, "BEGIN; LOCK TABLE products").await;
+    let unknown = |state: &DatabaseState| state.rows.current().filter(|rows| rows.products.is_none()).copied();
+    let rows = room.until("the locked table unknown", unknown).await;
+    assert_eq!((rows.videos, rows.social_media_posts), (Some(0), Some(0)), "the others are counted");
+    let state = room.reader.borrow().clone();
+    assert_eq!((state.activity.failures, state.server.failures), (0, 0), "what goes on is seen all the while");
+    assert!(postgres.log().contains("canceling statement due to lock timeout"), "{}", postgres.log());
+    run(&mut holder, "COMMIT").await;
+    room.until("its rows", |state| state.rows.current()?.products).await;
+}
+
+#[tokio::test]
 async fn a_reset_of_the_statistics_is_recognised_and_takes_nothing_away() {
     let postgres = Postgres::start(&[]).await;
     let mut room = Room::start(&postgres.url("cf_sidecar"));

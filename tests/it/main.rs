@@ -13,6 +13,7 @@ mod api_whole;
 mod celery_redis;
 mod check_export;
 mod checks_ai_calls;
+mod checks_databases;
 mod checks_endpoints;
 mod checks_kinds;
 mod checks_own;

@@ -49,13 +49,15 @@ pub fn samples(state: &DatabaseState, now: Instant, out: &mut Vec<Sample>) {
         part.of(&state.statistics, "statistics", statistics);
         part.of(&state.statements, "statements", |_, _| {}); // no labels are made of statements
         part.of(&state.storage, "storage", storage);
-        state.pool.samples(part.out);
     } else {
         part.of(&state.storage, "storage", |storage, part| part.level(&DATABASE_FILE_SIZE, storage.size_bytes as f64));
     }
     part.of(&state.rows, "rows", rows);
     part.of(&state.business, "business", business);
     state.asked.samples(state.kind.word(), part.out);
+    if state.kind == DatabaseKind::Postgres {
+        state.pool.samples(part.out);
+    }
 }
 
 impl Part<'_> {
@@ -245,13 +247,15 @@ mod tests {
     }
 
     #[test]
-    fn without_a_database_there_is_nothing_and_without_an_answer_only_that() {
+    fn without_a_database_there_is_nothing_and_without_an_answer_only_that_and_our_side_of_it() {
         let now = Instant::now();
         for kind in [DatabaseKind::None, DatabaseKind::InProcess] {
             assert_eq!(names(&DatabaseState::new(kind, &PERIODS), now), [""; 0]);
         }
         let silent = DatabaseState::new(DatabaseKind::Postgres, &PERIODS);
-        assert_eq!(names(&silent, now), ["content_factory.database.reading.failures"]);
+        let ours = ["count", "max", "timeouts"].map(|end| format!("db.client.connection.{end}"));
+        assert_eq!(names(&silent, now)[..1], ["content_factory.database.reading.failures"]);
+        assert_eq!(names(&silent, now)[1..], ours);
     }
 
     #[test]
