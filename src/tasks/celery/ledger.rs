@@ -249,7 +249,7 @@ impl Ledger {
             let life = run.life?;
             if self.workers.silence(&run.host, life, listening, now) > self.lost_after {
                 // what ended while nobody could hear it, and its worker after it, is not lost
-                let is_known = run.since >= listening || self.workers.is_at_work_after(&run.host, life, listening);
+                let is_known = run.since >= listening || self.workers.is_known_since(&run.host, life, listening);
                 return Some(if is_known { Outcome::Lost } else { Outcome::Unseen });
             }
             let idle = self.workers.idle_since(&run.host, life)?;

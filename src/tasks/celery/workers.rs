@@ -72,6 +72,8 @@ struct Other {
     life: Life,
     heard: Instant,
     at_work: Option<Instant>,
+    /// When another one told of itself under this name.
+    succeeded: Option<Instant>,
     /// Tasks that it has started, and perhaps more.
     processed: u64,
 }
@@ -92,7 +94,7 @@ impl Workers {
     pub(super) fn told(&mut self, event: &WorkerEvent, now: Instant) {
         // a worker that only connects anew is the same, and goes on with what it runs
         let is_new_life = self.by_host.get(&*event.host).is_some_and(|worker| !worker.is_told_of_by(event));
-        let mut others = if is_new_life { self.succeed(&event.host) } else { Vec::new() };
+        let mut others = if is_new_life { self.succeed(&event.host, now) } else { Vec::new() };
         let known = others.iter().position(|other| other.pid == event.pid && other.processed <= event.processed);
         let known = known.map(|at| others.swap_remove(at));
         let Some(worker) = self.met(&event.host, event.pid, now) else { return };
@@ -141,7 +143,10 @@ impl Workers {
             other.heard = now;
             return Some((host, other.life));
         }
-        remember(&mut worker.others, Other { pid, life: unborn, heard: now, at_work: None, processed: 0 });
+        remember(
+            &mut worker.others,
+            Other { pid, life: unborn, heard: now, at_work: None, succeeded: None, processed: 0 },
+        );
         self.lives += 1;
         Some((host, unborn))
     }
@@ -177,11 +182,11 @@ impl Workers {
     }
 
     /// Makes way for another process of this name, which remembers those before it.
-    fn succeed(&mut self, host: &str) -> Vec<Other> {
+    fn succeed(&mut self, host: &str, now: Instant) -> Vec<Other> {
         let Some(mut worker) = self.forget(host) else { return Vec::new() };
         let Worker { pid, life, heard, at_work, .. } = worker;
         let processed = worker.processed_at_least();
-        remember(&mut worker.others, Other { pid, life, heard, at_work, processed });
+        remember(&mut worker.others, Other { pid, life, heard, at_work, succeeded: Some(now), processed });
         worker.others
     }
 
@@ -199,12 +204,18 @@ impl Workers {
         }
     }
 
-    /// Whether this life told after a moment that it works on a task.
-    pub(super) fn is_at_work_after(&self, host: &str, life: Life, moment: Instant) -> bool {
+    /// Whether this life is known to have taken with it what it ran before a gap, which ended at `listening`: it was over
+    /// before the gap, or told after it that it works.
+    pub(super) fn is_known_since(&self, host: &str, life: Life, listening: Instant) -> bool {
         let Some(worker) = self.by_host.get(host) else { return false };
-        let other = worker.others.iter().find(|other| other.life == life).and_then(|other| other.at_work);
-        let at_work = if worker.life == life { worker.at_work } else { other };
-        at_work.is_some_and(|at_work| at_work > moment)
+        if worker.life == life {
+            return worker.at_work.is_some_and(|at_work| at_work > listening);
+        }
+        let other = worker.others.iter().find(|other| other.life == life);
+        other.is_some_and(|other| {
+            other.succeeded.is_some_and(|succeeded| succeeded < listening)
+                || other.at_work.is_some_and(|at_work| at_work > listening)
+        })
     }
 
     /// Since when this life has had nothing to do.

@@ -214,6 +214,20 @@ async fn what_may_have_ended_while_nothing_was_heard_and_whose_worker_was_not_at
 }
 
 #[tokio::test]
+async fn a_run_whose_worker_was_killed_before_nothing_was_heard_is_lost() {
+    let (mut ledger, now, ids) = (ledger(), Instant::now(), TaskIds::default());
+    ledger.take(Event::Worker(idle(1)), now);
+    ledger.take(told(ids.id("t"), Step::Started), now);
+    ledger.take(Event::Worker(idle(2)), now + SECOND * 2);
+    ledger.tick(None, now + SECOND * 3);
+    let back = now + SECOND * 5;
+    for seconds in [0, 60, 63] {
+        ledger.tick(Some(back), back + SECOND * seconds);
+    }
+    assert_eq!(sums(&ledger).1[Outcome::Lost as usize], 1);
+}
+
+#[tokio::test]
 async fn nothing_is_lost_while_nothing_can_be_heard() {
     let (mut ledger, now) = after(recorded(LONG_TASKS));
     ledger.tick(None, now + LOST_AFTER * 10);
