@@ -8,8 +8,8 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /source
 COPY . .
 # --target, although it is the host: else the flags would reach build scripts and macros, which cannot be static;
-# relocations as a bitmap are half a MiB less to read, and so to keep in memory, at the start; names that tell the instances of a
-# generic function apart let build/text.ld lay out those that run and not all of them
+# relocations as a bitmap are half a MiB less to read, and so to keep in memory, at the start; RUSTFLAGS hides those
+# of .cargo/config.toml, so they stand here too
 RUN target="$(rustc --version --verbose | sed -n 's/^host: //p')" \
  && RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs -C symbol-mangling-version=v0" cargo build --locked --profile dist --bin content-factory-sidecar --target "$target" \
  && install -D --mode=0755 "target/$target/dist/content-factory-sidecar" /image/content-factory-sidecar \

@@ -113,11 +113,9 @@ image: ## Build the container image, IMAGE=name:tag
 release: ## Build the binary
 	cargo build --release --quiet
 
-# Relocations as a bitmap: half a MiB less to read, and so to keep in memory, at the start. Names that tell the instances of a generic
-# function apart, so that `build/text.ld` lays out those that run and not all of them.
+# Relocations as a bitmap: half a MiB less to read, and so to keep in memory, at the start.
 .PHONY: dist
 dist: ## Build the binary as it is shipped: minutes
-	RUSTFLAGS="$${RUSTFLAGS:-} -C symbol-mangling-version=v0" \
 	cargo rustc --profile dist --quiet --bin content-factory-sidecar -- \
 		-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
 
