@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from chart import ROOT
 
-# Of the binary of the profile `release`, with its symbols; the one of the image and the certificates are all that is in it.
-MOST_BINARY_BYTES = 28 << 20
+# Of the binary of the profile `release`, with its symbols, whose names are long (`.cargo/config.toml`); the one of the image, which
+# is a third smaller, and the certificates are all that is in it.
+MOST_BINARY_BYTES = 32 << 20
 
 
 def instructions() -> list[tuple[str, str]]:
