@@ -71,6 +71,12 @@ impl Drain {
         }
     }
 
+    /// A wait for that by itself, for whoever needs one for each connection.
+    pub fn over(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut drain = self.clone();
+        async move { _ = drain.begun().await }
+    }
+
     /// Waits until the process aborts.
     pub async fn aborted(&mut self) {
         let _ = self.0.wait_for(|phase| *phase == Phase::Aborting).await;

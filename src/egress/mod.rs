@@ -141,11 +141,7 @@ impl Door {
             let relay = Arc::clone(&relay);
             async move { relay.answer(request).await }
         };
-        let over = || {
-            let mut end = end.clone();
-            async move { _ = end.begun().await }
-        };
         let places = (&self.places, || self.desk.turn_away());
-        serve::answer(("egress", &self.listener), places, (BOUNDS, LAST_CALLS), answer, over).await;
+        serve::answer(("egress", &self.listener), places, (BOUNDS, LAST_CALLS), answer, || end.over()).await;
     }
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::model::catalogue::metric::{Metric, MetricKind, Scope, metric};
+use crate::model::catalogue::metric::{Metric, MetricKind, metric, of_cluster};
 use crate::semconv;
 
 /// Bounds for what tasks take and wait, in seconds: from a short query to a long rendering.
@@ -23,16 +23,6 @@ pub const EXCEPTION: &str = semconv::ERROR_TYPE;
 const BY_TASK: &[&str] = &[TASK, semconv::MESSAGING_DESTINATION_NAME];
 const BY_FAILURE: &[&str] = &[TASK, semconv::MESSAGING_DESTINATION_NAME, EXCEPTION];
 const BY_QUEUE: &[&str] = &[semconv::MESSAGING_DESTINATION_NAME];
-
-const fn of_cluster(
-    name: &'static str,
-    unit: &'static str,
-    kind: MetricKind,
-    labels: &'static [&'static str],
-    about: &'static str,
-) -> Metric {
-    Metric { scope: Scope::Cluster, ..metric(name, unit, kind, labels, about) }
-}
 
 const fn tasks(name: &'static str, labels: &'static [&'static str], about: &'static str) -> Metric {
     of_cluster(name, "{task}", MetricKind::Counter, labels, about)

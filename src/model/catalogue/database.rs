@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::model::catalogue::metric::{self, Metric, MetricKind, Scope};
+use crate::model::catalogue::metric::{Metric, MetricKind, Scope, of_cluster};
 use crate::semconv;
 
 /// What is read each ten seconds; what is read more seldom is shown for three of its own periods.
@@ -17,7 +17,7 @@ const fn metric(
     labels: &'static [&'static str],
     about: &'static str,
 ) -> Metric {
-    Metric { scope: Scope::Cluster, max_age: READ, ..metric::metric(name, unit, kind, labels, about) }
+    Metric { max_age: READ, ..of_cluster(name, unit, kind, labels, about) }
 }
 
 const fn counter(name: &'static str, unit: &'static str, about: &'static str) -> Metric {

@@ -43,6 +43,17 @@ pub(super) const fn sampled(
     Metric { max_age: SAMPLED, ..metric(name, unit, kind, labels, about) }
 }
 
+/// The same of what is true of the cluster, whichever replica tells of it.
+pub(super) const fn of_cluster(
+    name: &'static str,
+    unit: &'static str,
+    kind: MetricKind,
+    labels: &'static [&'static str],
+    about: &'static str,
+) -> Metric {
+    Metric { scope: Scope::Cluster, ..metric(name, unit, kind, labels, about) }
+}
+
 impl Metric {
     /// Whether a value of this age may be shown, of a source that is read anew each `period`: it is too old when it is older than
     /// `max_age`, or where that would hide a slow source between two readings, than three periods.

@@ -140,11 +140,7 @@ impl Door {
             let relay = Arc::clone(&relay);
             async move { relay.answer(request).await }
         };
-        let over = || {
-            let mut end = end.clone();
-            async move { _ = end.begun().await }
-        };
         let places = (&self.places, || self.relay.turned_away());
-        serve::answer(("intake", listener), places, (BOUNDS, LAST_REQUESTS), answer, over).await;
+        serve::answer(("intake", listener), places, (BOUNDS, LAST_REQUESTS), answer, || end.over()).await;
     }
 }
