@@ -25,6 +25,8 @@ pub struct CeleryState {
     pub refused: Vec<(&'static str, u64)>,
     /// Tasks that workers started and that nobody told us of.
     pub missed: u64,
+    /// Tasks that a worker had received, and of which nobody can say whether it ran them before its end.
+    pub uncertain: u64,
     /// The workers, by name.
     pub workers: Vec<WorkerState>,
     /// The queues, by name.
@@ -156,6 +158,7 @@ impl CeleryState {
             messages: 0,
             refused: Vec::new(),
             missed: 0,
+            uncertain: 0,
             workers: Vec::new(),
             queues: Vec::new(),
             unacked: None,

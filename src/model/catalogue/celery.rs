@@ -90,14 +90,23 @@ pub static TASKS_LOST: Metric = tasks(
 pub static TASKS_FOUND_AGAIN: Metric = tasks(
     "content_factory.celery.tasks.found_again",
     &[],
-    "Tasks that had been counted as lost and whose end came after all; it is counted, too.",
+    "Tasks that had been counted as lost or unseen and whose end came after all; it is counted, too.",
 );
 
 /// Tasks whose end was missed.
 pub static TASKS_UNSEEN: Metric = tasks(
     "content_factory.celery.tasks.unseen",
     BY_TASK,
-    "Tasks of whose end nothing was heard, though their worker lives and works on none.",
+    "Tasks of whose end nothing was heard: their worker lives and works on none, or went silent after a time in which they may have ended unheard.",
+);
+
+/// Tasks of which nobody can say whether they ran.
+pub static TASKS_UNCERTAIN: Metric = of_cluster(
+    "content_factory.celery.tasks.uncertain",
+    "{task}",
+    MetricKind::Gauge,
+    &[],
+    "Tasks that a worker had received before a gap and that was not heard after it: they have run, or wait to be delivered again.",
 );
 
 /// How long tasks run.

@@ -550,6 +550,7 @@ pub static ALL: &[&Metric] = &[
     &celery::UNACKED_OLDEST_AGE,
     &celery::MESSAGES_REFUSED,
     &celery::EVENTS_MISSED,
+    &celery::TASKS_UNCERTAIN,
     &celery::GAPS,
     &celery::SPANS_LEFT_OUT,
     &celery::PUBLISHES,

@@ -1,8 +1,8 @@
 //! The account of the tasks: each is counted once, whatever order its events come in. Pure: time is an argument.
 //!
 //! Bounded in tasks, in labels and in time. A run whose worker went silent is lost after `lost_after`; one whose worker
-//! has had nothing to do for a while, or told of no work again after a time in which we could not hear, has ended
-//! without a word. What could not be heard while we were not connected says nothing.
+//! has had nothing to do for a while has ended without a word. What could not be heard while we, or a worker, were not
+//! connected says nothing: a run from before such a time is in doubt until its worker proves that it goes on.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -11,12 +11,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::redact::Redactor;
-use crate::tasks::celery::event::{Event, ResultState, Step, TaskEvent, TaskId, TaskResult};
+use crate::tasks::celery::adrift::Adrift;
+use crate::tasks::celery::event::{Event, ResultState, Step, TaskEvent, TaskId, TaskResult, WorkerEvent};
 use crate::tasks::celery::names::{NameId, Names};
 use crate::tasks::celery::task::{End, FirstWord, Run, Says, Task, success};
 use crate::tasks::celery::totals::{Outcome, Totals};
 use crate::tasks::celery::traces::Traces;
-use crate::tasks::celery::workers::Workers;
+use crate::tasks::celery::workers::{Life, Workers};
 
 /// Tasks that are remembered; the oldest is forgotten for a new one.
 const MOST_TASKS: usize = 100_000;
@@ -50,6 +51,10 @@ pub(super) struct Ledger {
     /// The tasks by age, with when each was born; some are gone.
     by_age: VecDeque<(TaskId, Instant)>,
     running: HashSet<TaskId>,
+    /// Those of them whose end may have been told to nobody.
+    doubted: HashSet<TaskId>,
+    /// Those that a worker had before nothing was heard.
+    pub(super) adrift: Adrift,
     settling: VecDeque<(Instant, TaskId)>,
     ended: VecDeque<(Instant, TaskId)>,
 }
@@ -69,6 +74,8 @@ impl Ledger {
             tasks: HashMap::new(),
             by_age: VecDeque::new(),
             running: HashSet::new(),
+            doubted: HashSet::new(),
+            adrift: Adrift::default(),
             settling: VecDeque::new(),
             ended: VecDeque::new(),
         }
@@ -82,10 +89,40 @@ impl Ledger {
     /// Takes in what was told.
     pub(super) fn take(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Worker(event) => self.workers.told(&event, now),
+            Event::Worker(event) => self.sign(&event, now),
             Event::Task(event) => self.step(event, now),
             Event::Result(result) => self.result(result, now),
         }
+    }
+
+    /// What workers tell is not heard any more: it cannot be known whether what runs now has ended later.
+    pub(super) fn deaf(&mut self) {
+        self.workers.deaf();
+        let is_over = |run: &Run| run.life.is_some_and(|life| self.workers.is_over(&run.host, life));
+        let run = |id: &TaskId| self.tasks.get(id).and_then(Task::run);
+        self.doubted.extend(self.running.iter().filter(|id| run(id).is_some_and(|run| !is_over(run))));
+        self.adrift.gather(self.tasks.iter().filter_map(|(id, task)| Some((*id, task.held_by()?))));
+    }
+
+    fn sign(&mut self, event: &WorkerEvent, now: Instant) {
+        let Some(said) = self.workers.told(event, now) else { return };
+        // what it had started without a word is missed, by its own count
+        self.adrift.heard_of_worker(said.life);
+        if said.is_back {
+            let running: Vec<TaskId> = self.of_life(&self.running, said.life).collect();
+            self.doubted.extend(running);
+        }
+        let Some(runs) = said.runs else { return };
+        let doubted: Vec<TaskId> = self.of_life(&self.doubted, said.life).collect();
+        if !doubted.is_empty() && self.of_life(&self.running, said.life).count() as u64 <= runs {
+            self.doubted.retain(|id| !doubted.contains(id));
+        }
+    }
+
+    /// Those of these tasks that this life runs.
+    fn of_life<'a>(&'a self, tasks: &'a HashSet<TaskId>, life: Life) -> impl Iterator<Item = TaskId> + 'a {
+        let is_of = move |run: &Run| run.life == Some(life);
+        tasks.iter().copied().filter(move |id| self.tasks.get(id).and_then(Task::run).is_some_and(is_of))
     }
 
     fn step(&mut self, event: TaskEvent, now: Instant) {
@@ -95,6 +132,9 @@ impl Ledger {
         }
         // a sender is no worker
         let by = if matches!(step, Step::Sent { .. }) { None } else { self.workers.told_of_task(&host, pid, now) };
+        if by.is_some() {
+            self.adrift.heard_of_task(id);
+        }
         match step {
             Step::Sent { name, queue, due } => {
                 let (name, queue) = (self.names.id(&name), queue.map(|queue| self.queues.id(&queue)));
@@ -106,7 +146,7 @@ impl Ledger {
                 let name = self.names.id(&name);
                 let task = self.task(id, now);
                 task.name = Some(name);
-                task.received(retries, due);
+                task.received(retries, due, by.map(|(_, life)| life));
             }
             Step::Started => {
                 self.workers.started(&host, pid);
@@ -128,7 +168,7 @@ impl Ledger {
                 // a run that began after this was told is the next one
                 let is_over = task.seconds_to(at).is_none_or(|seconds| seconds >= 0.0);
                 if is_over {
-                    self.running.remove(&id);
+                    self.runs_no_more(id);
                 }
             }
             Step::Revoked => self.end(id, End::told(Outcome::Revoked, None), now),
@@ -139,6 +179,7 @@ impl Ledger {
 
     fn result(&mut self, result: TaskResult, now: Instant) {
         let TaskResult { id, state } = result;
+        self.adrift.heard_of_task(id);
         match state {
             ResultState::Success(verdict) => self.end(id, End::kept(success(verdict), None), now),
             ResultState::Failure(class) => self.end(id, End::kept(Outcome::Failed, class), now),
@@ -152,15 +193,25 @@ impl Ledger {
     fn started(&mut self, id: TaskId, run: Run, now: Instant) {
         let task = self.task(id, now);
         let ended = task.course.as_ref().and_then(|course| course.end.as_ref());
-        let is_over = ended.is_some_and(|end| end.outcome != Outcome::Lost);
+        let is_over = ended.is_some_and(|end| !end.outcome.is_ours());
         task.started(run);
         if !is_over {
             self.running.insert(id);
+            self.doubted.remove(&id);
+        }
+    }
+
+    fn runs_no_more(&mut self, id: TaskId) {
+        self.doubted.remove(&id);
+        if self.running.remove(&id)
+            && let Some(run) = self.tasks.get(&id).and_then(Task::run)
+        {
+            self.workers.stirred(&run.host);
         }
     }
 
     fn end(&mut self, id: TaskId, end: End, now: Instant) {
-        self.running.remove(&id);
+        self.runs_no_more(id);
         match self.task(id, now).ended(end) {
             FirstWord::Yes => {
                 self.ended.push_back((now, id));
@@ -206,6 +257,8 @@ impl Ledger {
         }
         task.count(id, &mut self.totals, &mut self.classes);
         self.running.remove(&id);
+        self.doubted.remove(&id);
+        self.adrift.heard_of_task(id);
         true
     }
 
@@ -213,6 +266,9 @@ impl Ledger {
     pub(super) fn tick(&mut self, listening: Option<Instant>, now: Instant) {
         if let Some(listening) = listening {
             self.judge_runs(listening, now);
+            if now.saturating_duration_since(listening) > self.lost_after {
+                self.adrift.give_up();
+            }
         }
         while let Some((_, id)) = self.settling.pop_front_if(|(since, _)| now.duration_since(*since) >= SETTLING) {
             if let Some(task) = self.tasks.get_mut(&id) {
@@ -244,19 +300,16 @@ impl Ledger {
 
     /// Ends the runs of which no end will be told.
     fn judge_runs(&mut self, listening: Instant, now: Instant) {
-        let verdict = |task: &Task| {
-            let run = task.course.as_ref()?.run.as_ref()?;
+        let verdict = |id: &TaskId| {
+            let run = self.tasks.get(id)?.run()?;
             let life = run.life?;
             if self.workers.silence(&run.host, life, listening, now) > self.lost_after {
-                // what ended while nobody could hear it, and its worker after it, is not lost
-                let is_known = run.since >= listening || self.workers.is_known_since(&run.host, life, listening);
-                return Some(if is_known { Outcome::Lost } else { Outcome::Unseen });
+                return Some(if self.doubted.contains(id) { Outcome::Unseen } else { Outcome::Lost });
             }
             let idle = self.workers.idle_since(&run.host, life)?;
             (run.since < idle && now.duration_since(idle) > IDLE).then_some(Outcome::Unseen)
         };
-        let over: Vec<(TaskId, Outcome)> =
-            self.running.iter().filter_map(|id| Some((*id, verdict(self.tasks.get(id)?)?))).collect();
+        let over: Vec<(TaskId, Outcome)> = self.running.iter().filter_map(|id| Some((*id, verdict(id)?))).collect();
         for (id, outcome) in over {
             self.end(id, End::told(outcome, None), now);
             self.settle(id, now);

@@ -6,7 +6,9 @@
 //!
 //! Deliberately absent: arguments, results and the texts of exceptions; anything that takes a message from a queue.
 
+mod adrift;
 mod board;
+mod calm;
 pub mod config;
 mod control;
 mod desk;

@@ -95,6 +95,7 @@ impl Known {
             messages: state.messages,
             refused: Refusal::ALL.map(|refusal| (refusal.label(), state.refused[refusal as usize])).to_vec(),
             missed: state.ledger.workers.missed(),
+            uncertain: state.ledger.adrift.count(),
             workers,
             queues: self.queues(state, now),
             unacked: state.board.unacked,
@@ -266,6 +267,7 @@ fn own_samples(state: &State, redactor: &Redactor, now: Instant, out: &mut Vec<S
         out.push(count.with_literal("reason", refusal.label()));
     }
     out.push(Sample::count(&metrics::EVENTS_MISSED, state.ledger.workers.missed()));
+    out.push(Sample::level(&metrics::TASKS_UNCERTAIN, state.ledger.adrift.count() as f64));
     out.push(Sample::count(&metrics::GAPS, state.gaps));
     for (reason, count) in [("sdk", state.told_by_sdk), ("no_room", state.ledger.traces.no_room)] {
         out.push(Sample::count(&metrics::SPANS_LEFT_OUT, count).with_literal("reason", reason));

@@ -178,6 +178,7 @@ impl State {
         if self.hearing.failed(problem, now) {
             self.gaps += 1;
             self.last_gap = Some(now);
+            self.ledger.deaf();
         }
     }
 

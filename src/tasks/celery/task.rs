@@ -22,6 +22,8 @@ pub(super) struct Task {
     /// When it was sent and when it is due, by the sender's clock.
     sent: Option<f64>,
     due: Option<f64>,
+    /// The worker that received it last.
+    received_by: Option<Life>,
     /// What a task has that is more than waiting; boxed, because tens of thousands may only wait.
     pub(super) course: Option<Box<Course>>,
 }
@@ -83,7 +85,7 @@ struct Pending {
 impl Task {
     /// A task of which nothing is known.
     pub(super) fn new(now: Instant) -> Self {
-        Self { born: now, name: None, queue: None, sent: None, due: None, course: None }
+        Self { born: now, name: None, queue: None, sent: None, due: None, received_by: None, course: None }
     }
 
     fn course(&mut self) -> &mut Course {
@@ -105,8 +107,9 @@ impl Task {
     }
 
     /// A worker has it.
-    pub(super) fn received(&mut self, retries: u32, due: Option<f64>) {
+    pub(super) fn received(&mut self, retries: u32, due: Option<f64>, by: Option<Life>) {
         self.is_due(due);
+        self.received_by = by;
         self.pending().received += 1;
         self.retried(retries, Says::Reception);
     }
@@ -132,6 +135,17 @@ impl Task {
         self.course().ran = seconds;
     }
 
+    /// The run that is on, or the last one.
+    pub(super) fn run(&self) -> Option<&Run> {
+        self.course.as_ref()?.run.as_ref()
+    }
+
+    /// The worker that has it, if none is known to have begun it.
+    pub(super) fn held_by(&self) -> Option<Life> {
+        let waits = |course: &Course| course.run.is_none() && course.end.is_none();
+        self.received_by.filter(|_| self.course.as_ref().is_none_or(|course| waits(course)))
+    }
+
     /// How it ended that ran: outcome, class, the run and its seconds; where nobody told these, by our clock to `ended`.
     pub(super) fn outcome(&self, ended: Instant) -> Option<(Outcome, Option<&ExceptionClass>, &Run, f64)> {
         let course = self.course.as_ref()?;
@@ -143,7 +157,7 @@ impl Task {
 
     /// The seconds from the start of its run to `at`, by the worker's clock.
     pub(super) fn seconds_to(&self, at: f64) -> Option<f64> {
-        self.course.as_ref()?.run.as_ref().map(|run| at - run.at)
+        self.run().map(|run| at - run.at)
     }
 
     /// One of three says how often it has retried; the highest number is true, because each may miss some.
@@ -170,7 +184,7 @@ impl Task {
     pub(super) fn ended(&mut self, end: End) -> FirstWord {
         let course = self.course();
         let word = match &mut course.end {
-            Some(known) if known.is_counted && known.outcome == Outcome::Lost && end.outcome != Outcome::Lost => {
+            Some(known) if known.is_counted && known.outcome.is_ours() && !end.outcome.is_ours() => {
                 FirstWord::FoundAgain
             }
             // a verdict of ours gives way to a word of theirs

@@ -4,11 +4,13 @@
 //! Owns nothing of tasks; tells how long a life has been silent.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::tasks::celery::calm::Calm;
 use crate::tasks::celery::event::{Sign, WorkerEvent};
 
 /// Workers that are told apart; more are not taken in, and counted.
@@ -29,8 +31,18 @@ const SLOW_ASK: Duration = Duration::from_secs(60);
 const MOST_OTHERS: usize = 32;
 
 /// The life of a worker, from its start to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Life(NonZeroU64);
+
+/// What a worker's sign says of what it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Life(u64);
+pub(super) struct Said {
+    pub(super) life: Life,
+    /// It has connected anew: what it told before may have reached nobody.
+    pub(super) is_back: bool,
+    /// So many of its runs that are known were on a moment ago, all of them if they are no more.
+    pub(super) runs: Option<u64>,
+}
 
 /// A worker.
 #[derive(Clone, Debug)]
@@ -44,8 +56,6 @@ pub(super) struct Worker {
     pub(super) heard: Instant,
     /// Since when it has had nothing to do: none active, none more processed.
     pub(super) idle_since: Option<Instant>,
-    /// When it told last that it works on a task.
-    at_work: Option<Instant>,
     /// Whether an event of a task was heard from this life.
     pub(super) sends_events: bool,
     /// Tasks that it started, by its own count, and that nobody told us of.
@@ -61,6 +71,8 @@ pub(super) struct Worker {
     /// Whether it is to be asked for events, when it was, and how often.
     is_asked: bool,
     asked: Option<(Instant, u32)>,
+    /// What its heartbeats prove.
+    calm: Calm,
     /// Other processes of this name: those before it, and one that has told of tasks and sent no heartbeat yet.
     others: Vec<Other>,
 }
@@ -71,9 +83,8 @@ struct Other {
     pid: u64,
     life: Life,
     heard: Instant,
-    at_work: Option<Instant>,
-    /// When another one told of itself under this name.
-    succeeded: Option<Instant>,
+    /// Whether another one told of itself under this name.
+    is_succeeded: bool,
     /// Tasks that it has started, and perhaps more.
     processed: u64,
 }
@@ -91,50 +102,30 @@ pub(super) struct Workers {
 
 impl Workers {
     /// A worker told of itself.
-    pub(super) fn told(&mut self, event: &WorkerEvent, now: Instant) {
+    pub(super) fn told(&mut self, event: &WorkerEvent, now: Instant) -> Option<Said> {
         // a worker that only connects anew is the same, and goes on with what it runs
         let is_new_life = self.by_host.get(&*event.host).is_some_and(|worker| !worker.is_told_of_by(event));
-        let mut others = if is_new_life { self.succeed(&event.host, now) } else { Vec::new() };
+        let mut others = if is_new_life { self.succeed(&event.host) } else { Vec::new() };
         let known = others.iter().position(|other| other.pid == event.pid && other.processed <= event.processed);
         let known = known.map(|at| others.swap_remove(at));
-        let Some(worker) = self.met(&event.host, event.pid, now) else { return };
+        // its first sign comes before all else of it
+        let is_met = known.is_some() || (!is_new_life && self.by_host.contains_key(&*event.host));
+        let worker = self.met(&event.host, event.pid, now)?;
         if is_new_life {
             worker.others = others;
-            if let Some(known) = known {
-                (worker.life, worker.at_work) = (known.life, known.at_work);
-            }
+            worker.life = known.map_or(worker.life, |known| known.life);
         }
-        worker.period = event.period;
-        worker.version.clone_from(&event.version);
-        worker.is_offline = event.sign == Sign::Offline;
-        if event.sign == Sign::Online {
-            worker.ask_again();
-        }
-        if worker.beats == 0 {
-            worker.base = event.processed.saturating_sub(worker.started);
-        }
-        // one heartbeat late: what it has just started may still wait in its buffer of events
-        let told_of = worker.processed.saturating_sub(worker.base).saturating_sub(worker.started);
-        if told_of > worker.missed {
-            // somebody may have switched its events off
-            (worker.missed, worker.is_asked) = (told_of, true);
-        }
-        let has_moved = worker.processed != event.processed && worker.beats > 0;
-        (worker.active, worker.processed) = (event.active, event.processed);
-        worker.at_work = if event.active > 0 { Some(now) } else { worker.at_work };
-        worker.beats += 1;
-        match (event.active, has_moved) {
-            (0, false) => drop(worker.idle_since.get_or_insert(now)),
-            (0, true) => worker.idle_since = Some(now),
-            _ => worker.idle_since = None,
-        }
+        let is_back = is_met && event.sign == Sign::Online;
+        let runs = worker.take_in(event, now);
+        Some(Said { life: worker.life, is_back, runs })
     }
 
     /// A worker told of a task; gives its life, which may be one that has not sent a heartbeat yet.
     pub(super) fn told_of_task(&mut self, host: &str, pid: u64, now: Instant) -> Option<(Arc<str>, Life)> {
-        let unborn = Life(self.lives + 1);
+        let unborn = self.next_life();
         let worker = self.met(host, pid, now)?;
         (worker.sends_events, worker.is_asked) = (true, false);
+        worker.calm.stirred();
         let host = Arc::clone(&worker.host);
         if worker.pid == pid {
             return Some((host, worker.life));
@@ -143,12 +134,13 @@ impl Workers {
             other.heard = now;
             return Some((host, other.life));
         }
-        remember(
-            &mut worker.others,
-            Other { pid, life: unborn, heard: now, at_work: None, succeeded: None, processed: 0 },
-        );
+        remember(&mut worker.others, Other { pid, life: unborn, heard: now, is_succeeded: false, processed: 0 });
         self.lives += 1;
         Some((host, unborn))
+    }
+
+    fn next_life(&self) -> Life {
+        Life(NonZeroU64::MIN.saturating_add(self.lives))
     }
 
     /// A worker told that it started a task.
@@ -164,9 +156,9 @@ impl Workers {
                 self.not_taken += 1;
                 return None;
             }
+            let (host, life): (Arc<str>, Life) = (Arc::from(host), self.next_life());
             self.lives += 1;
-            let host: Arc<str> = Arc::from(host);
-            self.by_host.insert(Arc::clone(&host), Worker::new(host, pid, Life(self.lives), now));
+            self.by_host.insert(Arc::clone(&host), Worker::new(host, pid, life, now));
         }
         let worker = self.by_host.get_mut(host)?;
         if worker.pid == pid {
@@ -176,17 +168,19 @@ impl Workers {
     }
 
     fn forget(&mut self, host: &str) -> Option<Worker> {
-        let worker = self.by_host.remove(host)?;
+        let mut worker = self.by_host.remove(host)?;
+        // nothing waits in its buffer any more
+        worker.missed = worker.missed.max(worker.told_by_nobody());
         self.missed_before += if worker.sends_events { worker.missed } else { 0 };
         Some(worker)
     }
 
     /// Makes way for another process of this name, which remembers those before it.
-    fn succeed(&mut self, host: &str, now: Instant) -> Vec<Other> {
+    fn succeed(&mut self, host: &str) -> Vec<Other> {
         let Some(mut worker) = self.forget(host) else { return Vec::new() };
-        let Worker { pid, life, heard, at_work, .. } = worker;
+        let Worker { pid, life, heard, .. } = worker;
         let processed = worker.processed_at_least();
-        remember(&mut worker.others, Other { pid, life, heard, at_work, succeeded: Some(now), processed });
+        remember(&mut worker.others, Other { pid, life, heard, is_succeeded: true, processed });
         worker.others
     }
 
@@ -204,18 +198,22 @@ impl Workers {
         }
     }
 
-    /// Whether this life is known to have taken with it what it ran before a gap, which ended at `listening`: it was over
-    /// before the gap, or told after it that it works.
-    pub(super) fn is_known_since(&self, host: &str, life: Life, listening: Instant) -> bool {
-        let Some(worker) = self.by_host.get(host) else { return false };
-        if worker.life == life {
-            return worker.at_work.is_some_and(|at_work| at_work > listening);
+    /// Whether this life is known to be over: another process has told of itself under its name.
+    pub(super) fn is_over(&self, host: &str, life: Life) -> bool {
+        let Some(worker) = self.by_host.get(host).filter(|worker| worker.life != life) else { return false };
+        worker.others.iter().find(|other| other.life == life).is_none_or(|other| other.is_succeeded)
+    }
+
+    /// What workers tell is not heard any more.
+    pub(super) fn deaf(&mut self) {
+        self.by_host.values_mut().for_each(|worker| worker.calm.interrupted());
+    }
+
+    /// A task of this worker has ended, as somebody else told.
+    pub(super) fn stirred(&mut self, host: &str) {
+        if let Some(worker) = self.by_host.get_mut(host) {
+            worker.calm.stirred();
         }
-        let other = worker.others.iter().find(|other| other.life == life);
-        other.is_some_and(|other| {
-            other.succeeded.is_some_and(|succeeded| succeeded < listening)
-                || other.at_work.is_some_and(|at_work| at_work > listening)
-        })
     }
 
     /// Since when this life has had nothing to do.
@@ -282,7 +280,6 @@ impl Worker {
             processed: 0,
             heard: now,
             idle_since: None,
-            at_work: None,
             sends_events: false,
             missed: 0,
             life,
@@ -294,8 +291,44 @@ impl Worker {
             started: 0,
             is_asked: true,
             asked: None,
+            calm: Calm::default(),
             others: Vec::new(),
         }
+    }
+
+    /// Takes in what it tells of itself; gives how many of its runs that are known were on a moment ago.
+    fn take_in(&mut self, event: &WorkerEvent, now: Instant) -> Option<u64> {
+        self.period = event.period;
+        self.version.clone_from(&event.version);
+        self.is_offline = event.sign == Sign::Offline;
+        if event.sign == Sign::Online {
+            self.ask_again();
+            self.calm.interrupted();
+        }
+        if self.beats == 0 {
+            self.base = event.processed.saturating_sub(self.started);
+            self.calm = Calm::met(event.active);
+        }
+        // one heartbeat late: what it has just started may still wait in its buffer of events
+        let missed = self.told_by_nobody().saturating_sub(self.missed);
+        if missed > 0 {
+            // somebody may have switched its events off
+            (self.missed, self.is_asked) = (self.missed + missed, true);
+        }
+        let has_moved = self.processed != event.processed && self.beats > 0;
+        (self.active, self.processed) = (event.active, event.processed);
+        self.beats += 1;
+        match (event.active, has_moved) {
+            (0, false) => drop(self.idle_since.get_or_insert(now)),
+            (0, true) => self.idle_since = Some(now),
+            _ => self.idle_since = None,
+        }
+        self.calm.beat(event.active, missed, event.period, now)
+    }
+
+    /// Tasks that it has started by its last heartbeat, and of whose start we have not heard.
+    fn told_by_nobody(&self) -> u64 {
+        self.processed.saturating_sub(self.base).saturating_sub(self.started)
     }
 
     /// Tasks that it has started: by its own count, or by its events, which may be ahead of it.

@@ -190,27 +190,116 @@ async fn a_run_is_lost_although_its_worker_is_started_and_killed_again_and_again
 }
 
 #[tokio::test]
-async fn what_may_have_ended_while_nothing_was_heard_and_whose_worker_was_not_at_work_again_is_not_lost() {
-    // not heard again, heard with nothing to do, heard at work
-    for again in [None, Some(0), Some(1)] {
+async fn what_may_have_ended_while_nothing_was_heard_is_not_lost_unless_its_worker_proved_that_it_goes_on() {
+    // what the worker tells to work on after the gap, in heartbeats at their pace, and what is known of it
+    for (active, is_lost) in [(&[][..], false), (&[0], false), (&[1, 1], false), (&[1, 1, 1], true), (&[2, 2, 2], true)]
+    {
         let (mut ledger, now, ids) = (ledger(), Instant::now(), TaskIds::default());
         let beat = |active| Event::Worker(WorkerEvent { active, processed: 1, ..idle(1) });
-        ledger.take(beat(1), now);
+        ledger.take(Event::Worker(idle(1)), now);
         ledger.take(told(ids.id("t"), Step::Started), now);
+        ledger.deaf();
         ledger.tick(None, now + SECOND);
-        let back = now + SECOND * 5;
-        if let Some(active) = again {
-            ledger.take(beat(active), back + SECOND);
-            // and is another process at once
-            ledger.take(Event::Worker(idle(2)), back + SECOND * 2);
+        let mut back = now + SECOND * 5;
+        let listening = back;
+        for active in active {
+            ledger.take(beat(*active), back);
+            ledger.tick(Some(listening), back);
+            back += SECOND * 2;
         }
+        // and is another process at once
+        ledger.take(Event::Worker(idle(2)), back);
         for seconds in [0, 60, 63] {
-            ledger.tick(Some(back), back + SECOND * seconds);
+            ledger.tick(Some(listening), back + SECOND * seconds);
         }
         let (_, outcomes) = sums(&ledger);
         let (lost, unseen) = (outcomes[Outcome::Lost as usize], outcomes[Outcome::Unseen as usize]);
-        assert_eq!((lost, unseen), if again == Some(1) { (1, 0) } else { (0, 1) });
+        assert_eq!((lost == 1, unseen == 1), (is_lost, !is_lost), "{active:?}");
     }
+}
+
+#[tokio::test]
+async fn that_a_worker_runs_another_task_after_a_gap_proves_nothing_of_the_one_before() {
+    let (mut ledger, now, ids) = (ledger(), Instant::now(), TaskIds::default());
+    let beat = |active, processed| Event::Worker(WorkerEvent { active, processed, ..idle(1) });
+    ledger.take(Event::Worker(idle(1)), now);
+    ledger.take(told(ids.id("over"), Step::Started), now);
+    ledger.deaf();
+    ledger.tick(None, now + SECOND);
+    let back = now + SECOND * 5;
+    ledger.take(told(ids.id("next"), Step::Started), back);
+    for beats in 1..=4 {
+        ledger.take(beat(1, 2), back + SECOND * 2 * beats);
+        ledger.tick(Some(back), back + SECOND * 2 * beats);
+    }
+    ledger.take(Event::Worker(idle(2)), back + SECOND * 9);
+    for seconds in [0, 60, 63] {
+        ledger.tick(Some(back), back + SECOND * (9 + seconds));
+    }
+    let (_, outcomes) = sums(&ledger);
+    assert_eq!((outcomes[Outcome::Lost as usize], outcomes[Outcome::Unseen as usize]), (1, 1));
+}
+
+#[tokio::test]
+async fn what_a_worker_ran_while_it_had_no_connection_of_its_own_is_not_lost() {
+    let (mut ledger, now, ids) = (ledger(), Instant::now(), TaskIds::default());
+    ledger.take(Event::Worker(idle(1)), now);
+    ledger.take(told(ids.id("t"), Step::Started), now);
+    let online = WorkerEvent { sign: Sign::Online, active: 1, processed: 1, ..idle(1) };
+    ledger.take(Event::Worker(online), now + SECOND * 6);
+    ledger.take(Event::Worker(idle(2)), now + SECOND * 7);
+    for seconds in [0, 60, 63] {
+        ledger.tick(Some(now), now + SECOND * (7 + seconds));
+    }
+    assert_eq!(sums(&ledger).1[Outcome::Unseen as usize], 1);
+}
+
+#[tokio::test]
+async fn what_a_worker_had_received_before_a_gap_and_was_not_heard_of_again_is_uncertain() {
+    let (mut ledger, now, ids) = (ledger(), Instant::now(), TaskIds::default());
+    let received = || Step::Received { name: "t".into(), retries: 0, due: None };
+    ledger.take(Event::Worker(idle(1)), now);
+    ledger.take(Event::Worker(WorkerEvent { host: "other@h".into(), ..idle(9) }), now);
+    for task in ["begun", "held", "delivered again"] {
+        ledger.take(told(ids.id(task), received()), now);
+    }
+    ledger.take(told(ids.id("begun"), Step::Started), now);
+    let by_other =
+        TaskEvent { id: ids.id("heard"), host: "other@h".into(), pid: 9, at: 1.0, origin: None, step: received() };
+    ledger.take(Event::Task(by_other), now);
+    ledger.deaf();
+    ledger.tick(None, now + SECOND);
+    let back = now + SECOND * 5;
+    ledger.take(Event::Worker(WorkerEvent { host: "other@h".into(), ..idle(9) }), back);
+    let mut counts = Vec::new();
+    for seconds in [0, 60] {
+        ledger.tick(Some(back), back + SECOND * seconds);
+        counts.push(ledger.adrift.count());
+    }
+    ledger.take(told_by(3, ids.id("delivered again"), received()), back + SECOND * 61);
+    counts.push(ledger.adrift.count());
+    // the worker was only away for very long
+    ledger.take(Event::Worker(WorkerEvent { processed: 1, ..idle(1) }), back + SECOND * 62);
+    counts.push(ledger.adrift.count());
+    assert_eq!(counts, [0, 2, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_run_that_ended_unseen_and_whose_end_comes_after_all_is_found_again() {
+    let (mut ledger, now) = after(recorded(LONG_TASKS));
+    ledger.deaf();
+    for wait in [Duration::ZERO, SETTLING] {
+        ledger.tick(Some(now - SETTLING), now + LOST_AFTER * 2 + wait);
+    }
+    assert_eq!(sums(&ledger).1[Outcome::Unseen as usize], 1);
+    let id = recorded(LONG_TASKS).into_iter().rev().find_map(|event| match event {
+        Event::Task(TaskEvent { id, step: Step::Started, .. }) => Some(id),
+        _ => None,
+    });
+    let end = TaskResult { id: id.unwrap(), state: ResultState::Success(Verdict::Good) };
+    ledger.take(Event::Result(end), now + LOST_AFTER * 2);
+    ledger.tick(Some(now), now + LOST_AFTER * 3);
+    assert_eq!((sums(&ledger).1[0], ledger.totals.found_again), (1, 1));
 }
 
 #[tokio::test]
@@ -219,6 +308,7 @@ async fn a_run_whose_worker_was_killed_before_nothing_was_heard_is_lost() {
     ledger.take(Event::Worker(idle(1)), now);
     ledger.take(told(ids.id("t"), Step::Started), now);
     ledger.take(Event::Worker(idle(2)), now + SECOND * 2);
+    ledger.deaf();
     ledger.tick(None, now + SECOND * 3);
     let back = now + SECOND * 5;
     for seconds in [0, 60, 63] {
