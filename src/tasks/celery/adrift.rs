@@ -28,7 +28,6 @@ impl Adrift {
     /// Nothing is heard any more; these are held.
     pub(super) fn gather(&mut self, held: impl Iterator<Item = (TaskId, Life)>) {
         for (id, life) in held {
-            self.heard_of_task(id);
             self.holders.insert(id, life);
             self.lives.entry(life).or_default().tasks.insert(id);
         }

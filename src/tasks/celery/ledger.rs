@@ -98,10 +98,12 @@ impl Ledger {
     /// What workers tell is not heard any more: it cannot be known whether what runs now has ended later.
     pub(super) fn deaf(&mut self) {
         self.workers.deaf();
-        let is_over = |run: &Run| run.life.is_some_and(|life| self.workers.is_over(&run.host, life));
-        let run = |id: &TaskId| self.tasks.get(id).and_then(Task::run);
-        self.doubted.extend(self.running.iter().filter(|id| run(id).is_some_and(|run| !is_over(run))));
-        self.adrift.gather(self.tasks.iter().filter_map(|(id, task)| Some((*id, task.held_by()?))));
+        // what a life had that was over before did not end, or begin, in a time that was not heard
+        let living = self.workers.living();
+        let runs = |id: &TaskId| self.tasks.get(id).and_then(Task::run)?.life;
+        self.doubted.extend(self.running.iter().filter(|id| runs(id).is_some_and(|life| living.contains(&life))));
+        let held = self.tasks.iter().filter_map(|(id, task)| Some((*id, task.held_by()?)));
+        self.adrift.gather(held.filter(|(_, life)| living.contains(life)));
     }
 
     fn sign(&mut self, event: &WorkerEvent, now: Instant) {
@@ -115,7 +117,9 @@ impl Ledger {
         let Some(runs) = said.runs else { return };
         let doubted: Vec<TaskId> = self.of_life(&self.doubted, said.life).collect();
         if !doubted.is_empty() && self.of_life(&self.running, said.life).count() as u64 <= runs {
-            self.doubted.retain(|id| !doubted.contains(id));
+            for id in doubted {
+                self.doubted.remove(&id);
+            }
         }
     }
 

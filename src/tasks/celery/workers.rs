@@ -3,7 +3,7 @@
 //! A worker that is started again under its name is another life: what the old one ran is not run by the new one.
 //! Owns nothing of tasks; tells how long a life has been silent.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -198,10 +198,10 @@ impl Workers {
         }
     }
 
-    /// Whether this life is known to be over: another process has told of itself under its name.
-    pub(super) fn is_over(&self, host: &str, life: Life) -> bool {
-        let Some(worker) = self.by_host.get(host).filter(|worker| worker.life != life) else { return false };
-        worker.others.iter().find(|other| other.life == life).is_none_or(|other| other.is_succeeded)
+    /// The lives that are not known to be over, as no other process has told of itself under their name.
+    pub(super) fn living(&self) -> HashSet<Life> {
+        let others = self.by_host.values().flat_map(|worker| &worker.others).filter(|other| !other.is_succeeded);
+        self.by_host.values().map(|worker| worker.life).chain(others.map(|other| other.life)).collect()
     }
 
     /// What workers tell is not heard any more.
