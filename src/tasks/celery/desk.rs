@@ -14,7 +14,7 @@ use crate::tasks::celery::config::Config;
 use crate::tasks::celery::control::Control;
 use crate::tasks::celery::event::TaskIds;
 use crate::tasks::celery::glance;
-use crate::tasks::celery::link::{Link, LinkError};
+use crate::tasks::celery::link::{Arrival, Link, LinkError};
 use crate::tasks::celery::resp::Reply;
 use crate::tasks::celery::state::Shared;
 use crate::tasks::celery::wire;
@@ -96,7 +96,7 @@ impl Desk {
 
     /// Ends between two turns, when there are other settings.
     async fn visit(&self, server: &ConnectionInfo) -> Result<(), LinkError> {
-        let link = Link::open(server).await?;
+        let link = Link::open(server, Arrival::Told).await?;
         self.shared.lock().asking.opened(Instant::now());
         let Config { queues, enable_events, ask_consumers, .. } = &self.config;
         let mut visit = Visit {

@@ -14,6 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::tasks::celery::gathered::Gathered;
 use crate::tasks::celery::resp::{self, Reply};
 
 /// Address, TLS and password together.
@@ -34,6 +35,15 @@ const ANY: Limits = Limits { time: ASK_LIMIT, longest: resp::LONGEST_TEXT };
 /// What a connection runs over.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// How what arrives is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// At once.
+    Told,
+    /// When it is looked for, together with what came meanwhile.
+    Gathered,
+}
 
 /// The half that is read.
 pub(super) type Incoming = BufReader<ReadHalf<Box<dyn Stream>>>;
@@ -91,12 +101,12 @@ impl Link {
     ///
     /// # Errors
     /// When the server is not there, not in time, or does not know us.
-    pub(super) async fn open(to: &ConnectionInfo) -> Result<Self, LinkError> {
-        timeout(OPEN_LIMIT, Self::greeted(to)).await.map_err(|_| LinkError::Late)?
+    pub(super) async fn open(to: &ConnectionInfo, arrival: Arrival) -> Result<Self, LinkError> {
+        timeout(OPEN_LIMIT, Self::greeted(to, arrival)).await.map_err(|_| LinkError::Late)?
     }
 
-    async fn greeted(to: &ConnectionInfo) -> Result<Self, LinkError> {
-        let (incoming, outgoing) = split(connect(to.addr()).await?);
+    async fn greeted(to: &ConnectionInfo, arrival: Arrival) -> Result<Self, LinkError> {
+        let (incoming, outgoing) = split(connect(to.addr(), arrival).await?);
         let mut link = Self { incoming: BufReader::with_capacity(16 << 10, incoming), outgoing };
         let settings = to.redis_settings();
         if let Some(password) = settings.password() {
@@ -167,13 +177,19 @@ impl Link {
     }
 }
 
-async fn connect(to: &ConnectionAddr) -> Result<Box<dyn Stream>, LinkError> {
+async fn connect(to: &ConnectionAddr, arrival: Arrival) -> Result<Box<dyn Stream>, LinkError> {
     match to {
-        ConnectionAddr::Tcp(host, port) => Ok(Box::new(tcp(host, *port).await?)),
-        ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+        ConnectionAddr::Tcp(host, port) => tcp(host, *port, arrival).await,
+        ConnectionAddr::Unix(path) => {
+            let stream = UnixStream::connect(path).await?;
+            match arrival {
+                Arrival::Told => Ok(Box::new(stream)),
+                Arrival::Gathered => Ok(Box::new(Gathered::new(stream.into_std()?))),
+            }
+        }
         ConnectionAddr::TcpTls { host, port, .. } => {
             let name = ServerName::try_from(host.clone()).map_err(|error| LinkError::Tls(io::Error::other(error)))?;
-            let stream = tcp(host, *port).await?;
+            let stream = tcp(host, *port, arrival).await?;
             let stream = TlsConnector::from(trusting().map_err(LinkError::Tls)?).connect(name, stream).await;
             Ok(Box::new(stream.map_err(LinkError::Tls)?))
         }
@@ -181,10 +197,13 @@ async fn connect(to: &ConnectionAddr) -> Result<Box<dyn Stream>, LinkError> {
     }
 }
 
-async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+async fn tcp(host: &str, port: u16, arrival: Arrival) -> Result<Box<dyn Stream>, LinkError> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    match arrival {
+        Arrival::Told => Ok(Box::new(stream)),
+        Arrival::Gathered => Ok(Box::new(Gathered::new(stream.into_std()?))),
+    }
 }
 
 /// Trusts whom the check of Redis trusts: the authorities of the web and those of the system, where `SSL_CERT_FILE` may name

@@ -15,7 +15,7 @@ use crate::lifecycle::{Drain, Pulse};
 use crate::model::lease::{Heard, Marks};
 use crate::tasks::celery::config::Config;
 use crate::tasks::celery::event::TaskIds;
-use crate::tasks::celery::link::{Incoming, Link, LinkError, Outgoing};
+use crate::tasks::celery::link::{Arrival, Incoming, Link, LinkError, Outgoing};
 use crate::tasks::celery::resp::{self, Reply};
 use crate::tasks::celery::state::Shared;
 use crate::tasks::celery::wire::{self, Refusal};
@@ -96,7 +96,7 @@ impl Listener {
 
     /// Opens a connection, and follows it to its end; gives why it ended.
     async fn listen(&self, server: &ConnectionInfo, marks: Option<&Marks>) -> Result<Infallible, LinkError> {
-        let (mut incoming, mut outgoing) = Link::open(server).await?.into_halves();
+        let (mut incoming, mut outgoing) = Link::open(server, Arrival::Gathered).await?.into_halves();
         let subscribed = self.subscribe(&mut incoming, &mut outgoing, marks);
         timeout(SUBSCRIBE_LIMIT, subscribed).await.map_err(|_| LinkError::Late)??;
         self.shared.lock().hears(Instant::now());

@@ -13,6 +13,7 @@ pub mod config;
 mod control;
 mod desk;
 mod event;
+mod gathered;
 mod glance;
 mod ledger;
 mod link;
