@@ -483,6 +483,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_worker_told_of_by_its_last_heartbeat_alone_is_missed_once_another_one_follows() {
+        let (mut workers, now) = (Workers::default(), Instant::now());
+        workers.told(&beat(1, 0, 0), now);
+        workers.told_of_task("w@h", 1, now);
+        workers.started("w@h", 1);
+        workers.told(&beat(1, 2, 3), now + BEAT);
+        assert_eq!(workers.missed(), 0, "two may still be on their way");
+        workers.told(&beat(2, 0, 0), now + BEAT * 2);
+        assert_eq!(workers.missed(), 2);
+    }
+
+    #[tokio::test]
     async fn a_worker_is_asked_with_its_heartbeats_until_an_event_of_a_task_comes() {
         let (mut workers, mut now) = (Workers::default(), Instant::now());
         let mut asks = 0;
