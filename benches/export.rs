@@ -4,7 +4,7 @@
 //! HTTP, the same allocator. The SDK encodes on its exporting thread; the sidecar encodes on the thread that proxies, which
 //! `benches/spans.rs` counts. The SDK does not compress by itself, so it is measured as it is, and with its bodies compressed as
 //! ours are. As fast as they go, when requests to the receiver are as large as they may be, and at steady rates, when few spans make
-//! one and share what it costs. `cargo bench --bench export`, and a number of requests if wanted.
+//! one and share what it costs. `cargo bench --bench export`, and what is wanted of it: a number of requests, `rush`, `2000/s`, `100/s`.
 
 #![expect(clippy::print_stdout, reason = "the result of a program that measures")]
 
@@ -76,6 +76,14 @@ enum Load {
 }
 
 impl Load {
+    /// How it is asked for.
+    fn name(self) -> String {
+        match self {
+            Self::Rush(_) => "rush".to_owned(),
+            Self::Steady(rate) => format!("{rate}/s"),
+        }
+    }
+
     fn requests(self) -> u64 {
         match self {
             Self::Rush(requests) => requests,
@@ -86,9 +94,14 @@ impl Load {
 
 fn main() {
     // `cargo bench` passes `--bench` along
-    let requests: u64 = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(200_000);
+    let (numbers, names): (Vec<_>, Vec<_>) = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .partition(|argument| argument.parse::<u64>().is_ok());
+    let requests = numbers.first().and_then(|number| number.parse().ok()).unwrap_or(200_000);
     let receiver = Receiver::start();
-    for load in std::iter::once(Load::Rush(requests)).chain(RATES.map(Load::Steady)) {
+    let loads = std::iter::once(Load::Rush(requests)).chain(RATES.map(Load::Steady));
+    for load in loads.filter(|load| names.is_empty() || names.contains(&load.name())) {
         let spans = SPANS_A_REQUEST * load.requests();
         let told = |name: &str, measure: &dyn Fn(SocketAddr, Load) -> u64| {
             let before = receiver.trace_bytes();

@@ -40,6 +40,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tracing::{Subscriber, info, warn};
@@ -282,15 +283,10 @@ impl Telemetry {
     /// dropped (`shutdown`).
     pub async fn run(&self, sources: &[SampleSource], drain: Drain) {
         let (stage, seen) = watch::channel(Stage::Running);
-        let deliver = |signal: Signal| self.deliver(signal, seen.clone());
-        let mut deliveries = Box::pin(async {
-            tokio::join!(
-                deliver(Signal::Traces),
-                deliver(Signal::Metrics),
-                deliver(Signal::Logs),
-                deliver(Signal::Envelopes)
-            )
-        });
+        // who is woken looks, and no other
+        let deliveries: FuturesUnordered<_> =
+            Signal::ALL.map(|signal| self.deliver(signal, seen.clone())).into_iter().collect();
+        let mut deliveries = Box::pin(deliveries.collect::<()>());
         let mut keeping = Box::pin(self.keep(seen.clone()));
         let deadline = tokio::select! {
             deadline = self.produce(sources, drain) => deadline,
@@ -302,7 +298,7 @@ impl Telemetry {
         let left = deadline.saturating_duration_since(Instant::now());
         let reserve = if has_disk { (left / SHARE_OF_THE_DISK).max(FOR_THE_DISK) } else { Duration::ZERO };
         tokio::select! {
-            _ = &mut deliveries => {}
+            () = &mut deliveries => {}
             () = &mut keeping => {}
             () = tokio::time::sleep_until(deadline.checked_sub(reserve).unwrap_or(deadline)) => {}
         }

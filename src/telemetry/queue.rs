@@ -45,6 +45,8 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     /// Something came in, or can be taken again.
     arrived: Notify,
+    /// As much came in as is sent at once, or there is something on disk.
+    gathered: Notify,
     /// Half of the room is taken.
     pressed: Notify,
     /// Something left, so that there is more room.
@@ -95,9 +97,9 @@ struct State {
 impl Queue {
     /// For so many bytes that wait, sent in requests of at most `limit`.
     pub(crate) fn new(signal: Signal, capacity: usize, limit: usize) -> Self {
-        let [arrived, pressed, left] = [const { Notify::const_new() }; 3];
+        let [arrived, gathered, pressed, left] = [const { Notify::const_new() }; 4];
         let (workers, state, limit) = (Mutex::default(), Mutex::default(), AtomicUsize::new(limit));
-        Self { signal, capacity, limit, workers, state, arrived, pressed, left }
+        Self { signal, capacity, limit, workers, state, arrived, gathered, pressed, left }
     }
 
     /// The most bytes of a request, before compression.
@@ -186,8 +188,12 @@ impl Queue {
         state.bytes += bytes;
         state.make_room(self.signal, self.capacity);
         let is_half_full = state.bytes > self.capacity / 2;
+        let is_gathered = state.waiting_bytes() >= GATHERED.min(self.limit());
         drop(state);
         self.arrived.notify_waiters();
+        if is_gathered {
+            self.gathered.notify_waiters();
+        }
         if is_half_full {
             self.pressed.notify_one();
         }
@@ -196,6 +202,12 @@ impl Queue {
     /// Ends when something comes in after this call, even before it is awaited.
     pub(crate) fn arrived(&self) -> Notified<'_> {
         self.arrived.notified()
+    }
+
+    /// The same for whoever is not to hear of each chunk: ends when `GATHERED` bytes wait, or what a request may have, or
+    /// something is on disk.
+    pub(crate) fn gathered(&self) -> Notified<'_> {
+        self.gathered.notified()
     }
 
     /// Ends when memory is, or has become, half full.
@@ -215,7 +227,7 @@ impl Queue {
 
     /// Bytes that wait and are not leased.
     pub(crate) fn waiting_bytes(&self) -> usize {
-        self.state().pieces.iter().map(Piece::len).sum()
+        self.state().waiting_bytes()
     }
 
     /// Takes the oldest items, at most `goal` bytes of them; more only when a single item is larger, or when they are
@@ -295,6 +307,7 @@ impl Queue {
     pub(crate) fn came_to_disk(&self, bytes: u64) {
         self.state().spooled_bytes += bytes;
         self.arrived.notify_waiters();
+        self.gathered.notify_waiters();
     }
 
     /// What is on disk was written anew.
@@ -312,6 +325,7 @@ impl Queue {
         (state.spooled, state.spooled_bytes) = (items, bytes);
         drop(state);
         self.arrived.notify_waiters();
+        self.gathered.notify_waiters();
     }
 
     /// These left the disk.
@@ -371,6 +385,10 @@ impl Queue {
 }
 
 impl State {
+    fn waiting_bytes(&self) -> usize {
+        self.pieces.iter().map(Piece::len).sum()
+    }
+
     fn oldest_in_memory(&self) -> Duration {
         self.pieces.front().map(|piece| piece.since.elapsed()).unwrap_or_default()
     }
@@ -467,6 +485,11 @@ impl Lease {
     /// Bytes before compression.
     pub(crate) fn raw_len(&self) -> usize {
         self.piece.as_ref().map_or(0, Piece::raw_len)
+    }
+
+    /// How long the oldest of it has been here.
+    pub(crate) fn age(&self) -> Duration {
+        self.piece.as_ref().map_or(Duration::ZERO, |piece| piece.since.elapsed())
     }
 
     /// How it is compressed; `None` before it was.

@@ -1,14 +1,17 @@
 //! The loop of one signal: leases batches from memory and disk, has them sent, and settles them by the answer.
 //!
-//! Four lanes in one task. The first takes whatever waits, what is new before what is on disk; the others help only with a
-//! backlog, so that a slow answer does not halve the throughput and a fast one costs no extra connections. Half of
-//! them empty the disk, so that a long outage's remains never hold up what is new.
+//! Four lanes, and one wait for all of them. The first takes whatever waits, what is new before what is on disk; the others help
+//! only with a backlog, so that a slow answer does not halve the throughput and a fast one costs no extra connections. Half of
+//! them empty the disk, so that a long outage's remains never hold up what is new. Where few requests are served, to wake up
+//! costs more than to send: so a chunk that changes nothing wakes nobody.
 
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -22,13 +25,15 @@ use crate::telemetry::spool::{EXPOSED, Spool, SpoolLease};
 
 /// A probe is small: what it carries may be sent several times. What is compressed already stays as it is.
 const PROBE_BYTES: usize = 64 << 10;
+/// Requests on their way at once.
+const LANES: usize = 4;
 /// From this lane on, the disk comes first.
 const FIRST_FOR_DISK: usize = 2;
 /// A lane that found nothing pauses for so long.
 const EMPTY_HANDED: Duration = Duration::from_millis(100);
 /// After a request what is new is gathered for so long, unless it is as much as `GATHERED`: each request costs a wake-up of both sides, a compression
-/// that knows nothing yet, and some system calls.
-const GATHERING: Duration = Duration::from_millis(250);
+/// that knows nothing yet, and some system calls. With the quarter of a second that a worker keeps a span it is seen within one.
+const GATHERING: Duration = Duration::from_millis(500);
 /// When nothing else ends a wait; only a safety net.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -90,6 +95,14 @@ impl Batch {
         }
     }
 
+    /// How much longer it may be in memory alone.
+    fn exposed(&self) -> Duration {
+        match self {
+            Self::Memory(lease) => EXPOSED.saturating_sub(lease.age()),
+            Self::Disk(_) => EXPOSED,
+        }
+    }
+
     fn is_indivisible(&self) -> bool {
         match self {
             Self::Memory(lease) => lease.is_indivisible(),
@@ -111,47 +124,63 @@ impl Delivery {
     }
 
     /// Delivers until the stage is `Finishing` and nothing is left. Let go, it gives back what is on its way.
-    pub(crate) async fn run(&self, stage: watch::Receiver<Stage>) {
-        let lane = |number| self.lane(number, stage.clone());
-        tokio::join!(lane(0), lane(1), lane(2), lane(3));
-    }
-
-    async fn lane(&self, number: usize, mut stage: watch::Receiver<Stage>) {
+    pub(crate) async fn run(&self, mut stage: watch::Receiver<Stage>) {
+        let (mut sending, mut is_free) = (FuturesUnordered::new(), [true; LANES]);
         let mut gathers_until = Instant::now();
         loop {
-            let (arrived, changed) = (self.queue.arrived(), self.destination.changed());
             let now = *stage.borrow_and_update();
-            match self.next(number, now, gathers_until) {
-                // on the heap: sixteen lanes are one task, and what they hold is moved through a small stack
-                Next::Send(place, limit, timeout) => {
-                    Box::pin(self.send(place, limit, timeout)).await;
-                    gathers_until = Instant::now() + GATHERING;
+            let gathers = Some(gathers_until).filter(|until| now == Stage::Running && Instant::now() < *until);
+            // while it gathers or sends, a chunk more changes nothing
+            let is_busy = now == Stage::Running && (gathers.is_some() || !is_free[0]);
+            let came = if is_busy { self.queue.gathered() } else { self.queue.arrived() };
+            let changed = self.destination.changed();
+            let (mut until, mut is_done) = (Instant::now() + LONGEST_WAIT, false);
+            for (lane, is_free) in is_free.iter_mut().enumerate().filter(|(_, is_free)| **is_free) {
+                match self.next(lane, now, gathers) {
+                    Next::Send(place, limit, timeout) => {
+                        *is_free = false;
+                        // at once: the next lane looks at what is left
+                        let taken = if place == Place::Memory { self.queue.lease(limit) } else { None };
+                        // on the heap: what a lane holds is moved through a small stack
+                        let sent = Box::pin(self.send(place, taken, limit, timeout));
+                        sending.push(sent.map(move |()| lane));
+                    }
+                    Next::Wait(then) => until = until.min(then),
+                    Next::Done => is_done = true,
                 }
-                Next::Done => return,
-                Next::Wait(until) => tokio::select! {
-                    () = arrived => {}
-                    () = changed => {}
-                    () = sleep_until(until) => {}
-                    _ = stage.changed() => {}
-                },
+            }
+            if is_done && sending.is_empty() {
+                return;
+            }
+            tokio::select! {
+                Some(lane) = sending.next() => {
+                    is_free[lane] = true;
+                    if lane == 0 {
+                        gathers_until = Instant::now() + GATHERING;
+                    }
+                }
+                () = came => {}
+                () = changed => {}
+                () = sleep_until(until) => {}
+                _ = stage.changed() => {}
             }
         }
     }
 
-    fn next(&self, lane: usize, stage: Stage, gathers_until: Instant) -> Next {
+    fn next(&self, lane: usize, stage: Stage, gathers: Option<Instant>) -> Next {
         let limit = self.queue.limit();
         let memory = self.queue.waiting_bytes();
         let disk = self.spool.as_ref().map_or(0, |spool| spool.waiting(self.queue.signal()));
         let idle = Next::Wait(Instant::now() + LONGEST_WAIT);
-        if memory == 0 && disk == 0 {
-            return if stage == Stage::Running { idle } else { Next::Done };
+        if memory == 0 && disk == 0 && stage != Stage::Running {
+            return Next::Done;
         }
         let is_backlog = memory >= limit || (memory > 0 && stage != Stage::Running);
-        let gathers = memory < GATHERED.min(limit) && stage == Stage::Running && Instant::now() < gathers_until;
+        let gathers = gathers.filter(|_| memory < GATHERED.min(limit));
         let place = match lane {
-            0 if memory > 0 && !gathers => Place::Memory,
+            0 if memory > 0 && gathers.is_none() => Place::Memory,
             0 if disk > 0 => Place::Disk,
-            0 => return Next::Wait(gathers_until),
+            0 => return gathers.map_or(idle, Next::Wait),
             FIRST_FOR_DISK.. if disk > 0 => Place::Disk,
             _ if is_backlog => Place::Memory,
             _ => return idle,
@@ -166,10 +195,10 @@ impl Delivery {
         }
     }
 
-    async fn send(&self, place: Place, limit: usize, timeout: Duration) {
+    async fn send(&self, place: Place, taken: Option<Lease>, limit: usize, timeout: Duration) {
         let batch = match (place, &self.spool) {
             (Place::Disk, Some(spool)) => spool.lease(self.queue.signal(), limit).await.map(Batch::Disk),
-            _ => self.queue.lease(limit).map(Batch::Memory),
+            _ => taken.map(Batch::Memory),
         };
         match batch {
             // the disk takes its time, and another lane's answer may have come meanwhile
@@ -218,7 +247,7 @@ impl Delivery {
             Err(error) => return (Answer::none(format!("cannot compress: {error}")), batch),
         };
         let mut attempt = pin!(self.destination.attempt(self.queue.signal(), &form, timeout));
-        match tokio::time::timeout(EXPOSED, &mut attempt).await {
+        match tokio::time::timeout(batch.exposed(), &mut attempt).await {
             Ok(answer) => (answer, batch),
             // a silent receiver: what it was sent must outlive this process
             Err(_) => tokio::join!(attempt, self.kept(&form, batch)),
@@ -243,6 +272,98 @@ impl Delivery {
             batch.settle(Fate::Dropped(DropReason::TooLarge));
         } else {
             self.queue.shrink_limit(batch.raw_len() / 2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use axum::Router;
+    use serde_json::json;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::model::telemetry::Signal;
+    use crate::redact::Redactor;
+    use crate::settings::{Place as Origin, Settings, Tree};
+    use crate::telemetry::config::Config;
+    use crate::telemetry::otlp::Request;
+
+    /// Who is woken, and how often.
+    struct Bell {
+        rang: AtomicUsize,
+        sleeper: Waker,
+    }
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.rang.fetch_add(1, Ordering::Relaxed);
+            self.sleeper.wake_by_ref();
+        }
+    }
+
+    /// A receiver of logs.
+    fn destination(receiver: SocketAddr) -> Arc<Destination> {
+        let mut tree = Tree::default();
+        let settings = json!({"telemetry": {"endpoint": format!("http://{receiver}"), "protocol": "http/protobuf"}});
+        tree.merge(settings, &Origin("this test".into()));
+        let mut settings = Settings::new(tree, |_: &str| Err("not read".to_owned()));
+        let Config { destinations: [_, _, logs, _], connection, resolver, .. } =
+            Config::read(&mut settings.section("telemetry"));
+        let redactor = Arc::new(Redactor::new([]));
+        Arc::new(Destination::new(logs.unwrap(), connection, resolver, redactor, Arc::default()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_gathered_is_in_memory_alone_for_the_rest_of_a_second() {
+        let queue = Arc::new(Queue::new(Signal::Logs, 4 << 20, 1 << 20));
+        queue.push(Request { items: 1, body: vec![0; 100] }.into());
+        tokio::time::advance(GATHERING).await;
+        queue.push(Request { items: 1, body: vec![0; 100] }.into());
+        let batch = Batch::Memory(queue.lease(1 << 20).unwrap());
+        assert_eq!(batch.exposed(), EXPOSED - GATHERING);
+        tokio::time::advance(EXPOSED).await;
+        assert_eq!(batch.exposed(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn of_what_comes_while_it_gathers_nothing_wakes_it_before_there_is_enough_and_all_is_one_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let destination = destination(listener.local_addr().unwrap());
+        let queue = Arc::new(Queue::new(Signal::Logs, 4 << 20, 1 << 20));
+        let push = |bytes: usize| queue.push(Request { items: 1, body: vec![0; bytes] }.into());
+        let delivery = Delivery::new(Arc::clone(&queue), None, Arc::clone(&destination));
+        let (_running, stage) = watch::channel(Stage::Running);
+        let mut running = pin!(delivery.run(stage));
+        let sleeper = std::future::poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let bell = Arc::new(Bell { rang: AtomicUsize::new(0), sleeper });
+        let waker = Waker::from(Arc::clone(&bell));
+        let mut taken = async |requests: u64| {
+            let taken = std::future::poll_fn(|_| {
+                let _runs_on = running.as_mut().poll(&mut Context::from_waker(&waker));
+                let is_taken = destination.volume(Signal::Logs).requests == requests && queue.account().queued == 0;
+                if is_taken { Poll::Ready(()) } else { Poll::Pending }
+            });
+            tokio::time::timeout(Duration::from_secs(30), taken).await.expect("the receiver takes it");
+        };
+        let receiver = async { axum::serve(listener, Router::new().fallback(async || "")).await };
+        let sends = async {
+            push(100);
+            taken(1).await;
+            let before = bell.rang.load(Ordering::Relaxed);
+            (0..1_000).for_each(|_| push(100));
+            assert_eq!(bell.rang.load(Ordering::Relaxed), before, "a thousand chunks are not enough");
+            push(GATHERED);
+            assert_eq!(bell.rang.load(Ordering::Relaxed), before + 1);
+            taken(2).await;
+        };
+        tokio::select! {
+            _ = receiver => panic!("it serves for ever"),
+            () = sends => {}
         }
     }
 }
