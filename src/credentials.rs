@@ -29,7 +29,7 @@ pub enum Misfit {
     Key(String),
 }
 
-/// The text of a small file. Blocks while it reads.
+/// The text of a small file without the line breaks at its end, as the settings take it. Blocks while it reads.
 ///
 /// # Errors
 /// It cannot be read, or is too large to be one: its name, and what was expected.
@@ -37,7 +37,10 @@ pub fn read(file: &Path) -> Result<String, String> {
     let mut text = String::new();
     let length = File::open(file).and_then(|opened| opened.take(LARGEST + 1).read_to_string(&mut text));
     match length {
-        Ok(length) if length as u64 <= LARGEST => Ok(text),
+        Ok(length) if length as u64 <= LARGEST => {
+            text.truncate(text.trim_end_matches(['\r', '\n']).len());
+            Ok(text)
+        }
         Ok(_) => Err(format!("{}: expected at most {LARGEST} bytes", file.display())),
         Err(error) => Err(format!("{}: expected a readable file ({error})", file.display())),
     }

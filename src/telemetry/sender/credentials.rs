@@ -28,3 +28,31 @@ pub(crate) fn reread(config: &DestinationConfig) -> Result<DestinationConfig, St
     again.tls = config.tls.reread(read)?;
     Ok(again)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::telemetry::Signal;
+    use crate::settings::{Place, Settings, Tree};
+    use crate::telemetry::config::Config;
+    use serde_json::json;
+
+    #[test]
+    fn a_file_that_is_as_it_was_at_the_start_is_no_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ca, token) = (folder.path().join("ca.pem"), folder.path().join("headers"));
+        let certificate = rcgen::generate_simple_self_signed(["collector.test".to_owned()]).unwrap().cert;
+        std::fs::write(&ca, certificate.pem() + "\n").unwrap();
+        std::fs::write(&token, "api-key=hunter2\n").unwrap();
+        let mut tree = Tree::default();
+        let tls = json!({"ca_file": ca});
+        let telemetry = json!({"endpoint": "https://collector.test:4317", "headers_file": token, "tls": tls});
+        tree.merge(json!({"telemetry": telemetry}), &Place("this test".into()));
+        let mut settings =
+            Settings::new(tree, |path: &str| std::fs::read_to_string(path).map_err(|error| error.to_string()));
+        let mut config = Config::read(&mut settings.section("telemetry"));
+        let traces = config.destinations[Signal::Traces as usize].take().unwrap();
+        assert!(are_in_files(&traces) && traces.tls.ca.is_some());
+        assert_eq!(reread(&traces), Ok(traces));
+    }
+}
