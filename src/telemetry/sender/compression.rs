@@ -19,9 +19,6 @@ pub(crate) const FRAME: usize = 5;
 const ZSTD_LEVEL: i32 = -7;
 const GZIP_LEVEL: u32 = 3;
 
-/// From this size on a request is compressed with what the last one left.
-const KEPT_FROM: usize = 32 << 10;
-
 impl Compression {
     /// The value of `grpc-encoding` and `content-encoding`.
     pub(crate) fn coding(self) -> Option<&'static str> {
@@ -79,8 +76,8 @@ impl Occasion {
     }
 }
 
-/// Compresses requests, one after the other, and counts them. What that takes is kept from one to the next, some 600 KiB of
-/// addresses, of which a request of spans touches a third.
+/// Compresses requests, one after the other, and counts them. What that takes is kept from one to the next as long as one follows
+/// the other: some 600 KiB of addresses for large ones, of which a request of spans touches a third, and less for small ones.
 #[derive(Default)]
 pub(crate) struct Press {
     kept: Mutex<Option<Compressor<'static>>>,
@@ -89,7 +86,8 @@ pub(crate) struct Press {
 
 impl fmt::Debug for Press {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Press").field("counts", &self.counts).finish_non_exhaustive()
+        let keeps = self.kept.try_lock().is_ok_and(|kept| kept.is_some());
+        formatter.debug_struct("Press").field("keeps", &keeps).field("counts", &self.counts).finish()
     }
 }
 
@@ -125,14 +123,16 @@ impl Press {
         self.counts[signal as usize][occasion as usize].load(Ordering::Relaxed)
     }
 
+    /// Keeps nothing until the next request.
+    pub(crate) fn rest(&self) {
+        *self.kept.lock().expect("no code panics while it compresses") = None;
+    }
+
     fn zstd(&self, raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-        // what is small needs little, and would keep much
-        let mut kept = (raw.len() >= KEPT_FROM).then(|| self.kept.lock().expect("no code panics while it compresses"));
-        let mut own = None;
-        let slot = kept.as_deref_mut().unwrap_or(&mut own);
-        let compressor = match slot {
+        let mut kept = self.kept.lock().expect("no code panics while it compresses");
+        let compressor = match &mut *kept {
             Some(compressor) => compressor,
-            None => slot.insert(Compressor::new(ZSTD_LEVEL)?),
+            None => kept.insert(Compressor::new(ZSTD_LEVEL)?),
         };
         // the kernel gives only pages that are written to
         out.reserve(zstd::zstd_safe::compress_bound(raw.len()));
@@ -228,7 +228,7 @@ mod tests {
     fn one_press_takes_requests_of_any_size_one_after_the_other() {
         let press = Press::default();
         let noise = |length: usize| -> Vec<u8> { (0..length).map(|_| fastrand::u8(..)).collect() };
-        for length in [10, KEPT_FROM - 1, KEPT_FROM, 300_000, KEPT_FROM, 0, 1_000_000] {
+        for length in [10, 40_000, 300_000, 40_000, 0, 1_000_000, 10] {
             let message = noise(length);
             let framed = framed(&press, &message, Compression::Zstd);
             assert_eq!(unframed(&framed, Some(b"zstd"), 1 << 20).as_deref(), Some(&message[..]), "{length}");

@@ -126,10 +126,13 @@ impl Delivery {
     /// Delivers until the stage is `Finishing` and nothing is left. Let go, it gives back what is on its way.
     pub(crate) async fn run(&self, mut stage: watch::Receiver<Stage>) {
         let (mut sending, mut is_free) = (FuturesUnordered::new(), [true; LANES]);
-        let mut gathers_until = Instant::now();
+        let mut gathers_until = None;
         loop {
             let now = *stage.borrow_and_update();
-            let gathers = Some(gathers_until).filter(|until| now == Stage::Running && Instant::now() < *until);
+            if gathers_until.take_if(|until| *until <= Instant::now()).is_some() && self.queue.waiting_bytes() == 0 {
+                self.destination.press().rest(); // nothing came all the while
+            }
+            let gathers = gathers_until.filter(|_| now == Stage::Running);
             // while it gathers or sends, a chunk more changes nothing
             let is_busy = now == Stage::Running && (gathers.is_some() || !is_free[0]);
             let came = if is_busy { self.queue.gathered() } else { self.queue.arrived() };
@@ -156,7 +159,7 @@ impl Delivery {
                 Some(lane) = sending.next() => {
                     is_free[lane] = true;
                     if lane == 0 {
-                        gathers_until = Instant::now() + GATHERING;
+                        gathers_until = Some(Instant::now() + GATHERING);
                     }
                 }
                 () = came => {}
@@ -292,6 +295,7 @@ mod tests {
     use crate::settings::{Place as Origin, Settings, Tree};
     use crate::telemetry::config::Config;
     use crate::telemetry::otlp::Request;
+    use crate::telemetry::sender::compression::Press;
 
     /// Who is woken, and how often.
     struct Bell {
@@ -307,7 +311,7 @@ mod tests {
     }
 
     /// A receiver of logs.
-    fn destination(receiver: SocketAddr) -> Arc<Destination> {
+    fn destination(receiver: SocketAddr, press: Arc<Press>) -> Arc<Destination> {
         let mut tree = Tree::default();
         let settings = json!({"telemetry": {"endpoint": format!("http://{receiver}"), "protocol": "http/protobuf"}});
         tree.merge(settings, &Origin("this test".into()));
@@ -315,7 +319,7 @@ mod tests {
         let Config { destinations: [_, _, logs, _], connection, resolver, .. } =
             Config::read(&mut settings.section("telemetry"));
         let redactor = Arc::new(Redactor::new([]));
-        Arc::new(Destination::new(logs.unwrap(), connection, resolver, redactor, Arc::default()).unwrap())
+        Arc::new(Destination::new(logs.unwrap(), connection, resolver, redactor, press).unwrap())
     }
 
     #[tokio::test(start_paused = true)]
@@ -333,7 +337,8 @@ mod tests {
     #[tokio::test]
     async fn of_what_comes_while_it_gathers_nothing_wakes_it_before_there_is_enough_and_all_is_one_request() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let destination = destination(listener.local_addr().unwrap());
+        let press = Arc::default();
+        let destination = destination(listener.local_addr().unwrap(), Arc::clone(&press));
         let queue = Arc::new(Queue::new(Signal::Logs, 4 << 20, 1 << 20));
         let push = |bytes: usize| queue.push(Request { items: 1, body: vec![0; bytes] }.into());
         let delivery = Delivery::new(Arc::clone(&queue), None, Arc::clone(&destination));
@@ -360,6 +365,14 @@ mod tests {
             push(GATHERED);
             assert_eq!(bell.rang.load(Ordering::Relaxed), before + 1);
             taken(2).await;
+            assert!(format!("{press:?}").contains("keeps: true"));
+            let mut rests = pin!(async {
+                while format!("{press:?}").contains("keeps: true") {
+                    taken(2).await;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            });
+            tokio::time::timeout(Duration::from_secs(30), &mut rests).await.expect("nothing comes while it gathers");
         };
         tokio::select! {
             _ = receiver => panic!("it serves for ever"),
