@@ -86,7 +86,7 @@ const LAST_CHUNKS: Duration = Duration::from_millis(400);
 /// that others keep busy needs seconds for what an idle one does in milliseconds.
 const SHARE_OF_THE_DISK: u32 = 3;
 
-/// What it has in any case, even when the process is to end at once.
+/// What it has in any case, even when the process is to end at once, and what a commit under way has after the deadline.
 const FOR_THE_DISK: Duration = Duration::from_millis(500);
 
 /// The SDK hands over within milliseconds, or never.
@@ -279,8 +279,8 @@ impl Telemetry {
     /// Delivers until the drain begins, then what is left until its deadline, at most `telemetry.shutdown`.
     ///
     /// The drain given here should begin when the workers have ended: their last spans are still taken.
-    /// What cannot be delivered by then goes to the disk, and the next process finds it; without one it is counted as
-    /// dropped (`shutdown`).
+    /// What cannot be delivered by then goes to the disk, and the next process finds it; what the disk does not take is counted as
+    /// dropped (`shutdown`), and never what it may have taken.
     pub async fn run(&self, sources: &[SampleSource], drain: Drain) {
         let (stage, seen) = watch::channel(Stage::Running);
         // who is woken looks, and no other
@@ -305,8 +305,12 @@ impl Telemetry {
         drop(deliveries); // what was on its way waits again
         self.queues.iter().for_each(|queue| queue.close());
         stage.send_replace(Stage::Leaving);
-        if timeout_at(deadline.max(Instant::now() + FOR_THE_DISK), keeping).await.is_err() {
+        let deadline = deadline.max(Instant::now() + FOR_THE_DISK);
+        if timeout_at(deadline, keeping).await.is_err() {
             warn!("the disk did not take what was left of telemetry in time");
+        }
+        if let Some(spool) = &self.spool {
+            spool.last_word(deadline.max(Instant::now() + FOR_THE_DISK)).await;
         }
         self.leave();
     }
@@ -329,6 +333,13 @@ impl Telemetry {
             let items = queue.drop_waiting(DropReason::Shutdown);
             if items > 0 {
                 warn!(signal, items, "telemetry was left at the end, and is dropped");
+            }
+            let items = queue.on_its_way();
+            if items > 0 {
+                warn!(
+                    signal,
+                    items, "the disk does not say whether it has what was left: the next start delivers it if so"
+                );
             }
         }
     }

@@ -274,6 +274,12 @@ impl Queue {
         items
     }
 
+    /// Items that are leased.
+    pub(crate) fn on_its_way(&self) -> u64 {
+        let state = self.state();
+        state.items - state.pieces.iter().map(|piece| piece.items).sum::<u64>()
+    }
+
     /// Items and bytes on disk that are not settled.
     pub(crate) fn on_disk(&self) -> (u64, u64) {
         let state = self.state();

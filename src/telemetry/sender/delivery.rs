@@ -223,7 +223,7 @@ impl Delivery {
         let (answer, batch) = self.attempt(batch, timeout).await;
         match answer {
             Answer::Accepted { rejected, message } => {
-                batch.settle(Fate::Delivered { rejected });
+                settle(batch, Fate::Delivered { rejected });
                 destination.accepted(signal, rejected, &message);
             }
             Answer::Later { floor, reason } => {
@@ -233,49 +233,58 @@ impl Delivery {
             }
             Answer::TooLarge(reason) => self.too_large(batch, &reason),
             Answer::Refused(reason) | Answer::Unauthorized(reason) | Answer::UnknownCoding(reason) => {
-                batch.settle(Fate::Dropped(DropReason::Permanent));
+                settle(batch, Fate::Dropped(DropReason::Permanent));
                 destination.refused(signal, &reason);
             }
             Answer::Unreadable(reason) => {
-                batch.settle(Fate::Dropped(DropReason::BadResponse));
+                settle(batch, Fate::Dropped(DropReason::BadResponse));
                 // what answers like this takes nothing: slow down, or all would be lost at full speed
                 destination.failed(None, &reason).await;
             }
         }
     }
 
-    async fn attempt(&self, mut batch: Batch, timeout: Duration) -> (Answer, Batch) {
+    /// The answer, and the batch unless the disk has it in hand.
+    async fn attempt(&self, mut batch: Batch, timeout: Duration) -> (Answer, Option<Batch>) {
         let form = match batch.form(&self.destination) {
             Ok(form) => form,
-            Err(error) => return (Answer::none(format!("cannot compress: {error}")), batch),
+            Err(error) => return (Answer::none(format!("cannot compress: {error}")), Some(batch)),
         };
         let mut attempt = pin!(self.destination.attempt(self.queue.signal(), &form, timeout));
         match tokio::time::timeout(batch.exposed(), &mut attempt).await {
-            Ok(answer) => (answer, batch),
+            Ok(answer) => (answer, Some(batch)),
             // a silent receiver: what it was sent must outlive this process
             Err(_) => tokio::join!(attempt, self.kept(&form, batch)),
         }
     }
 
-    /// The same batch, on disk if there is one.
-    async fn kept(&self, form: &Form, batch: Batch) -> Batch {
+    /// The same batch, on disk if there is one; `None` when the disk does not say whether it has it.
+    async fn kept(&self, form: &Form, batch: Batch) -> Option<Batch> {
         match (batch, &self.spool) {
             (Batch::Memory(lease), Some(spool)) => match spool.hold(self.queue.signal(), form, lease).await {
-                Ok(lease) => Batch::Disk(lease),
-                Err(lease) => Batch::Memory(lease),
+                Ok(lease) => Some(Batch::Disk(lease)),
+                Err(lease) => lease.map(Batch::Memory),
             },
-            (batch, _) => batch,
+            (batch, _) => Some(batch),
         }
     }
 
     /// Never the same bytes again: halves, until a single item is too large by itself.
-    fn too_large(&self, batch: Batch, reason: &str) {
+    fn too_large(&self, batch: Option<Batch>, reason: &str) {
         self.destination.refused(self.queue.signal(), reason);
+        let Some(batch) = batch else { return };
         if batch.is_indivisible() {
             batch.settle(Fate::Dropped(DropReason::TooLarge));
         } else {
             self.queue.shrink_limit(batch.raw_len() / 2);
         }
+    }
+}
+
+/// What the disk has in hand is not settled: it is sent again.
+fn settle(batch: Option<Batch>, fate: Fate) {
+    if let Some(batch) = batch {
+        batch.settle(fate);
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! Whole export requests, stored as they were compressed for the receiver and sent as stored. Bounded in bytes and age; the oldest go first, errors last.
 //! A row goes after its acknowledgement: what was on its way when the process was killed is sent again. Nothing
-//! depends on the disk: while it fails, telemetry waits in memory, and the log says so.
+//! depends on the disk: while it fails, telemetry waits in memory, and the log says so. Only what a commit holds that the disk has
+//! not confirmed waits for its word, so that nothing is in both places.
 
+mod changes;
 mod desk;
 pub(crate) mod keeper;
 mod store;
+mod work;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,10 +22,10 @@ use tokio::sync::SetOnce;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use crate::model::telemetry::{DropReason, Signal};
+use crate::model::telemetry::Signal;
 use crate::telemetry::config::{Compression, SpoolConfig};
 use crate::telemetry::otlp;
-use crate::telemetry::queue::{Fate, Lease, Queue};
+use crate::telemetry::queue::{Lease, Queue};
 use crate::telemetry::sealed::{Errors, Form, Part, Sealed};
 use crate::telemetry::sender::compression::{self, Occasion, Press};
 use crate::telemetry::sender::destination::Destinations;
@@ -30,6 +33,7 @@ use crate::wall_clock::since_epoch;
 
 use desk::{Desk, Sent};
 use store::{NewRow, Slip, Store, StoreError};
+use work::{Change, Outcome, Work};
 
 pub(crate) use desk::SpoolLease;
 
@@ -84,6 +88,8 @@ enum File {
     Closed,
     /// With the instant at which it could not be written: not before a pause again.
     Open(Store, Option<Instant>),
+    /// A transaction has it.
+    Changing(Work),
     /// Could not be used then: not before a pause again.
     Failed(Instant),
 }
@@ -174,23 +180,24 @@ impl Spool {
                 return;
             }
             let mut file = self.file.lock().await;
-            if let Err(leases) = self.write(&mut file, signal, leases).await {
-                leases.into_iter().rev().for_each(drop); // each goes to the front
+            if !self.write(&mut file, signal, leases).await.done() {
                 return;
             }
         }
     }
 
-    /// Writes a request that is on its way: a receiver that is silent holds nothing that is in memory alone.
-    pub(crate) async fn hold(&self, signal: Signal, form: &Form, lease: Lease) -> Result<SpoolLease, Lease> {
+    /// Writes a request that is on its way: a receiver that is silent holds nothing that is in memory alone. Gives it back when
+    /// it cannot; when the disk does not say whether it has it, `None`: it is the disk's, and sent again.
+    pub(crate) async fn hold(&self, signal: Signal, form: &Form, lease: Lease) -> Result<SpoolLease, Option<Lease>> {
         let is_indivisible = lease.is_indivisible();
         let mut file = self.file.lock().await;
         match self.write(&mut file, signal, vec![lease]).await {
-            Ok(rows) => {
+            Outcome::Done(rows) => {
                 let sent = Sent { _lent: self.desk.lend(signal, form), form: form.clone(), is_indivisible };
                 Ok(self.desk.hold(signal, rows, sent))
             }
-            Err(mut leases) => Err(leases.remove(0)),
+            Outcome::Undone(mut leases) => Err(leases.pop()),
+            Outcome::Unknown => Err(None),
         }
     }
 
@@ -201,9 +208,9 @@ impl Spool {
     }
 
     /// Writes leased requests as rows, or gives them back.
-    async fn write(&self, file: &mut File, signal: Signal, mut leases: Vec<Lease>) -> Result<Vec<Slip>, Vec<Lease>> {
-        let Some(store) = self.writable(file).await else { return Err(leases) };
-        let written = async {
+    async fn write(&self, file: &mut File, signal: Signal, mut leases: Vec<Lease>) -> Outcome {
+        let Some(store) = self.writable(file).await else { return Outcome::Undone(leases) };
+        let made = async {
             let mut rows = Vec::with_capacity(leases.len());
             for lease in &mut leases {
                 let coding = lease.coding().filter(|coding| *coding != Compression::None);
@@ -213,19 +220,13 @@ impl Spool {
             }
             let bytes = rows.iter().map(|row| row.body.len() as u64).sum();
             let gone = self.worth_least(store, signal, bytes).await?;
-            Ok((within(store.replace(&gone, &rows)).await?, gone, bytes))
+            Ok((rows, bytes, gone))
         };
-        match written.await {
-            Ok((rows, gone, bytes)) => {
-                leases.into_iter().for_each(Lease::spooled);
-                self.desk.queue(signal).came_to_disk(bytes);
-                self.desk.gone(signal, &gone, Fate::Dropped(DropReason::SpoolFull));
-                self.say("");
-                Ok(rows)
-            }
+        match made.await {
+            Ok((rows, bytes, gone)) => self.change(file, Change::Keep { signal, leases, bytes, gone }, rows).await,
             Err(error) => {
                 self.failed(file, &error).await;
-                Err(leases)
+                Outcome::Undone(leases)
             }
         }
     }
@@ -259,8 +260,7 @@ impl Spool {
     /// cut when the receiver does not take as much.
     pub(crate) async fn lease(&self, signal: Signal, goal: usize) -> Option<SpoolLease> {
         let mut file = self.file.lock().await;
-        let store = self.open(&mut file).await?;
-        match self.take(store, signal, goal).await {
+        match self.take(&mut file, signal, goal).await {
             Ok(lease) => lease,
             Err(error) => {
                 self.failed(&mut file, &error).await;
@@ -269,58 +269,61 @@ impl Spool {
         }
     }
 
-    async fn take(&self, store: &mut Store, signal: Signal, goal: usize) -> Result<Option<SpoolLease>, StoreError> {
+    async fn take(&self, file: &mut File, signal: Signal, goal: usize) -> Result<Option<SpoolLease>, StoreError> {
         let limit = self.desk.queue(signal).limit();
-        let rows = self.choose(store, signal, (goal, limit)).await?;
-        if rows.is_empty() {
-            return Ok(None);
+        loop {
+            let Some(store) = self.open(file).await else { return Ok(None) };
+            let rows = self.choose(store, signal, goal).await?;
+            let Some(first) = rows.first() else { return Ok(None) };
+            if let Some((change, parts)) = self.parts(store, signal, first, limit).await? {
+                if !self.change(file, change, parts).await.done() {
+                    return Ok(None);
+                }
+                continue; // its parts are smaller, and behind it
+            }
+            let mut framed = compression::empty_frame();
+            for row in &rows {
+                within(store.body(row.id, &mut framed)).await?;
+            }
+            return Ok(Some(self.desk.lease(signal, rows, framed, limit)));
         }
-        let mut framed = compression::empty_frame();
-        for row in &rows {
-            within(store.body(row.id, &mut framed)).await?;
-        }
-        Ok(Some(self.desk.lease(signal, rows, framed, limit)))
     }
 
-    /// Which rows go next: those that came back, else those behind the last, as far as they are in one coding. One that is
-    /// larger than the limit is cut.
-    async fn choose(
+    /// Which rows go next: those that came back, else those behind the last, as far as they are in one coding.
+    async fn choose(&self, store: &mut Store, signal: Signal, goal: usize) -> Result<Vec<Slip>, StoreError> {
+        let (mut rows, after) = self.desk.place(signal);
+        if rows.is_empty() {
+            rows = within(store.next(signal, after, ROWS_A_REQUEST)).await?;
+            self.desk.retain_free(signal, &mut rows);
+        }
+        let (mut bytes, mut first) = (0, None);
+        let together = if signal.joins() { goal } else { 0 };
+        rows.retain(|row| {
+            let is_first = first.is_none();
+            bytes += row.raw_len;
+            let is_alike = *first.get_or_insert(row.coding) == row.coding && row.coding.joins_from_disk();
+            is_first || (is_alike && bytes <= together)
+        });
+        Ok(rows)
+    }
+
+    /// Several rows that the receiver will take, instead of one that is larger than the limit; `None` when it is not, or has no
+    /// parts.
+    async fn parts(
         &self,
         store: &mut Store,
         signal: Signal,
-        (goal, limit): (usize, usize),
-    ) -> Result<Vec<Slip>, StoreError> {
-        loop {
-            let (mut rows, after) = self.desk.place(signal);
-            if rows.is_empty() {
-                rows = within(store.next(signal, after, ROWS_A_REQUEST)).await?;
-                self.desk.retain_free(signal, &mut rows);
-            }
-            let (mut bytes, mut first) = (0, None);
-            let together = if signal.joins() { goal } else { 0 };
-            rows.retain(|row| {
-                let is_first = first.is_none();
-                bytes += row.raw_len;
-                let is_alike = *first.get_or_insert(row.coding) == row.coding && row.coding.joins_from_disk();
-                is_first || (is_alike && bytes <= together)
-            });
-            let too_large = rows.first().filter(|row| row.raw_len > limit && row.items > 1).copied();
-            match too_large {
-                // its parts are smaller, and behind it
-                Some(row) if self.cut(store, signal, row, limit).await? => {}
-                Some(row) => return Ok(vec![row]),
-                None => return Ok(rows),
-            }
+        row: &Slip,
+        limit: usize,
+    ) -> Result<Option<(Change, Vec<NewRow>)>, StoreError> {
+        if row.raw_len <= limit || row.items <= 1 {
+            return Ok(None);
         }
-    }
-
-    /// Replaces a row by several that the receiver will take; false when it has no parts.
-    async fn cut(&self, store: &mut Store, signal: Signal, row: Slip, limit: usize) -> Result<bool, StoreError> {
         let mut body = Vec::new();
         within(store.body(row.id, &mut body)).await?;
-        let Ok(raw) = compression::expanded(&body, row.coding, row.raw_len) else { return Ok(false) };
+        let Ok(raw) = compression::expanded(&body, row.coding, row.raw_len) else { return Ok(None) };
         let Some(parts) = otlp::split(signal, &raw, limit).ok().filter(|parts| parts.len() > 1) else {
-            return Ok(false);
+            return Ok(None);
         };
         let mut rows = Vec::with_capacity(parts.len());
         for part in &parts {
@@ -328,9 +331,8 @@ impl Spool {
             let sealed = Sealed::new(signal, whole, row.coding, (&self.press, Occasion::Halved))?;
             rows.extend(rows_of(signal, &sealed, row.created_ms)); // what tells of errors still goes last
         }
-        within(store.replace(&[row], &rows)).await?;
-        self.desk.cut(signal, &row, rows.iter().map(|row| row.body.len() as u64).sum());
-        Ok(true)
+        let bytes = rows.iter().map(|row| row.body.len() as u64).sum();
+        Ok(Some((Change::Cut(signal, *row, bytes), rows)))
     }
 
     /// Removes rows that were settled and those that are too old, and gives the disk back what an empty file holds.
@@ -339,18 +341,18 @@ impl Spool {
         if matches!(&*file, File::Closed) {
             return;
         }
-        let Some(store) = self.writable(&mut file).await else { return };
-        match self.sweep_in(store).await {
-            Ok(()) => self.say(""),
-            Err(error) => self.failed(&mut file, &error).await,
+        if let Err(error) = self.sweep_in(&mut file).await {
+            self.failed(&mut file, &error).await;
         }
     }
 
-    async fn sweep_in(&self, store: &mut Store) -> Result<(), StoreError> {
+    async fn sweep_in(&self, file: &mut File) -> Result<(), StoreError> {
+        if self.writable(file).await.is_none() {
+            return Ok(());
+        }
         let settled = self.desk.to_remove();
-        if !settled.is_empty() {
-            within(store.replace(&settled, &[])).await?;
-            self.desk.removed(&settled);
+        if !settled.is_empty() && !self.change(file, Change::Remove(settled), Vec::new()).await.done() {
+            return Ok(());
         }
         let then = self.now_ms().saturating_sub(i64::try_from(self.config.age.as_millis()).unwrap_or(i64::MAX));
         for signal in Signal::ALL {
@@ -359,21 +361,24 @@ impl Spool {
                 queue.oldest_on_disk(None);
                 continue;
             }
+            let Some(store) = self.writable(file).await else { return Ok(()) };
             let oldest = within(store.next(signal, 0, 1)).await?;
             queue.oldest_on_disk(oldest.first().map(|row| self.age(row)));
             let mut old = within(store.before(signal, then, ROWS_A_LOOK)).await?;
             self.desk.retain_free(signal, &mut old);
-            if !old.is_empty() {
-                within(store.replace(&old, &[])).await?;
-                self.desk.gone(signal, &old, Fate::Dropped(DropReason::TooOld));
+            if !old.is_empty() && !self.change(file, Change::Expire(signal, old), Vec::new()).await.done() {
+                return Ok(());
             }
         }
+        let Some(store) = self.writable(file).await else { return Ok(()) };
         match store.residue() {
-            Some(_) if self.desk.items() == 0 => within(store.shrink()).await,
+            Some(_) if self.desk.items() == 0 => within(store.shrink()).await?,
             // not after each row: it waits for the disk
-            Some(since) if since.elapsed() >= EXPOSED => within(store.wipe()).await,
-            _ => Ok(()),
+            Some(since) if since.elapsed() >= EXPOSED => within(store.wipe()).await?,
+            _ => {}
         }
+        self.say("");
+        Ok(())
     }
 
     /// Whether the pause after a failure is over.
@@ -390,13 +395,17 @@ impl Spool {
     async fn close(&self) {
         self.sweep().await;
         let mut file = self.file.lock().await;
-        if let File::Open(store, _) = std::mem::replace(&mut *file, File::Closed) {
-            let _ = timeout(PATIENCE, store.close()).await; // its log is read at the next start, too
+        match std::mem::replace(&mut *file, File::Closed) {
+            // its log is read at the next start, too
+            File::Open(store, _) => drop(timeout(PATIENCE, store.close()).await),
+            File::Changing(work) => *file = File::Changing(work),
+            File::Closed | File::Failed(_) => {}
         }
     }
 
     /// The open file, unless it refused to be written a moment ago.
     async fn writable<'f>(&self, file: &'f mut File) -> Option<&'f mut Store> {
+        self.hear(file).await;
         if matches!(&*file, File::Open(_, Some(since)) if !self.is_over(*since)) {
             return None;
         }
@@ -405,8 +414,9 @@ impl Spool {
 
     /// The open file; opens or makes it if need be, and brings the account in line with what it holds.
     async fn open<'f>(&self, file: &'f mut File) -> Option<&'f mut Store> {
+        self.hear(file).await;
         let may_open = match file {
-            File::Open(..) => false,
+            File::Open(..) | File::Changing(_) => false,
             File::Closed => self.has_place(),
             File::Failed(since) => self.is_over(*since),
         };
@@ -450,16 +460,15 @@ impl Spool {
     /// The disk failed. What it holds can still be read when it is only full; else the file is closed and opened again
     /// later, and set aside if it is damaged.
     async fn failed(&self, file: &mut File, error: &StoreError) {
-        self.errors.fetch_add(1, Ordering::Relaxed);
-        self.say(&error.to_string());
+        self.fails(error);
         let since = Instant::now();
         match std::mem::replace(file, File::Failed(since)) {
             File::Open(mut store, _) if error.is_lack_of_room() => {
                 let _ = within(store.shrink()).await; // what its log holds twice is room; without success nothing is worse
                 *file = File::Open(store, Some(since));
+                self.readable.store(true, Ordering::Relaxed);
             }
             File::Open(store, _) => {
-                self.readable.store(false, Ordering::Relaxed);
                 if !matches!(error, StoreError::Stalled(_)) {
                     let _ = timeout(PATIENCE, store.close()).await;
                 }
@@ -468,8 +477,16 @@ impl Spool {
                     *file = File::Closed;
                 }
             }
+            File::Changing(work) => *file = File::Changing(work),
             File::Closed | File::Failed(_) => {}
         }
+    }
+
+    /// Counts and tells a failure.
+    fn fails(&self, error: &StoreError) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        self.readable.store(false, Ordering::Relaxed);
+        self.say(&error.to_string());
     }
 
     /// Milliseconds since the Unix epoch, as the machine's clock would go on from when this was made: one that is set ahead
@@ -524,3 +541,6 @@ fn unix_ms() -> i64 {
     let since = since_epoch();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

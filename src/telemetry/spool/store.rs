@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -219,8 +220,14 @@ impl Store {
         Ok(totals)
     }
 
-    /// Writes rows and removes others, or neither; gives the new ones.
-    pub(super) async fn replace(&mut self, gone: &[Slip], rows: &[NewRow]) -> Result<Vec<Slip>, StoreError> {
+    /// Writes rows and removes others, or neither; gives the new ones. Let go before `commits` is set, it does neither; behind
+    /// it only its end tells.
+    pub(super) async fn replace(
+        &mut self,
+        gone: &[Slip],
+        rows: &[NewRow],
+        commits: &AtomicBool,
+    ) -> Result<Vec<Slip>, StoreError> {
         let mut transaction = self.connection.begin().await?;
         for slip in gone {
             sqlx::query("DELETE FROM spool WHERE id = ?").bind(slip.id).execute(&mut *transaction).await?;
@@ -240,6 +247,7 @@ impl Store {
                 .await?;
             written.push(row.slip(result.last_insert_rowid()));
         }
+        commits.store(true, Ordering::Relaxed);
         transaction.commit().await?;
         if !gone.is_empty() {
             self.residue.get_or_insert_with(Instant::now);
