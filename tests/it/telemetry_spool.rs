@@ -18,6 +18,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::rig::{Sidecar, echo_application, get};
@@ -251,6 +252,50 @@ async fn a_disk_that_is_busy_at_the_end_has_what_is_left_of_the_deadline() {
     }
     let account = account(&running, Signal::Traces);
     assert_eq!((account.produced, account.spooled), (200, 200), "{account:?}");
+}
+
+/// From now on each row costs the disk a count to so many.
+async fn slow_down(folder: &Path, steps: u64) {
+    let until = Instant::now() + SOON;
+    let trigger = format!(
+        "DROP TRIGGER IF EXISTS slow; CREATE TRIGGER slow BEFORE INSERT ON spool BEGIN SELECT \
+         (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {steps}) SELECT count(*) FROM n); END"
+    );
+    loop {
+        let mut file = sqlite(folder).await;
+        let done = sqlx::raw_sql(sqlx::AssertSqlSafe(trigger.clone())).execute(&mut file).await;
+        file.close().await.expect("it closes");
+        match done {
+            Ok(_) => return,
+            // what nobody waits for any more is still at it
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_start_finds_what_a_slow_disk_took_by_the_deadline_and_nothing_that_was_dropped() {
+    let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
+    let (mut left, mut dropped) = (0, 0);
+    for round in 0.. {
+        let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, json!({})));
+        eventually("what was left is found", SOON, || account(&running, Signal::Traces).produced == left).await;
+        if dropped == 200 {
+            return running.stop(Duration::ZERO).await;
+        }
+        running.produce(100);
+        running.stop(Duration::from_secs(1)).await;
+        let account = account(&running, Signal::Traces);
+        dropped = account.dropped[DropReason::Shutdown as usize];
+        assert!(round > 0 || dropped == 0, "an idle disk takes all: {account:?}");
+        if account.queued > 0 {
+            return; // the disk never confirmed it: nobody can say
+        }
+        assert_eq!((account.produced, account.spooled), (left + 200, left + 200 - dropped), "{account:?}");
+        left = account.spooled;
+        drop(running);
+        slow_down(folder.path(), 10_000 * 4_u64.pow(round)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

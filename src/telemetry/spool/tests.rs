@@ -16,9 +16,9 @@ use crate::telemetry::queue::Fate;
 const SIGNAL: Signal = Signal::Logs;
 const INFO: u8 = 9;
 const ERROR: u8 = 17;
-/// So small that the oldest are dropped.
+/// So small that the oldest are dropped, here and there.
 const IN_MEMORY: usize = 3_000;
-const ON_DISK: u64 = 20_000;
+const ON_DISK: u64 = 5_000;
 const AGE: Duration = Duration::from_secs(3_600);
 const SOON: Duration = Duration::from_secs(30);
 
@@ -188,6 +188,8 @@ enum Step {
     Sweep {
         wakes: usize,
     },
+    /// All that waits is too old.
+    Age,
     /// The disk has room for so many rows.
     Room(u32),
     /// Something writes over the file.
@@ -248,6 +250,7 @@ impl Course {
             Step::Answer(said) if !self.sending.is_empty() => answer(self.sending.remove(0), queue, said),
             Step::Answer(_) => {}
             Step::Sweep { wakes } => drop(cut_after(wakes, spool.sweep()).await),
+            Step::Age => self.grow_old(2 * AGE),
             Step::Room(rows) => self.room(rows).await,
             Step::Damage => {
                 let path = self.process.closed().await;
@@ -275,12 +278,18 @@ impl Course {
         other.close().await.expect("it closes");
     }
 
+    fn grow_old(&mut self, time: Duration) {
+        let ahead_ms = i64::try_from(time.as_millis()).expect("it is small");
+        self.ahead_ms += ahead_ms;
+        self.process.spool.made.0 += ahead_ms;
+    }
+
     async fn restart(&mut self, wakes: usize, pause: Duration) {
         self.sending.clear();
         let next = Process::start(self.folder.path());
         let left = std::mem::replace(&mut self.process, next).end(wakes).await;
-        self.ahead_ms += i64::try_from(pause.as_millis()).expect("it is small");
         self.process.spool.made.0 += self.ahead_ms;
+        self.grow_old(pause);
         assert_eq!(self.process.recovers().await, left);
     }
 }
@@ -324,6 +333,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => wakes().prop_map(|wakes| Step::Hold { wakes }),
         6 => said.prop_map(Step::Answer),
         4 => wakes().prop_map(|wakes| Step::Sweep { wakes }),
+        1 => Just(Step::Age),
         1 => prop_oneof![0..8_u32, Just(u32::MAX)].prop_map(Step::Room),
         1 => Just(Step::Damage),
         2 => (wakes(), prop_oneof![4 => Just(Duration::ZERO), 1 => Just(2 * AGE)])
