@@ -192,7 +192,6 @@ def test_the_balancer_refuses_who_shows_no_accepted_token_on_both_ports(make_tie
     assert tiers.balancers[0].call(message, token=token) == StatusCode.UNAUTHENTICATED
     assert tiers.balancers[0].export(messages.log("from a friend")) == 200
 
-
     def lines() -> list[str]:
         return [record.body.string_value for vendor in tiers.takers for record in vendor.log_records()]
 

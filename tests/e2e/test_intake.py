@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from celery import Celery
 from collecting import FileCollector
 from conftest import QUICK_EXPORT, SidecarMaker, behind
 from exported import CLIENT, CONSUMER, PRODUCER, SERVER, Span
@@ -150,6 +151,46 @@ def test_an_outage_that_costs_the_sdk_alone_spans_costs_none_through_the_sidecar
     assert count("direct") < 140
     assert "Failed to export" not in relayed.log.read_text()
     assert sidecar.metric("content_factory_intake_refused_total") == 0
+    assert sidecar.metric("content_factory_telemetry_dropped_total", signal="traces") == 0
+
+
+def test_an_outage_that_costs_a_celery_workers_sdk_spans_costs_none_through_the_sidecar(
+    tmp_path: Path,
+    start: Starter,
+    application: Application,
+    stores: dict[str, str],
+    start_sidecar: SidecarMaker,
+    collector: FileCollector,
+):
+    port = free_port()
+    server, workers = stores["REDIS_URL"].rsplit("/", 1)[0], {}
+    for service, entrance, database in (("direct", collector.http_port, 8), ("relayed", port, 9)):
+        folder = tmp_path / service
+        folder.mkdir()
+        settings = stores | sdk(entrance, service) | {"REDIS_URL": f"{server}/{database}"}
+        workers[service] = CeleryWorker(folder, settings, INSTRUMENTED)
+        start(workers[service])
+    sidecar = start_sidecar(with_intake(behind(application, collector), port), QUICK_EXPORT)
+
+    def order(count: int) -> None:
+        for database in (8, 9):
+            with Celery(broker=f"{server}/{database}") as sender:
+                for _ in range(count):
+                    sender.send_task("content_factory.tasks.render_video", args=[999_999], queue="video-queue")
+
+    def count(service: str) -> int:
+        return sum(is_of(span, service, CONSUMER) for span in collector.exported.spans())
+
+    order(10)
+    eventually(lambda: count("direct") == count("relayed") == 10, "all spans by each way")
+    collector.kill()
+    order(40)
+    eventually(lambda: "Failed to export" in workers["direct"].log.read_text(), "the SDK alone to give up", 60)
+    collector.start()
+    order(10)
+    eventually(lambda: count("relayed") == 60, "60 spans", DELIVERY_GOES_ON_SECONDS)
+    workers["direct"].stop()  # it sends what it still has
+    assert count("direct") < 60
     assert sidecar.metric("content_factory_telemetry_dropped_total", signal="traces") == 0
 
 
