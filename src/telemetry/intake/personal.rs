@@ -18,6 +18,11 @@ const USER_AGENTS: &[&str] = &["user_agent.original", "http.user_agent"];
 const QUERY: &str = "url.query";
 /// URLs with whatever query they had.
 const URLS: &[&str] = &["url.full", "http.url", "http.target"];
+/// Before the name of a header that an SDK was told to record.
+const HEADER: &str = "http.request.header.";
+/// Headers in which proxies hand the client's address on.
+const ADDRESS_HEADERS: &[&str] =
+    &["forwarded", "x-forwarded-for", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"];
 
 /// What becomes of an attribute.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,9 +67,23 @@ pub(super) fn passage<'t>(config: &PrivacyConfig, key: &str, text: &'t str, othe
     if key == QUERY {
         return kept(config.query);
     }
+    if let Some(header) = key.strip_prefix(HEADER) {
+        return kept(is_asked(config, header));
+    }
     match text.split_once('?') {
         Some((path, _)) if is_in(URLS) && !config.query => Passage::Part(path.into()),
         _ => Passage::Whole,
+    }
+}
+
+/// Whether what a header of a request tells may leave: several values are no text, so it does whole or not at all.
+fn is_asked(config: &PrivacyConfig, header: &str) -> bool {
+    // Python's instrumentations write `_` for `-`
+    match header.to_ascii_lowercase().replace('_', "-").as_str() {
+        "user-agent" => config.user_agent,
+        // the URL of the page before, with its query
+        "referer" => config.query,
+        name => config.address == AddressForm::Full || !ADDRESS_HEADERS.contains(&name),
     }
 }
 
@@ -84,6 +103,30 @@ mod tests {
         for key in ["http.route", "server.address", "network.protocol.version", "url.path", "net.host.port"] {
             assert_eq!(passage(&NOTHING, key, "203.0.113.77", OtherEnd::Client), Passage::Whole, "{key}");
         }
+    }
+
+    #[test]
+    fn a_header_that_tells_the_same_as_an_attribute_needs_the_same_wish() {
+        let of = |config: &PrivacyConfig, header: &str| {
+            // a list of values is no text
+            passage(config, &format!("http.request.header.{header}"), "", OtherEnd::Client) == Passage::Whole
+        };
+        let by_address = PrivacyConfig { address: AddressForm::Full, ..NOTHING };
+        let networks = PrivacyConfig { address: AddressForm::Truncate, ..NOTHING };
+        for header in ["x-forwarded-for", "x_forwarded_for", "Forwarded", "x-real-ip", "cf-connecting-ip"] {
+            assert_eq!(
+                [NOTHING, networks, by_address].map(|config| of(&config, header)),
+                [false, false, true],
+                "{header}"
+            );
+        }
+        for header in ["user-agent", "user_agent"] {
+            let by_agent = PrivacyConfig { user_agent: true, ..NOTHING };
+            assert_eq!([by_address, by_agent].map(|config| of(&config, header)), [false, true], "{header}");
+        }
+        let by_query = PrivacyConfig { query: true, ..NOTHING };
+        assert_eq!([by_address, by_query].map(|config| of(&config, "referer")), [false, true]);
+        assert!(of(&NOTHING, "content-type"), "it tells of nobody");
     }
 
     #[test]

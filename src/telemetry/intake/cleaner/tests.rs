@@ -304,6 +304,10 @@ fn what_is_about_people_is_left_out_of_spans_and_the_peer_of_a_call_stays() {
         pair("net.peer.ip", text("203.0.113.77")),
         pair("net.peer.port", AnyValue { value: Some(Proto::IntValue(4711)) }),
         pair("http.user_agent", text("anna's browser")),
+        pair(
+            "http.request.header.user_agent",
+            AnyValue { value: Some(Proto::ArrayValue(ArrayValue { values: vec![text("anna's browser")] })) },
+        ),
         pair("http.target", text("/find?q=anna")),
         pair("http.route", text("/find")),
     ];
