@@ -16,6 +16,7 @@ use content_factory_sidecar::telemetry::logging::{LogConfig, LogFormat};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use crate::proxy_world::{self, Client};
 use crate::rig::{PATIENCE, Sidecar, get};
 use crate::sentry_project::Project;
 use crate::telemetry_receiver::{Codings, Receiver, eventually, free_listener};
@@ -112,6 +113,38 @@ async fn failures_are_one_issue_linked_to_their_traces_and_hold_no_secret() {
     };
     eventually("each event's trace is exported", PATIENCE, || linked.is_subset(&servers())).await;
     assert!(!sidecar.log().contains("canary") && !sidecar.metrics().await.contains("canary"));
+}
+
+#[tokio::test]
+async fn each_way_in_which_a_request_fails_is_an_issue_in_its_trace_and_what_the_client_did_is_none() {
+    let (application, project) = (proxy_world::Application::start().await, Project::start(&[]).await);
+    let dsn = project.dsn();
+    let environment = [("SENTRY_DSN", dsn.as_str()), ("SIDECAR_PROXY__TIMEOUTS__FIRST_BYTE", "200ms")];
+    let sidecar = Sidecar::start(application.address, &[], &environment).await;
+    for path in ["/missing", "/error", "/never", "/garbage", "/vanish", "/cut"] {
+        let mut client = Client::connect(sidecar.proxy).await.expect("the proxy listens");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        client.send(head.as_bytes()).await.expect("the proxy reads");
+        client.closed_by_fin().await;
+    }
+    sidecar.eventually("/metrics", account("delivered_total", "", 5)).await;
+    let told = |event: &Value| {
+        assert_eq!(event["fingerprint"].as_array().map(Vec::len), Some(3), "{event}");
+        [&event["fingerprint"][2], &event["exception"]["values"][0]["type"]]
+            .map(|text| text.as_str().expect("a text").to_owned())
+    };
+    let events = project.events();
+    let mut found: Vec<_> = events.iter().map(told).collect();
+    found.sort();
+    let expected = [
+        ["500", "HTTP 500"],
+        ["502", "upstream_bad_answer"],
+        ["502", "upstream_broken"],
+        ["504", "upstream_timeout"],
+        ["upstream_broken", "upstream_broken"],
+    ];
+    assert_eq!(found, expected.map(|pair| pair.map(str::to_owned)));
+    assert_eq!(events.iter().map(trace_of).collect::<BTreeSet<_>>().len(), 5, "each in a trace of its own");
 }
 
 fn trace_of(event: &Value) -> (String, String) {

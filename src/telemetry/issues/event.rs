@@ -61,7 +61,8 @@ impl Application {
     pub(super) fn event(&self, failure: &Failure, left_out: LeftOut) -> Event<'static> {
         let [method, route, status] = issue(failure);
         let reason = failure.error_type.as_str();
-        let kind = if reason == status { format!("HTTP {status}") } else { reason.to_owned() };
+        // 500 is told as itself; what broke an answer off has a name
+        let kind = if reason == failure.status.to_string() { format!("HTTP {reason}") } else { reason.to_owned() };
         let mut event = self.blank("content_factory.proxy", Some(failure.at), left_out);
         event.transaction = Some(format!("{method} {route}"));
         let exception = Exception { ty: kind, value: Some(format!("{method} {route}")), ..Exception::default() };
