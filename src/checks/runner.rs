@@ -363,7 +363,11 @@ fn jittered(period: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checks::service::Pace;
+    use crate::model::health::Criticality;
+    use crate::settings::{Settings, Tree};
     use proptest::prelude::*;
+    use tokio::sync::mpsc;
 
     proptest! {
         #[test]
@@ -372,6 +376,50 @@ mod tests {
             let found = jittered(period);
             prop_assert!(found >= period.mul_f64(0.899) && found <= period.mul_f64(1.101), "{period:?} {found:?}");
         }
+    }
+
+    /// Tells when it was run.
+    struct Clock(mpsc::Sender<Instant>);
+
+    #[async_trait::async_trait]
+    impl Check for Clock {
+        async fn run(&self) -> Result<Finding, Failure> {
+            let _ = self.0.try_send(Instant::now());
+            Ok(Finding::Works)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_begins_after_its_delay_and_no_two_of_its_periods_are_alike() {
+        let mut settings = Settings::new(Tree::default(), |_: &str| Err("no file".into()));
+        let config = Config::read(&mut settings.section(""), &|_| false);
+        let (told, mut runs) = mpsc::channel(32);
+        let make = move |_: &Config, _: &Beats| {
+            let service = Service::new("x".into(), Criticality::Critical, Pace::seconds(10, 2));
+            let service = Service { initial_delay: Duration::from_secs(60), ..service };
+            let (subject, check) = (Clean::literal("x"), Some(Box::new(Clock(told.clone())) as Box<dyn Check>));
+            vec![Entry { service, kind: "tcp", subject, noun: "connection", check }]
+        };
+        let reports = watch::Sender::new(Arc::from([]));
+        let runner = Runner::new(config, Box::new(make), reports, Arc::new(Redactor::new([])));
+        let (_conductor, drain) = crate::lifecycle::drain();
+        let began = Instant::now();
+        let listening = async {
+            let mut times = Vec::new();
+            while times.len() < 21 {
+                times.push(runs.recv().await.expect("it runs"));
+            }
+            times
+        };
+        let times = tokio::select! {
+            () = runner.run(drain) => panic!("nobody ended it"),
+            times = listening => times,
+        };
+        assert!((60..62).contains(&(times[0] - began).as_secs()), "{:?}", times[0] - began);
+        let periods: std::collections::BTreeSet<u128> =
+            times.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
+        assert!(periods.iter().all(|millis| (9_000..=11_002).contains(millis)), "{periods:?}");
+        assert!(periods.len() > 10, "{periods:?}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use content_factory_sidecar::tasks;
 use content_factory_sidecar::tasks::celery::reader::Reader as CeleryReader;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -218,8 +218,15 @@ impl Port {
 
     /// Sends these bytes and reads to the end.
     pub(crate) async fn ask(&self, request: &str) -> Answer {
+        self.ask_from([127, 0, 0, 1], request).await
+    }
+
+    /// The same from this address, which is the peer's for the port.
+    pub(crate) async fn ask_from(&self, peer: [u8; 4], request: &str) -> Answer {
         let exchange = async {
-            let mut stream = TcpStream::connect(self.address).await.expect("the port accepts");
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.bind((peer, 0).into()).expect("all of 127/8 is ours");
+            let mut stream = socket.connect(self.address).await.expect("the port accepts");
             stream.write_all(request.as_bytes()).await.expect("the port reads");
             let mut answer = Vec::new();
             stream.read_to_end(&mut answer).await.expect("the port answers");

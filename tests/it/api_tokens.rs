@@ -106,6 +106,12 @@ async fn an_address_in_a_header_is_nobodys_address() {
     }
     assert_eq!(port.rulebook.retune(&config(json!({"admin": {"tokens": READER, "allow": ["127.0.0.1"]}}))), Ok(()));
     assert_eq!(port.get("/status").await.status, 200, "the socket's own peer is in the list");
+    let network = config(json!({"admin": {"tokens": READER, "allow": ["127.0.0.4/30"]}}));
+    assert_eq!(port.rulebook.retune(&network), Ok(()));
+    let request = format!("GET /status HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", port.address);
+    for (last, expected) in [(3, 401), (4, 200), (7, 200), (8, 401)] {
+        assert_eq!(port.ask_from([127, 0, 0, last], &request).await.status, expected, "127.0.0.{last}");
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use crate::database_room::Room;
-use crate::database_servers::Postgres;
+use crate::database_servers::{PgBouncer, Postgres};
 
 const FILLED: &str = "INSERT INTO products (name, created_at) VALUES ('old', now() - interval '3 days'), ('new', now() - interval '1 hour'); \
      INSERT INTO videos (status, created_at) VALUES ('completed', now() - interval '2 hours'), ('pending', now()); \
@@ -87,13 +87,26 @@ async fn tables_that_are_not_there_or_not_ours_are_not_asked_for() {
 #[tokio::test]
 async fn a_question_of_ones_own_can_neither_write_nor_take_long() {
     let postgres = Postgres::start(&[]).await;
+    // as the owner of the tables: what stops it are our limits, not its rights
+    assert_limited(&postgres, &postgres.url("factory")).await;
+}
+
+#[tokio::test]
+async fn through_a_pooler_that_refuses_options_the_same_limits_hold() {
+    let postgres = Postgres::start(&[]).await;
+    let pooler = PgBouncer::start(&postgres).await;
+    let url = postgres.url("factory").replace(&postgres.address.to_string(), &pooler.address.to_string());
+    assert_limited(&postgres, &url).await;
+}
+
+/// One question of these writes and one is slow: both are stopped by the server, and the third is answered.
+async fn assert_limited(postgres: &Postgres, url: &str) {
     let questions = Questions {
         newest_product: "SELECT now() FROM (SELECT nextval('products_id_seq')) taken".into(),
         newest_video: "SELECT now() FROM (SELECT pg_sleep(30)) slept".into(),
         ..Questions::default()
     };
-    // as the owner of the tables: what stops it are our limits, not its rights
-    let mut room = Room::asking(&postgres.url("factory"), questions);
+    let mut room = Room::asking(url, questions);
     let found = room.until("the business", business).await;
     assert_eq!((found.newest_product_seconds, found.newest_video_seconds), (None, None));
     assert!(found.publishes.is_some(), "the other question is answered");
