@@ -1,10 +1,11 @@
-//! When telemetry goes to the disk: each second while the receiver is away or lets it wait, at once when memory is half full, in
+//! When telemetry goes to the disk: once it is a second old, each second while the receiver is away or lets it wait, at once when memory is half full, in
 //! short turns during the last deliveries, and all of it at the end. What is on its way for longer is written by its delivery.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 
 use crate::model::telemetry::{ExportCondition, Signal};
 use crate::telemetry::sender::delivery::Stage;
@@ -15,8 +16,6 @@ impl Spool {
     /// again after a panic.
     pub(crate) async fn run(&self, mut stage: watch::Receiver<Stage>) {
         let mut is_recovered = false;
-        let mut ticks = interval(EXPOSED);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             match *stage.borrow_and_update() {
                 Stage::Running => {}
@@ -24,7 +23,7 @@ impl Spool {
                 Stage::Leaving => break,
             }
             tokio::select! {
-                _ = ticks.tick() => {}
+                () = sleep(next_look(Signal::ALL.map(|signal| self.desk.queue(signal).oldest_in_memory()))) => {}
                 () = sleep(LAST_PAUSE), if self.hurries() => {}
                 () = self.desk.settled() => {}
                 () = self.pressed() => {}
@@ -76,5 +75,26 @@ impl Spool {
             () = logs => {}
             () = envelopes => {}
         }
+    }
+}
+
+/// In how long something becomes too old for memory alone, given the ages of the oldest of each signal; what is so already was
+/// looked at, and is again after as long a time.
+fn next_look(ages: [Duration; Signal::ALL.len()]) -> Duration {
+    let rests = ages.into_iter().map(|age| EXPOSED.saturating_sub(age)).filter(|rest| !rest.is_zero());
+    rests.min().unwrap_or(EXPOSED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_look_is_when_the_oldest_is_as_old_as_it_may_be() {
+        let in_millis = |ages: [u64; 4]| next_look(ages.map(Duration::from_millis)).as_millis();
+        assert_eq!(in_millis([0; 4]), 1_000);
+        assert_eq!(in_millis([700, 0, 400, 0]), 300);
+        assert_eq!(in_millis([1_000, 5_000, 400, 0]), 600, "what the disk did not take hurries nobody");
+        assert_eq!(in_millis([5_000; 4]), 1_000);
     }
 }
