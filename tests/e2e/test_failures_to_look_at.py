@@ -68,6 +68,11 @@ def task(ended: str) -> Callable[[Sidecar], bool]:
     )
 
 
+def renderings_say_error(sidecar: Sidecar) -> bool:
+    """All of them: every fifth does so anyway."""
+    return task("result_error")(sidecar) and not task("succeeded")(sidecar)
+
+
 def activity(look: Callable[[dict], object]) -> Callable[[Sidecar], bool]:
     """What the sessions of the database show."""
     return lambda sidecar: bool(look(sidecar.json("/api/v1/monitoring/database")["activity"]["value"] or {}))
@@ -98,6 +103,7 @@ SHOWN = {
     "publish-refused": nothing_is_published,
     "task-never-ended": lambda sidecar: len(sidecar.json("/api/v1/monitoring/tasks")["running"]) > 1,
     "celery-task-fails": task("failed"),
+    "celery-task-says-error": renderings_say_error,
     "celery-task-retried": task("retried"),
     "celery-worker-killed": task("lost"),
     "celery-worker-deaf": worker_is_deaf,
@@ -109,7 +115,8 @@ SHOWN = {
 
 # Those that do not hide each other, so that a few starts show all.
 TOGETHER = [
-    ["publish-refused", "task-never-ended", "celery-queue-unserved", "database-blocked"],
+    ["task-never-ended", "celery-queue-unserved", "database-blocked"],
+    ["publish-refused", "celery-task-says-error"],
     # the worker dies again within seconds of each start
     ["web-unhealthy", "celery-worker-killed", "celery-task-retried"],
     ["ai-refuses", "database-idle-transaction"],

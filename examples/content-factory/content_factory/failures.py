@@ -19,6 +19,7 @@ FAILURES = {
     "publish-refused": "each platform refuses each video, in an answer that is 200",
     "task-never-ended": "publications are told as begun, and never as ended",
     "celery-task-fails": "each rendering ends with an exception",
+    "celery-task-says-error": "each rendering is a success for Celery, and says in its result that it failed",
     "celery-task-retried": "each rendering is tried twice",
     "celery-worker-killed": "every fifth rendering kills its worker; another one is started",
     "celery-worker-deaf": "the worker lives, answers and takes no message",

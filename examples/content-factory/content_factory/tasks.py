@@ -106,7 +106,7 @@ def render_video(self: Task, video_id: int) -> Outcome:
     """Renders a video; every fifth one fails, in the way of the real application: as a result."""
     fail_to_render(self, video_id)
     time.sleep(0.02)  # the renderer
-    failed = video_id % 5 == 0
+    failed = video_id % 5 == 0 or failing("celery-task-says-error")
     with new_session.begin() as session:
         video = session.get(Video, video_id)
         if video is None:
