@@ -570,6 +570,8 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(piece) = self.piece.take() {
             self.queue.state().pieces.push_front(piece);
+            // whoever saw nothing while this was taken waits for what is new
+            self.queue.arrived.notify_waiters();
         }
     }
 }

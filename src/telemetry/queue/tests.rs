@@ -1,5 +1,7 @@
 //! What is kept, what goes first, and that nothing is uncounted.
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::telemetry::hand_off::HandOff;
 use crate::telemetry::otlp;
@@ -189,4 +191,15 @@ fn bytes_count_where_they_are_held_from_the_workers_chunk_to_an_attempt_from_the
     assert_eq!(queue.account().queued_bytes, 70);
     drop(lent);
     assert_eq!((queue.account().queued_bytes, queue.account().delivered), (0, 2));
+}
+
+#[test]
+fn what_is_given_back_wakes_whoever_saw_nothing_while_it_was_taken() {
+    let queue = Arc::new(Queue::new(Signal::Traces, 1 << 20, 1 << 20));
+    queue.push(piece(60));
+    let lease = queue.lease(100).expect("one waits");
+    let arrived = queue.arrived();
+    assert_eq!(queue.waiting_bytes(), 0);
+    drop(lease);
+    assert!(arrived.now_or_never().is_some());
 }
