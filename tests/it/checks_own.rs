@@ -217,3 +217,22 @@ async fn the_wait_for_a_place_is_nobodys_latency() {
     let live = checks.until("live", |report| report.history.runs.iter().sum::<u64>() >= 3).await;
     assert_eq!(live.history.runs, [0, live.history.runs[1], 0, 0], "it waited for the other's place, and was not slow");
 }
+
+#[tokio::test]
+async fn no_more_checks_run_at_once_than_are_allowed_and_the_next_begins_when_one_ends() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
+    let url = format!("http://{}/", listener.local_addr().expect("a bound listener"));
+    let check = json!({"kind": "http", "url": url, "period": "1h", "timeout": "30s"});
+    let own: Value =
+        (0..5).map(|number| (format!("own-{number}"), check.clone())).collect::<serde_json::Map<_, _>>().into();
+    let _checks = Checks::start(json!({"health": {"concurrency": 2}, "checks": own}), None, None);
+    let mut asked =
+        async |limit| tokio::time::timeout(limit, listener.accept()).await.map(|taken| taken.expect("a connection").0);
+    let (soon, never) = (Duration::from_secs(10), Duration::from_secs(1));
+    let mut first = asked(soon).await.expect("one runs");
+    let _second = asked(soon).await.expect("two run");
+    assert!(asked(never).await.is_err(), "a third one runs");
+    let answer = with_body("200 OK", "{}");
+    tokio::io::AsyncWriteExt::write_all(&mut first, answer.as_bytes()).await.expect("an open connection");
+    let _third = asked(soon).await.expect("the third begins");
+}
