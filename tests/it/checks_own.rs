@@ -226,7 +226,7 @@ async fn no_more_checks_run_at_once_than_are_allowed_and_the_next_begins_when_on
     let own: Value =
         (0..5).map(|number| (format!("own-{number}"), check.clone())).collect::<serde_json::Map<_, _>>().into();
     let _checks = Checks::start(json!({"health": {"concurrency": 2}, "checks": own}), None, None);
-    let mut asked =
+    let asked =
         async |limit| tokio::time::timeout(limit, listener.accept()).await.map(|taken| taken.expect("a connection").0);
     let (soon, never) = (Duration::from_secs(10), Duration::from_secs(1));
     let mut first = asked(soon).await.expect("one runs");
