@@ -29,7 +29,13 @@ pub enum Misfit {
     Key(String),
 }
 
-/// The text of a small file without the line breaks at its end, as the settings take it. Blocks while it reads.
+/// What a file's text holds: without the line breaks at its end, which editors and `echo` put there.
+#[must_use]
+pub fn content(text: &str) -> &str {
+    text.trim_end_matches(['\r', '\n'])
+}
+
+/// The content of a small file. Blocks while it reads.
 ///
 /// # Errors
 /// It cannot be read, or is too large to be one: its name, and what was expected.
@@ -38,7 +44,7 @@ pub fn read(file: &Path) -> Result<String, String> {
     let length = File::open(file).and_then(|opened| opened.take(LARGEST + 1).read_to_string(&mut text));
     match length {
         Ok(length) if length as u64 <= LARGEST => {
-            text.truncate(text.trim_end_matches(['\r', '\n']).len());
+            text.truncate(content(&text).len());
             Ok(text)
         }
         Ok(_) => Err(format!("{}: expected at most {LARGEST} bytes", file.display())),

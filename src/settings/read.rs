@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::credentials::content;
 use crate::problem::Problem;
 use crate::redact::{Secret, secret_parts};
 use crate::settings::{Place, Tree, parse_bytes, parse_duration, show_bytes, show_duration};
@@ -312,7 +313,7 @@ impl Section<'_> {
         let file_name = file.as_ref().and_then(|(value, _)| text_of(value)).unwrap_or_default();
         if let Some((found, place)) = &file {
             match self.inner.file(&file_name) {
-                Ok(content) => value = Some(content.trim_end_matches(['\r', '\n']).to_owned()),
+                Ok(text) => value = Some(content(&text).to_owned()),
                 Err(error) => self.mistake(&file_path, found, &format!("a readable file ({error})"), place),
             }
         }
