@@ -58,9 +58,10 @@ def test_the_day_has_two_thousand_requests_and_known_errors(seen: Seen):
     assert set(by_status) == {200, 201, 202, 404, 422, 502}
 
 
-def test_the_endpoint_counts_what_the_four_workers_answered(seen: Seen):
+def test_the_endpoint_counts_what_several_workers_answered(seen: Seen):
     assert len(seen.lines) == 2000
-    assert len({line.pid for line in seen.lines}) == 4
+    # which of the four takes a connection is the kernel's choice: one may get none of them
+    assert len({line.pid for line in seen.lines}) > 1
     assert seen.sidecar.request_count() == 2000
 
 
