@@ -19,6 +19,7 @@ pub mod model;
 pub mod problem;
 pub mod proxy;
 pub mod redact;
+mod redis_link;
 pub mod semconv;
 pub mod serve;
 pub mod settings;

@@ -69,7 +69,8 @@ impl Lease {
     pub async fn run(&self, mut drain: Drain) {
         let mut asks = self.asks.lock().await;
         let channel = self.shared.channel.clone();
-        let mut server = Server::new(&self.config, self.client.expose().clone(), self.id.clone(), channel);
+        let mut server =
+            Server::new(&self.config, self.client.expose().get_connection_info().clone(), self.id.clone(), channel);
         let (mut due, mut end) = (Instant::now(), None);
         loop {
             tokio::select! {

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisError, cmd};
+use redis::{Cmd, ConnectionInfo, cmd};
 use tokio::time::timeout;
 
 use crate::lease::config::Config;
+use crate::redis_link::resp::Reply;
+use crate::redis_link::{Arrival, Link, LinkError};
 
 /// Takes a free lease (`take`), or keeps one that is held (`keep`), and claims counts up to a mark, if one is given.
 ///
@@ -29,13 +30,13 @@ const LONGEST_LIMIT: Duration = Duration::from_secs(1);
 
 /// A connection to the Redis of the lease; opened when there is none.
 pub(super) struct Server {
-    client: Client,
+    server: ConnectionInfo,
     keys: [String; 2],
     channel: String,
     id: String,
     duration: Duration,
     limit: Duration,
-    kept: Option<MultiplexedConnection>,
+    kept: Option<Link>,
 }
 
 /// What Redis says of the lease.
@@ -61,12 +62,15 @@ pub(super) enum Wish {
 /// Why there is no answer: a word that is shown, and logged once.
 pub(super) type Problem = &'static str;
 
+/// It answers, and not as our script does.
+const NO_WORD: Problem = "protocol";
+
 impl Server {
     /// Of this configuration, for the replica of this id.
-    pub(super) fn new(config: &Config, client: Client, id: String, channel: String) -> Self {
+    pub(super) fn new(config: &Config, server: ConnectionInfo, id: String, channel: String) -> Self {
         let keys = [format!("{}:lease", config.key), format!("{}:claimed", config.key)];
         let limit = LONGEST_LIMIT.min(config.duration / 4);
-        Self { client, keys, channel, id, duration: config.duration, limit, kept: None }
+        Self { server, keys, channel, id, duration: config.duration, limit, kept: None }
     }
 
     /// Asks for the lease.
@@ -79,7 +83,10 @@ impl Server {
         let mut command = cmd("EVAL");
         command.arg(TURN).arg(2).arg(&self.keys).arg(&self.id);
         command.arg(self.duration.as_millis() as u64).arg(mode).arg(mark);
-        let (holder, claimed): (String, String) = self.query(&command).await?;
+        let answer = self.query(&command).await?;
+        let Reply::List(parts) = answer else { return Err(NO_WORD) };
+        let [Reply::Text(holder), Reply::Text(claimed)] = &parts[..] else { return Err(NO_WORD) };
+        let [holder, claimed] = [holder, claimed].map(|text| String::from_utf8_lossy(text).into_owned());
         Ok(Word { holder: Some(holder).filter(|id| !id.is_empty()), claimed: claimed.parse().ok() })
     }
 
@@ -87,58 +94,36 @@ impl Server {
     pub(super) async fn publish(&mut self, mark: u64) -> Result<(), Problem> {
         let mut command = cmd("PUBLISH");
         command.arg(&self.channel).arg(mark);
-        self.query::<i64>(&command).await.map(drop)
+        self.query(&command).await.map(drop)
     }
 
     /// Gives the lease back.
     pub(super) async fn release(&mut self) -> Result<(), Problem> {
         let mut command = cmd("EVAL");
         command.arg(RELEASE).arg(1).arg(&self.keys[0]).arg(&self.id);
-        self.query::<i64>(&command).await.map(drop)
+        self.query(&command).await.map(drop)
     }
 
     /// A connection that fails is not used again: an answer that is late would be taken for that of the next question.
-    async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Problem> {
-        let mut kept = self.kept.take();
+    async fn query(&mut self, command: &Cmd) -> Result<Reply, Problem> {
+        let kept = self.kept.take();
         let asked = async {
-            let mut connection = match kept.take() {
-                Some(connection) => connection,
-                None => {
-                    let limits = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-                    self.client.get_multiplexed_async_connection_with_config(&limits).await?
-                }
+            let mut link = match kept {
+                Some(link) => link,
+                None => Link::greeted(&self.server, Arrival::Told).await?,
             };
-            let answer = command.query_async(&mut connection).await?;
-            Ok((answer, connection))
+            match link.await_answer(command, self.limit).await? {
+                Reply::Error(word) => Err(LinkError::Refused(word)),
+                answer => Ok((answer, link)),
+            }
         };
         match timeout(self.limit, asked).await {
-            Ok(Ok((answer, connection))) => {
-                self.kept = Some(connection);
+            Ok(Ok((answer, link))) => {
+                self.kept = Some(link);
                 Ok(answer)
             }
-            Ok(Err(error)) => Err(class(&error)),
+            Ok(Err(error)) => Err(error.class()),
             Err(_) => Err("timeout"),
         }
-    }
-}
-
-/// The class of a failure: never the server's text.
-fn class(error: &RedisError) -> Problem {
-    match (error.kind(), error.code()) {
-        (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => "auth",
-        (_, Some("NOPERM")) => "not_allowed",
-        // of a command within the script, by the wording of each version
-        _ if ["NOPERM", "ACL failure", "can't run this command"]
-            .iter()
-            .any(|word| error.to_string().contains(word)) =>
-        {
-            "not_allowed"
-        }
-        (_, Some("LOADING" | "BUSYLOADING")) => "loading",
-        (_, Some("READONLY")) => "read_only",
-        _ if error.is_timeout() => "timeout",
-        _ if error.is_connection_refusal() => "refused",
-        _ if error.is_connection_dropped() || error.is_io_error() => "unreachable",
-        _ => "refused_by_server",
     }
 }

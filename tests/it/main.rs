@@ -15,6 +15,7 @@ mod check_export;
 mod checks_ai_calls;
 mod checks_databases;
 mod checks_endpoints;
+mod checks_hostile;
 mod checks_kinds;
 mod checks_own;
 mod checks_rows;

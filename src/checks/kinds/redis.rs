@@ -1,25 +1,30 @@
 //! The check of Redis: PING on a connection of its own.
 
+use std::io;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, TlsCertificates};
+use redis::{Client, ConnectionInfo};
 
 use crate::checks::check::{Check, Finding};
 use crate::checks::failure::Failure;
 use crate::checks::plan::{Kind, Plan, Reading};
 use crate::checks::service::Pace;
-use crate::model::base64;
 use crate::model::trouble::Trouble;
 use crate::redact::Secret;
+use crate::redis_link::resp::Reply;
+use crate::redis_link::{Arrival, Link, LinkError};
 use crate::settings::Section;
 
 /// Keeps its connection between runs; a run that is cut off takes the connection with it.
 pub(in crate::checks) struct Redis {
-    client: Client,
-    kept: Mutex<Option<MultiplexedConnection>>,
+    server: ConnectionInfo,
+    kept: Mutex<Option<Link>>,
 }
+
+/// The runner's limit is the only one: two limits would need two settings.
+const NO_LIMIT: Duration = Duration::from_secs(24 * 3_600);
 
 pub(super) const KIND: Kind =
     Kind { word: "redis", about: "a Redis that answers PING", pace: Pace::seconds(10, 2), read };
@@ -39,7 +44,7 @@ const EXPECTED: &str = "a URL such as redis://:password@127.0.0.1:6379/0";
 /// Reads the key `url` of this section.
 pub(in crate::checks) fn read_url(section: &mut Section<'_>, about: &'static str) -> Option<Secret<Client>> {
     let url = section.secret_url("url", about)?;
-    match open(url.expose()) {
+    match Client::open(url.expose().as_str()) {
         Ok(client) => Some(Secret::new(client)),
         Err(_) => {
             section.problem("url", &url, EXPECTED);
@@ -48,26 +53,13 @@ pub(in crate::checks) fn read_url(section: &mut Section<'_>, about: &'static str
     }
 }
 
-/// A client that trusts the system's authorities, where `SSL_CERT_FILE` may name one's own, and those of the web where the
-/// system has none.
-fn open(url: &str) -> RedisResult<Client> {
-    let is_tls = url.starts_with("rediss:");
-    let system = if is_tls { rustls_native_certs::load_native_certs().certs } else { Vec::new() };
-    if system.is_empty() {
-        return Client::open(url);
-    }
-    let pem = |der: &[u8]| format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", base64::encode(der));
-    let root_cert = Some(system.iter().map(|certificate| pem(certificate)).collect::<String>().into_bytes());
-    Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert })
-}
-
 impl Redis {
     /// Checks the server of this client.
     pub(in crate::checks) fn new(client: Client) -> Self {
-        Self { client, kept: Mutex::default() }
+        Self { server: client.get_connection_info().clone(), kept: Mutex::default() }
     }
 
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<MultiplexedConnection>> {
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Link>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -77,34 +69,37 @@ impl Check for Redis {
     async fn run(&self) -> Result<Finding, Failure> {
         let kept = self.slot().take();
         // a server that was restarted closes the kept connection; that alone is no failure of today
-        if let Some(mut connection) = kept
-            && ping(&mut connection).await.is_ok()
+        if let Some(mut link) = kept
+            && ping(&mut link).await.is_ok()
         {
-            *self.slot() = Some(connection);
+            *self.slot() = Some(link);
             return Ok(Finding::Works);
         }
-        // the runner's limit is the only one: two limits would need two settings
-        let limits = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let opened = self.client.get_multiplexed_async_connection_with_config(&limits).await;
-        let mut connection = opened.map_err(|error| failure(&error))?;
-        ping(&mut connection).await.map_err(|error| failure(&error))?;
-        *self.slot() = Some(connection);
+        let mut link = Link::greeted(&self.server, Arrival::Told).await.map_err(|error| failure(&error))?;
+        ping(&mut link).await.map_err(|error| failure(&error))?;
+        *self.slot() = Some(link);
         Ok(Finding::Works)
     }
 }
 
-async fn ping(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-    redis::cmd("PING").query_async(connection).await
+async fn ping(link: &mut Link) -> Result<(), LinkError> {
+    match link.await_answer(&redis::cmd("PING"), NO_LIMIT).await? {
+        Reply::Word => Ok(()),
+        Reply::Error(word) => Err(LinkError::Refused(word)),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "an answer that is no PONG").into()),
+    }
 }
 
-fn failure(error: &RedisError) -> Failure {
-    let class = match (error.kind(), error.code()) {
-        (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => Some(Trouble::Auth),
-        _ if error.is_timeout() => Some(Trouble::Timeout),
-        _ if error.is_connection_refusal() => Some(Trouble::Refused),
-        // the server says how many it takes
-        _ if error.to_string().contains("max number of clients") => Some(Trouble::Quota),
-        _ => None,
+fn failure(error: &LinkError) -> Failure {
+    let class = match error {
+        LinkError::Late => Some(Trouble::Timeout),
+        LinkError::Tls(_) => Some(Trouble::Tls),
+        LinkError::Refused(word) => match word.as_str() {
+            "NOAUTH" | "WRONGPASS" | "NOPERM" => Some(Trouble::Auth),
+            "MAXCLIENTS" => Some(Trouble::Quota),
+            _ => None,
+        },
+        LinkError::Io(_) => None,
     };
     Failure::known(class, error)
 }

@@ -9,13 +9,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::lifecycle::Drain;
+use crate::redis_link::resp::Reply;
+use crate::redis_link::{Arrival, Link, LinkError};
 use crate::tasks::celery::board::{Depth, Depths, MOST_QUEUES};
 use crate::tasks::celery::config::Config;
 use crate::tasks::celery::control::Control;
 use crate::tasks::celery::event::TaskIds;
 use crate::tasks::celery::glance;
-use crate::tasks::celery::link::{Arrival, Link, LinkError};
-use crate::tasks::celery::resp::Reply;
 use crate::tasks::celery::state::Shared;
 use crate::tasks::celery::wire;
 use crate::wall_clock::since_epoch;

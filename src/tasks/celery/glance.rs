@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use redis::Pipeline;
 
+use crate::redis_link::resp::Reply;
+use crate::redis_link::{Link, LinkError};
 use crate::tasks::celery::event::TaskIds;
-use crate::tasks::celery::link::{Link, LinkError};
 use crate::tasks::celery::message::{self, Sent};
-use crate::tasks::celery::resp::Reply;
 
 /// A message that is longer is not looked into.
 pub(super) const LONGEST_MESSAGE: u64 = 64 << 10;

@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::lifecycle::{Drain, Pulse};
 use crate::model::lease::{Heard, Marks};
+use crate::redis_link::resp::{self, Reply};
+use crate::redis_link::{Arrival, Incoming, Link, LinkError, Outgoing};
 use crate::tasks::celery::config::Config;
 use crate::tasks::celery::event::TaskIds;
-use crate::tasks::celery::link::{Arrival, Incoming, Link, LinkError, Outgoing};
-use crate::tasks::celery::resp::{self, Reply};
 use crate::tasks::celery::state::Shared;
 use crate::tasks::celery::wire::{self, Refusal};
 

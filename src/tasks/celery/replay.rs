@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use crate::model::celery::CeleryState;
 use crate::redact::Redactor;
+use crate::redis_link::resp::{self, Reply};
 use crate::tasks::celery::config::Config;
 use crate::tasks::celery::event::TaskIds;
 use crate::tasks::celery::glance;
 use crate::tasks::celery::listen::Listener;
 use crate::tasks::celery::reader::Reader;
-use crate::tasks::celery::resp::{self, Reply};
 use crate::tasks::celery::state::Shared;
 use crate::tasks::celery::traces::Traces;
 

@@ -1,7 +1,7 @@
 //! The answers of Redis (RESP2), read with bounds.
 //!
 //! The client of the `redis` crate keeps what is published in an unbounded queue and takes any length; a result of
-//! hundreds of megabytes or a flood would be in our memory. Here a long text is read past, an answer has a budget, and
+//! hundreds of megabytes, or a flood of a server that is hostile, would be in our memory. Here a long text is read past, an answer has a budget, and
 //! what we do not read waits at the server, which has its own limit and ends the connection.
 //!
 //! Source: Redis serialization protocol specification, version 2.
@@ -14,10 +14,10 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// `+OK`
     Word,
-    /// The first word of an error, such as `NOPERM`; the rest may name anything.
+    /// The word of an error, such as `NOPERM`; the rest may name anything.
     Error(String),
     Number(i64),
     Text(Vec<u8>),
@@ -28,7 +28,7 @@ pub(super) enum Reply {
 }
 
 /// The longest text that is kept.
-pub(super) const LONGEST_TEXT: u64 = 1 << 20;
+pub(crate) const LONGEST_TEXT: u64 = 1 << 20;
 /// What all texts and items of one answer may take together.
 const BUDGET: usize = 4 << 20;
 /// What an item takes besides its text.
@@ -42,7 +42,7 @@ const DEEPEST: u8 = 4;
 ///
 /// # Errors
 /// The connection failed, or what came is no answer or one beyond all bounds; the connection is of no use then.
-pub(super) async fn read(from: &mut (impl AsyncBufRead + Unpin + Send)) -> io::Result<Reply> {
+pub(crate) async fn read(from: &mut (impl AsyncBufRead + Unpin + Send)) -> io::Result<Reply> {
     read_shortly(from, LONGEST_TEXT).await
 }
 
@@ -50,7 +50,7 @@ pub(super) async fn read(from: &mut (impl AsyncBufRead + Unpin + Send)) -> io::R
 ///
 /// # Errors
 /// As `read`.
-pub(super) async fn read_shortly(from: &mut (impl AsyncBufRead + Unpin + Send), longest: u64) -> io::Result<Reply> {
+pub(crate) async fn read_shortly(from: &mut (impl AsyncBufRead + Unpin + Send), longest: u64) -> io::Result<Reply> {
     let mut bounds = Bounds { budget: BUDGET, longest };
     read_at(from, DEEPEST, &mut bounds).await
 }
@@ -76,7 +76,7 @@ fn read_at<'a, R: AsyncBufRead + Unpin + Send>(from: &'a mut R, depth: u8, bound
         let (kind, rest) = line.split_at_checked(1).ok_or_else(|| broken("an empty line"))?;
         match kind {
             "+" => Ok(Reply::Word),
-            "-" => Ok(Reply::Error(rest.split(' ').next().unwrap_or_default().to_owned())),
+            "-" => Ok(Reply::Error(word(rest).to_owned())),
             ":" => Ok(Reply::Number(number(rest)?)),
             "$" => text(from, number(rest)?, bounds).await,
             "*" => {
@@ -138,6 +138,17 @@ async fn line(from: &mut (impl AsyncBufRead + Unpin + Send)) -> io::Result<Strin
     String::from_utf8(line.to_vec()).map_err(|_| broken("a line that is no text"))
 }
 
+/// The word of a refusal: its first, but for those that tell by a sentence alone.
+fn word(refusal: &str) -> &str {
+    let says = |words: &str| refusal.contains(words);
+    match () {
+        () if says("max number of clients") => "MAXCLIENTS",
+        // of a command within a script, by the wording of each version
+        () if says("can't run this command") || says("ACL failure") || says("NOPERM") => "NOPERM",
+        () => refusal.split(' ').next().unwrap_or_default(),
+    }
+}
+
 fn number(text: &str) -> io::Result<i64> {
     text.parse().map_err(|_| broken("no number"))
 }
@@ -163,6 +174,11 @@ mod tests {
         for (bytes, reply) in [
             ("+OK\r\n", Reply::Word),
             ("-NOPERM No permissions to access hunter2\r\n", Reply::Error("NOPERM".into())),
+            ("-ERR max number of clients reached\r\n", Reply::Error("MAXCLIENTS".into())),
+            (
+                "-ERR The user executing the script can't run this command or subcommand script: f_1\r\n",
+                Reply::Error("NOPERM".into()),
+            ),
             (":-12\r\n", Reply::Number(-12)),
             ("$-1\r\n", Reply::Nothing),
             ("*-1\r\n", Reply::Nothing),

@@ -1,6 +1,10 @@
-//! A connection to the application's Redis: opened by its URL, asked in pipelines, with a limit on every wait.
+//! A connection to a Redis: opened by its URL, asked in pipelines, with a limit on every wait and on the length of every answer.
 //!
-//! Does not connect again by itself; who uses it knows what a lost connection means.
+//! Does not connect again by itself; who uses it knows what a lost connection means. Reads only while somebody waits for an
+//! answer, so that what a hostile server sends unasked stays with the kernel.
+
+mod gathered;
+pub(crate) mod resp;
 
 use std::io;
 use std::sync::Arc;
@@ -14,8 +18,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::tasks::celery::gathered::Gathered;
-use crate::tasks::celery::resp::{self, Reply};
+use crate::redis_link::gathered::Gathered;
+use crate::redis_link::resp::Reply;
 
 /// Address, TLS and password together.
 const OPEN_LIMIT: Duration = Duration::from_secs(3);
@@ -33,12 +37,12 @@ struct Limits {
 const ANY: Limits = Limits { time: ASK_LIMIT, longest: resp::LONGEST_TEXT };
 
 /// What a connection runs over.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// How what arrives is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arrival {
+pub(crate) enum Arrival {
     /// At once.
     Told,
     /// When it is looked for, together with what came meanwhile.
@@ -46,19 +50,19 @@ pub(super) enum Arrival {
 }
 
 /// The half that is read.
-pub(super) type Incoming = BufReader<ReadHalf<Box<dyn Stream>>>;
+pub(crate) type Incoming = BufReader<ReadHalf<Box<dyn Stream>>>;
 /// The half that is written.
-pub(super) type Outgoing = WriteHalf<Box<dyn Stream>>;
+pub(crate) type Outgoing = WriteHalf<Box<dyn Stream>>;
 
 /// An open connection.
-pub(super) struct Link {
+pub(crate) struct Link {
     incoming: Incoming,
     outgoing: Outgoing,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LinkError {
+pub(crate) enum LinkError {
     /// The connection could not be opened, or broke.
     #[error("the connection failed")]
     Io(#[from] io::Error),
@@ -74,8 +78,16 @@ pub(super) enum LinkError {
 }
 
 impl LinkError {
+    /// A refusal of a password, which older servers have no word for.
+    fn of_credentials(self) -> Self {
+        match self {
+            Self::Refused(word) if word == "ERR" => Self::Refused("WRONGPASS".into()),
+            other => other,
+        }
+    }
+
     /// The class that is shown: a word of ours, never the server's text.
-    pub(super) fn class(&self) -> &'static str {
+    pub(crate) fn class(&self) -> &'static str {
         match self {
             Self::Late => "timeout",
             Self::Tls(_) => "tls",
@@ -83,6 +95,7 @@ impl LinkError {
                 "NOAUTH" | "WRONGPASS" => "auth",
                 "NOPERM" => "not_allowed",
                 "LOADING" => "loading",
+                "READONLY" => "read_only",
                 _ => "refused_by_server",
             },
             Self::Io(error) => match error.kind() {
@@ -101,11 +114,15 @@ impl Link {
     ///
     /// # Errors
     /// When the server is not there, not in time, or does not know us.
-    pub(super) async fn open(to: &ConnectionInfo, arrival: Arrival) -> Result<Self, LinkError> {
+    pub(crate) async fn open(to: &ConnectionInfo, arrival: Arrival) -> Result<Self, LinkError> {
         timeout(OPEN_LIMIT, Self::greeted(to, arrival)).await.map_err(|_| LinkError::Late)?
     }
 
-    async fn greeted(to: &ConnectionInfo, arrival: Arrival) -> Result<Self, LinkError> {
+    /// The same without a limit: whoever asks has one.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub(crate) async fn greeted(to: &ConnectionInfo, arrival: Arrival) -> Result<Self, LinkError> {
         let (incoming, outgoing) = split(connect(to.addr(), arrival).await?);
         let mut link = Self { incoming: BufReader::with_capacity(16 << 10, incoming), outgoing };
         let settings = to.redis_settings();
@@ -114,7 +131,7 @@ impl Link {
             if let Some(user) = settings.username() {
                 auth.arg(user);
             }
-            link.order(auth.arg(password)).await?;
+            link.order(auth.arg(password)).await.map_err(LinkError::of_credentials)?;
         }
         if settings.db() != 0 {
             link.order(cmd("SELECT").arg(settings.db())).await?;
@@ -126,7 +143,7 @@ impl Link {
     ///
     /// # Errors
     /// The server's refusal is one.
-    pub(super) async fn order(&mut self, command: &Cmd) -> Result<(), LinkError> {
+    pub(crate) async fn order(&mut self, command: &Cmd) -> Result<(), LinkError> {
         match self.ask_within(&command.get_packed_command(), 1, ANY).await?.pop() {
             Some(Reply::Error(word)) => Err(LinkError::Refused(word)),
             _ => Ok(()),
@@ -137,7 +154,7 @@ impl Link {
     ///
     /// # Errors
     /// The connection is of no use any more.
-    pub(super) async fn ask(&mut self, commands: &Pipeline) -> Result<Vec<Reply>, LinkError> {
+    pub(crate) async fn ask(&mut self, commands: &Pipeline) -> Result<Vec<Reply>, LinkError> {
         self.ask_within(&commands.get_packed_pipeline(), commands.len(), ANY).await
     }
 
@@ -145,7 +162,7 @@ impl Link {
     ///
     /// # Errors
     /// As `ask`.
-    pub(super) async fn ask_shortly(&mut self, commands: &Pipeline, longest: u64) -> Result<Vec<Reply>, LinkError> {
+    pub(crate) async fn ask_shortly(&mut self, commands: &Pipeline, longest: u64) -> Result<Vec<Reply>, LinkError> {
         self.ask_within(&commands.get_packed_pipeline(), commands.len(), Limits { longest, ..ANY }).await
     }
 
@@ -153,7 +170,7 @@ impl Link {
     ///
     /// # Errors
     /// As `ask`.
-    pub(super) async fn await_answer(&mut self, command: &Cmd, limit: Duration) -> Result<Reply, LinkError> {
+    pub(crate) async fn await_answer(&mut self, command: &Cmd, limit: Duration) -> Result<Reply, LinkError> {
         let mut replies = self.ask_within(&command.get_packed_command(), 1, Limits { time: limit, ..ANY }).await?;
         Ok(replies.pop().unwrap_or(Reply::Nothing))
     }
@@ -172,7 +189,7 @@ impl Link {
     }
 
     /// The two halves, for who listens.
-    pub(super) fn into_halves(self) -> (Incoming, Outgoing) {
+    pub(crate) fn into_halves(self) -> (Incoming, Outgoing) {
         (self.incoming, self.outgoing)
     }
 }
@@ -206,8 +223,7 @@ async fn tcp(host: &str, port: u16, arrival: Arrival) -> Result<Box<dyn Stream>,
     }
 }
 
-/// Trusts whom the check of Redis trusts: the authorities of the web and those of the system, where `SSL_CERT_FILE` may name
-/// one's own.
+/// Trusts the authorities of the web and those of the system, where `SSL_CERT_FILE` may name one's own.
 fn trusting() -> io::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
