@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::model::reload::{Retune, is_within};
 use crate::proxy::TracePolicy;
-use crate::telemetry::Head;
+use crate::telemetry::Samplers;
 use crate::traffic::publishes::Words;
 use crate::{api, checks, database, egress, proxy, system, tasks, telemetry, traffic};
 
@@ -20,6 +20,7 @@ const LIVE: &[&[&str]] = &[
     proxy::Tuner::LIVE,
     traffic::routes::Tuner::LIVE,
     checks::Tuner::LIVE,
+    checks::Page::LIVE,
     database::Tuner::LIVE,
     tasks::Tasks::LIVE,
     tasks::celery::Tuner::LIVE,
@@ -42,24 +43,23 @@ pub(super) fn is_listed(live: &[&str]) -> bool {
 /// How requests are traced, while they are.
 pub(super) struct Tracing {
     policy: watch::Sender<TracePolicy>,
-    head: Head,
+    samplers: Samplers,
 }
 
 impl Tracing {
     /// Begins with these settings; gives where workers find those in force.
-    pub(super) fn new(config: &telemetry::config::Config, head: Head) -> (Self, watch::Receiver<TracePolicy>) {
+    pub(super) fn new(config: &telemetry::config::Config, samplers: Samplers) -> (Self, watch::Receiver<TracePolicy>) {
         let (policy, tracing) = watch::channel(policy_of(config));
-        (Self { policy, head }, tracing)
+        (Self { policy, samplers }, tracing)
     }
 }
 
 impl Retune for Tracing {
     type Config = telemetry::config::Config;
-    const LIVE: &'static [&'static str] =
-        &["telemetry.sampling.ratio", "telemetry.sampling.parent", "telemetry.sentry_trace"];
+    const LIVE: &'static [&'static str] = &["telemetry.sampling.", "telemetry.sentry_trace"];
 
     fn retune(&self, config: &telemetry::config::Config) -> Result<(), String> {
-        self.head.samples(config.sampling);
+        self.samplers.sample(config);
         self.policy.send_modify(|policy| *policy = TracePolicy { spans: policy.spans, ..policy_of(config) });
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::app::descriptors;
 use crate::app::live::{PublishWords, Tracing};
 use crate::app::reload::{self, Origin, Reload, Takers};
 use crate::app::supervisor::Supervisor;
-use crate::checks::{self, Archive, Introduction, Lives, Targets};
+use crate::checks::{self, Archive, Introduction, Lives, Page, Targets};
 use crate::config::Config;
 use crate::lease::speaker::Speaker;
 use crate::lifecycle::{self, Drain, Latch, Pulse};
@@ -143,7 +143,7 @@ impl Rooms {
         let (way_out, writers) = ground.telemetry(workers, &mut takers)?;
         let (shards, reader) = traffic::open(&ground.config.traffic, workers, &ground.redactor);
         descriptors::raise_limit();
-        let (policy, tracing) = Tracing::new(&ground.config.telemetry, way_out.0.head());
+        let (policy, tracing) = Tracing::new(&ground.config.telemetry, way_out.0.samplers());
         takers.add(policy, |config| &config.telemetry);
         let (tuner, terms) = proxy::Tuner::new(&ground.config.proxy);
         takers.add(tuner, |config| &config.proxy);
@@ -353,7 +353,7 @@ impl Ground {
         let sink: CallSink = Arc::new(move |call: AiCall| spans.push(&call));
         // an application that makes its own spans makes those of its calls, too
         let sink = Some(sink).filter(|_| config.spans != SpanModel::PropagateOnly);
-        let door = Arc::new(port.door(config.sampling, self.redactor.clone(), (sink, self.outcomes.clone())));
+        let door = Arc::new(port.door(telemetry.sampling(), self.redactor.clone(), (sink, self.outcomes.clone())));
         takers.add(door.tuner(), |config| &config.egress);
         let serve = |room: Arc<Arc<egress::Door>>, drain| async move { room.serve(drain).await };
         rooms.add("egress", again(&self.control, Arc::clone(&door), serve));
@@ -378,7 +378,7 @@ impl Ground {
     fn task_spans(&self, telemetry: &Telemetry, door: Option<&Door>) -> SpanOut {
         let spans = telemetry.task_spans();
         let sink = Arc::new(move |span: TaskSpan| spans.push(&span));
-        SpanOut { sink, sampling: self.config.telemetry.sampling, sdk: door.map(Door::celery) }
+        SpanOut { sink, sampling: telemetry.sampling(), sdk: door.map(Door::celery) }
     }
 
     /// Starts what watches Celery, where there is a Redis, and what decides who exports it; gives what they know.
@@ -449,10 +449,11 @@ impl Ground {
         path: &mut DataPath,
         refusals: watch::Receiver<Option<Instant>>,
     ) -> watch::Receiver<About> {
-        let url = self.config.checks.status_url(&self.upstream());
+        let page = Page::new(&self.config.checks, self.upstream());
         let (lives, begun) = Lives::new(self.config.proxy.upstream.text(), refusals);
-        let (introduction, about) = Introduction::new(url, begun.clone(), self.redactor.clone());
+        let (introduction, about) = Introduction::new(page.clone(), begun.clone(), self.redactor.clone());
         if path.address.is_some() {
+            path.takers.add(page, |config| &config.checks);
             rooms.add("lives", again(&self.control, lives, |room, drain| async move { room.run(drain).await }));
             rooms.add("about", again(&self.control, introduction, |room, drain| async move { room.run(drain).await }));
         }

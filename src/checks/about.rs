@@ -1,9 +1,11 @@
 //! What the application says of itself on its `/status`: asked once in each of its lives.
 //!
-//! Never on a schedule: the application answers by holding its event loop for a second. Whatever comes is bounded in
+//! Never on a schedule: the application answers by holding its event loop for a second. A page of other settings is asked at once.
+//! Whatever comes is bounded in
 //! bytes and time, and of it only three short texts are kept. What it does not say stays unknown, also what an
 //! earlier life said: a restart may be a new version. Judges nothing: whether it is healthy is the checks' concern.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +13,11 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::checks::config::Config;
 use crate::fetch::{self, NoDocument};
 use crate::lifecycle::Drain;
 use crate::model::application::About;
+use crate::model::reload::Retune;
 use crate::redact::{Clean, Outlet, Redactor};
 
 /// For one answer, all told: the second that it takes, and time for its worker to be free.
@@ -28,12 +32,39 @@ const MAX_TEXT: usize = 200;
 
 /// Asks the application, and keeps its answer.
 pub struct Introduction {
-    /// `None`: it is not asked.
-    url: Option<String>,
+    page: Page,
     /// How many lives of the application have begun.
     lives: watch::Receiver<u64>,
     redactor: Arc<Redactor>,
     about: watch::Sender<About>,
+}
+
+/// Where the application is asked; takes other settings.
+#[derive(Clone)]
+pub struct Page {
+    /// The application.
+    upstream: String,
+    /// `None`: it is not asked.
+    url: watch::Sender<Option<String>>,
+}
+
+impl Page {
+    /// Of the application at `upstream`, such as `http://127.0.0.1:8000`.
+    #[must_use]
+    pub fn new(config: &Config, upstream: String) -> Self {
+        let url = watch::Sender::new(config.status_url(&upstream));
+        Self { upstream, url }
+    }
+}
+
+impl Retune for Page {
+    type Config = Config;
+    const LIVE: &'static [&'static str] = &["application.status."];
+
+    fn retune(&self, config: &Config) -> Result<(), String> {
+        self.url.send_replace(config.status_url(&self.upstream));
+        Ok(())
+    }
 }
 
 /// Why it said nothing.
@@ -57,23 +88,31 @@ enum AskError {
 }
 
 impl Introduction {
-    /// Asks `url` in each life; `None` asks nothing.
+    /// Asks this page in each life.
     #[must_use]
-    pub fn new(
-        url: Option<String>,
-        lives: watch::Receiver<u64>,
-        redactor: Arc<Redactor>,
-    ) -> (Self, watch::Receiver<About>) {
+    pub fn new(page: Page, lives: watch::Receiver<u64>, redactor: Arc<Redactor>) -> (Self, watch::Receiver<About>) {
         let (about, reader) = watch::channel(About::default());
-        (Self { url, lives, redactor, about }, reader)
+        (Self { page, lives, redactor, about }, reader)
     }
 
     /// Asks until the process drains. May be called again after a panic: the life of then is asked once more.
     pub async fn run(&self, mut drain: Drain) {
-        let Some(url) = &self.url else { return };
-        tokio::select! {
-            () = self.ask_each_life(url) => {}
-            _ = drain.begun() => {}
+        let mut urls = self.page.url.subscribe();
+        loop {
+            let url = urls.borrow_and_update().clone();
+            let asking = async {
+                match &url {
+                    Some(url) => self.ask_each_life(url).await,
+                    // what it said when it was asked is not shown for ever
+                    None => drop(self.about.send_replace(About::default())),
+                }
+                pending::<()>().await;
+            };
+            tokio::select! {
+                () = asking => {}
+                _ = urls.changed() => {}
+                _ = drain.begun() => return,
+            }
         }
     }
 
@@ -167,7 +206,8 @@ mod tests {
 
     fn read(document: Value) -> [Option<String>; 3] {
         let redactor = Arc::new(Redactor::new(["hunter2-hunter2"]));
-        let (introduction, _) = Introduction::new(None, watch::channel(0).1, redactor);
+        let page = Page { upstream: String::new(), url: watch::Sender::new(None) };
+        let (introduction, _) = Introduction::new(page, watch::channel(0).1, redactor);
         let about = introduction.read(&document).unwrap_or_default();
         [about.platform, about.python_version, about.version].map(|text| text.map(|text| text.to_string()))
     }

@@ -28,7 +28,7 @@ mod service;
 mod track;
 mod uptime;
 
-pub use about::Introduction;
+pub use about::{Introduction, Page};
 pub use archive::Archive;
 pub use build::{Targets, build};
 pub use check::{Check, Finding, Reader};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::egress::config::Config;
@@ -25,7 +26,7 @@ pub(super) struct Desk {
     provider: Clean<'static>,
     server: (Clean<'static>, u16),
     redactor: Arc<Redactor>,
-    sampling: Sampling,
+    sampling: watch::Receiver<Sampling>,
     /// `None` when calls become no spans.
     spans: Option<CallSink>,
     /// How calls ended of late, for the checks.
@@ -46,7 +47,7 @@ impl Desk {
     /// For calls by these settings; tells of spans and of outcomes.
     pub(super) fn new(
         config: &Config,
-        sampling: Sampling,
+        sampling: watch::Receiver<Sampling>,
         redactor: Arc<Redactor>,
         (spans, outcomes): (Option<CallSink>, AiOutcomes),
     ) -> Self {
@@ -94,7 +95,7 @@ impl Desk {
             let cost = books.prices.cost(models, input.unwrap_or(0), output.unwrap_or(0));
             books.series.add(&call, cost, unread);
         }
-        let is_kept = || self.sampling.decide(told.origin.trace_id, told.origin.is_sampled) == Sampled::Yes;
+        let is_kept = || self.sampling.borrow().decide(told.origin.trace_id, told.origin.is_sampled) == Sampled::Yes;
         if let Some(sink) = self.spans.as_ref().filter(|_| is_kept()) {
             sink(call);
         }

@@ -20,7 +20,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::egress::config::Config;
 use crate::egress::desk::Desk;
@@ -63,15 +63,19 @@ pub struct Door {
 
 /// Takes other settings while calls pass.
 #[derive(Clone, Debug)]
-pub struct Tuner(Arc<Desk>);
+pub struct Tuner(Arc<Desk>, Arc<Relay>);
 
 impl Retune for Tuner {
     type Config = Option<Config>;
-    const LIVE: &'static [&'static str] = &["egress.prices", "egress.prices.", "egress.max_models"];
+    const LIVE: &'static [&'static str] =
+        &["egress.prices", "egress.prices.", "egress.max_models", "egress.connect_timeout", "egress.read_timeout"];
 
     fn retune(&self, config: &Option<Config>) -> Result<(), String> {
         // switched off: that waits for a restart
-        config.iter().for_each(|config| self.0.keep_by(config));
+        if let Some(config) = config {
+            self.0.keep_by(config);
+            self.1.wait_by(config);
+        }
         Ok(())
     }
 }
@@ -111,7 +115,12 @@ impl Bound {
     /// Says what is done behind the port: calls that are sampled go to a sink of spans, if there is one, and how each ended to the
     /// outcomes.
     #[must_use]
-    pub fn door(self, sampling: Sampling, redactor: Arc<Redactor>, told: (Option<CallSink>, AiOutcomes)) -> Door {
+    pub fn door(
+        self,
+        sampling: watch::Receiver<Sampling>,
+        redactor: Arc<Redactor>,
+        told: (Option<CallSink>, AiOutcomes),
+    ) -> Door {
         let places = Arc::new(Semaphore::new(self.config.connections));
         let desk = Arc::new(Desk::new(&self.config, sampling, redactor, told));
         let relay = Arc::new(Relay::new(self.config, Arc::clone(&desk)));
@@ -123,7 +132,7 @@ impl Door {
     /// Takes other settings.
     #[must_use]
     pub fn tuner(&self) -> Tuner {
-        Tuner(Arc::clone(&self.desk))
+        Tuner(Arc::clone(&self.desk), Arc::clone(&self.relay))
     }
 
     /// What was seen of the calls, as metrics.

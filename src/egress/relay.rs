@@ -4,7 +4,8 @@
 //! `Accept-Encoding`: an answer that is not compressed can be read on its way. The service's certificate is verified.
 //! Redirects are not followed, nothing is tried twice, and no key is known here: it is the caller's.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, CONNECTION, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
@@ -29,8 +30,24 @@ pub(super) type Outgoing = Either<Answering, Full<Bytes>>;
 pub(super) struct Relay {
     config: Config,
     desk: Arc<Desk>,
+    /// The way of calls from now on; those under way keep theirs.
+    way: Mutex<Arc<Way>>,
+}
+
+/// How long the service may take, and the connections on which that is minded.
+#[derive(Debug)]
+struct Way {
+    connect_timeout: Duration,
+    read_timeout: Duration,
     /// Made for the first call, because the system's authorities take a while to read; `None` when there are none.
     client: OnceLock<Option<Client>>,
+}
+
+impl Way {
+    fn of(config: &Config) -> Arc<Self> {
+        let Config { connect_timeout, read_timeout, .. } = *config;
+        Arc::new(Self { connect_timeout, read_timeout, client: OnceLock::new() })
+    }
 }
 
 /// Fields of one connection, besides those that `Connection` names.
@@ -48,7 +65,20 @@ const HOP_BY_HOP: [&str; 8] = [
 impl Relay {
     /// To the service of these settings.
     pub(super) fn new(config: Config, desk: Arc<Desk>) -> Self {
-        Self { config, desk, client: OnceLock::new() }
+        let way = Mutex::new(Way::of(&config));
+        Self { config, desk, way }
+    }
+
+    /// Calls wait so long from now on.
+    pub(super) fn wait_by(&self, config: &Config) {
+        let mut way = self.way();
+        if (way.connect_timeout, way.read_timeout) != (config.connect_timeout, config.read_timeout) {
+            *way = Way::of(config);
+        }
+    }
+
+    fn way(&self) -> MutexGuard<'_, Arc<Way>> {
+        self.way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers a call with what the service says to it.
@@ -59,7 +89,8 @@ impl Relay {
             return refusal(StatusCode::METHOD_NOT_ALLOWED, "this port leads to one service, and is no proxy");
         }
         let call = Call::begin(&self.desk, &head);
-        let Some(client) = self.client.get_or_init(|| client(&self.config)) else {
+        let way = Arc::clone(&self.way());
+        let Some(client) = way.client.get_or_init(|| client(&self.config, &way)) else {
             call.fail(Trouble::Tls);
             return refusal(StatusCode::BAD_GATEWAY, "tls: there are no certificates to trust, expected egress.ca");
         };
@@ -76,7 +107,7 @@ impl Relay {
         *onward.headers_mut() = head.headers;
         match client.execute(onward).await {
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => match tunnel {
-                Some(tunnel) => self.switch(tunnel, answer, call),
+                Some(tunnel) => switch(tunnel, answer, way.read_timeout, call),
                 None => {
                     call.fail(Trouble::Protocol);
                     refusal(StatusCode::BAD_GATEWAY, Trouble::Protocol.word())
@@ -98,18 +129,6 @@ impl Relay {
         }
     }
 
-    /// Agrees to a WebSocket to which the service has agreed; the call was the handshake.
-    fn switch(&self, tunnel: tunnel::Asked, answer: reqwest::Response, call: Call) -> Response<Outgoing> {
-        let mut response = Response::new(Either::Right(Full::default()));
-        *response.status_mut() = answer.status();
-        response.headers_mut().clone_from(answer.headers());
-        strip(response.headers_mut());
-        tunnel::name(response.headers_mut());
-        tunnel.carry(answer, self.config.read_timeout);
-        call.switched();
-        response
-    }
-
     /// The service's URL of what the caller asks for here.
     fn url(&self, asked: &Uri) -> Url {
         let mut url = self.config.upstream.clone();
@@ -120,14 +139,26 @@ impl Relay {
     }
 }
 
-fn client(config: &Config) -> Option<Client> {
+/// Agrees to a WebSocket to which the service has agreed; the call was the handshake.
+fn switch(tunnel: tunnel::Asked, answer: reqwest::Response, idle: Duration, call: Call) -> Response<Outgoing> {
+    let mut response = Response::new(Either::Right(Full::default()));
+    *response.status_mut() = answer.status();
+    response.headers_mut().clone_from(answer.headers());
+    strip(response.headers_mut());
+    tunnel::name(response.headers_mut());
+    tunnel.carry(answer, idle);
+    call.switched();
+    response
+}
+
+fn client(config: &Config, way: &Way) -> Option<Client> {
     provide_cryptography();
     let builder = Client::builder()
         .redirect(Policy::none())
         .no_proxy()
         .referer(false)
-        .connect_timeout(config.connect_timeout)
-        .read_timeout(config.read_timeout);
+        .connect_timeout(way.connect_timeout)
+        .read_timeout(way.read_timeout);
     let builder = match config.upstream.scheme() {
         "https" => builder.tls_backend_preconfigured((*Trust::default().client(config.ca.as_ref())?).clone()),
         _ => builder.tls_certs_only([]),

@@ -51,7 +51,7 @@ use crate::model::sample::SampleSource;
 use crate::model::telemetry::{DropReason, Signal};
 use crate::model::trace::Sampling;
 use crate::redact::Redactor;
-use crate::telemetry::config::Config;
+use crate::telemetry::config::{Config, TailConfig};
 use crate::telemetry::hand_off::{CHUNKS_PER_WORKER, Chunk, HandOff, WorkerCount};
 use crate::telemetry::intake::Intake;
 use crate::telemetry::issues::{Envelopes, Issues};
@@ -92,14 +92,28 @@ const FOR_THE_DISK: Duration = Duration::from_millis(500);
 /// The SDK hands over within milliseconds, or never.
 const OWN_SHUTDOWN: Duration = Duration::from_millis(500);
 
-/// Takes another sampling, as far as spans tell of it.
-#[derive(Debug)]
-pub struct Head(Arc<AtomicBool>);
+/// Takes another sampling, but for the decision on requests, which is the proxy's.
+#[derive(Clone, Debug)]
+pub struct Samplers {
+    /// Whether spans say that the head keeps them.
+    says_head: Arc<AtomicBool>,
+    /// What the workers' tails keep.
+    tail: watch::Sender<TailConfig>,
+    /// Of what is no request.
+    other: watch::Sender<Sampling>,
+}
 
-impl Head {
+impl Samplers {
+    fn of(config: &Config) -> Self {
+        let says_head = Arc::new(AtomicBool::new(!config.sampling.keeps_all()));
+        Self { says_head, tail: watch::Sender::new(config.tail), other: watch::Sender::new(config.sampling) }
+    }
+
     /// Requests are sampled so from now on.
-    pub fn samples(&self, sampling: Sampling) {
-        self.0.store(!sampling.keeps_all(), Ordering::Relaxed);
+    pub fn sample(&self, config: &Config) {
+        self.says_head.store(!config.sampling.keeps_all(), Ordering::Relaxed);
+        self.tail.send_replace(config.tail);
+        self.other.send_replace(config.sampling);
     }
 }
 
@@ -120,8 +134,7 @@ pub struct Telemetry {
     metrics: Mutex<MetricsExporter>,
     /// What is waited for before metrics are taken; `None` when nothing is.
     ahead: Option<Ahead>,
-    /// Whether spans say that the head keeps them.
-    says_head: Arc<AtomicBool>,
+    samplers: Samplers,
     privacy: Privacy,
     /// `None` when nothing is exported.
     own: Option<OwnTelemetry>,
@@ -159,7 +172,7 @@ impl Telemetry {
             Some(Delivery::new(queue, spool.clone(), destination))
         });
         let (sender, chunks) = mpsc::channel(CHUNKS_PER_WORKER * workers.max(1));
-        let says_head = Arc::new(AtomicBool::new(!config.sampling.keeps_all()));
+        let samplers = Samplers::of(&config);
         let privacy = Privacy::new(config.privacy);
         let (limits, personal) = (config.limits, Some(Personal::new(privacy.clone())));
         let writers = (0..workers).map(|_| {
@@ -168,8 +181,8 @@ impl Telemetry {
             let hand_off = destinations[Signal::Traces as usize].is_some();
             let hand_off = hand_off.then(|| HandOff::new(sender.clone(), count));
             let encoder = SpanEncoder::new(upstream, Arc::clone(redactor), config.sampling);
-            let encoder = encoder.within(limits, personal.clone()).saying(Arc::clone(&says_head));
-            SpanWriter::new(encoder, TailKeep::new(config.tail, workers), hand_off)
+            let encoder = encoder.within(limits, personal.clone()).saying(Arc::clone(&samplers.says_head));
+            SpanWriter::new(encoder, TailKeep::new(samplers.tail.subscribe(), workers), hand_off)
         });
         let writers = writers.collect();
         let receipts = config.receipts.as_ref().map(|config| Arc::new(ReceiptsReader::new(config, redactor)));
@@ -192,7 +205,7 @@ impl Telemetry {
             reader,
             metrics,
             ahead: None,
-            says_head: Arc::clone(&says_head),
+            samplers: samplers.clone(),
             privacy,
             own,
             chunks,
@@ -206,10 +219,16 @@ impl Telemetry {
         Self { ahead, ..self }
     }
 
-    /// Takes whether the head keeps all requests, which then goes without saying.
+    /// Takes another sampling.
     #[must_use]
-    pub fn head(&self) -> Head {
-        Head(Arc::clone(&self.says_head))
+    pub fn samplers(&self) -> Samplers {
+        self.samplers.clone()
+    }
+
+    /// The sampling in force of what is no request.
+    #[must_use]
+    pub fn sampling(&self) -> watch::Receiver<Sampling> {
+        self.samplers.other.subscribe()
     }
 
     /// What may leave of people, for all that takes this way.

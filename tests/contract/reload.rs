@@ -78,7 +78,8 @@ fn settings(turn: u64) -> String {
          tasks: {{max_open: {limit}}}\n\
          system: {{period: 1{limit}ms}}\n\
          traffic: {{routes: {{refresh: {limit}s}}}}\n\
-         telemetry: {{privacy: {{query: {odd}}}}}\n\
+         telemetry: {{privacy: {{query: {odd}}}, sampling: {{keep_per_second: {limit}}}}}\n\
+         application: {{status: {{enabled: {odd}}}}}\n\
          admin: {{rate: {limit}00}}\n\
          checks:\n  \
          steady: {{kind: tcp, address: \"127.0.0.1:1\", period: 1s, timeout: {limit}ms, failure_threshold: 1}}\n  \

@@ -338,6 +338,29 @@ async fn an_application_is_not_asked_when_the_settings_say_so() {
     until_own(&sidecar).await;
 }
 
+#[tokio::test]
+async fn another_page_is_asked_at_once_and_a_switched_off_one_is_forgotten() {
+    let application = Application::start(tells("1.0.0")).await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("sidecar.yaml");
+    let write = |status: &str| std::fs::write(&file, format!("application: {{status: {status}}}\n")).expect("a file");
+    write("{path: /x}");
+    let arguments = ["--config", file.to_str().expect("a path")];
+    let sidecar = Sidecar::start(application.address, &arguments, &QUICK).await;
+    sidecar.says(&["does not tell its platform and versions"]).await;
+    assert_eq!(application.asked(), 0, "it is another page that was asked");
+    write("{path: /status}");
+    sidecar.signal("HUP").await;
+    until_version(&sidecar, "1.0.0").await;
+    assert_eq!(application.asked(), 1, "in the same life");
+    write("{enabled: false}");
+    sidecar.signal("HUP").await;
+    let own = format!("\"version\":\"{}\"", env!("CARGO_PKG_VERSION"));
+    sidecar.eventually("/status", |_, body| body.contains(&own) && !body.contains("python_version")).await;
+    let reload = &status(&sidecar).await["reload"];
+    assert_eq!((&reload["restart_needed"], application.asked()), (&json!([]), 1));
+}
+
 /// Sends requests until one has a route; gives how many it took.
 async fn until_routed(sidecar: &Sidecar, path: &str) -> u32 {
     let route = format!("http_route=\"{path}\"");

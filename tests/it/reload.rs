@@ -70,6 +70,13 @@ impl Configured {
         state_of(&self.sidecar.ask(STATUS).await.1)
     }
 
+    /// A connection to the egress port.
+    async fn egress(&mut self) -> raw::Client {
+        let line = self.sidecar.line().await.expect("a line for each address");
+        let egress = line.strip_prefix("egress http://").and_then(|rest| rest.split_once(' ')).expect("an address").0;
+        raw::Client::new(egress.parse().expect("an address with a port"))
+    }
+
     async fn services(&self) -> Vec<String> {
         let health: Value = serde_json::from_str(&self.sidecar.ask("/health").await.1).expect("JSON");
         health["services"].as_object().expect("services").keys().cloned().collect()
@@ -190,6 +197,38 @@ async fn sampling_is_taken_between_two_requests() {
     ask(5).await;
     let sampled = produced().await;
     assert!(sampled < all + 10, "none of five requests: {sampled} after {all}");
+}
+
+#[tokio::test]
+async fn what_the_tail_keeps_is_taken() {
+    let settings = |keep: bool| {
+        format!("telemetry: {{sampling: {{ratio: 0.0, keep_errors: {keep}, keep_slow: false, keep_per_second: 7}}}}\n")
+    };
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+    let one = Configured::before(nobody, &settings(false), &[]).await;
+    let produced = async || {
+        let page = one.sidecar.metrics().await;
+        let start = "content_factory_telemetry_produced_total{signal=\"traces\"} ";
+        page.lines().find_map(|line| line.strip_prefix(start)?.parse::<f64>().ok()).unwrap_or_default()
+    };
+    let fail = async || {
+        let mut client = Client::connect(one.sidecar.proxy).await.expect("it listens");
+        client.get("/").await.expect("it reads");
+        assert_eq!(client.answer().await.expect("an answer").0, 503);
+    };
+    for _ in 0..5 {
+        fail().await;
+    }
+    let before = produced().await;
+    let state = one.reload(&settings(true)).await;
+    assert_eq!(state["restart_needed"], json!([]));
+    // a worker takes it with its next tick
+    let deadline = Instant::now() + PATIENCE;
+    while produced().await == before {
+        assert!(Instant::now() < deadline, "no failure is kept");
+        fail().await;
+    }
+    assert_eq!(before, 0.0, "and none was before");
 }
 
 #[tokio::test]
@@ -400,6 +439,14 @@ async fn the_bounds_of_tasks_are_taken_and_those_that_are_open_stay() {
     assert_eq!(tell(one.sidecar.admin, "PATCH", &path, &json!({"state": "succeeded"})).await.0, 200);
 }
 
+/// Calls the AI service by the egress port; the status of the answer.
+fn chat(client: &mut raw::Client) -> u16 {
+    let body = r#"{"model": "gpt-5"}"#;
+    let fields = format!("Host: ai\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
+    client.send(format!("POST /v1/chat/completions HTTP/1.1\r\n{fields}\r\n\r\n{body}"));
+    client.message().status()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prices_hold_for_calls_that_end_later() {
     let service = raw::origin(|_, mut client| {
@@ -414,15 +461,8 @@ async fn prices_hold_for_calls_that_end_later() {
         format!("egress: {{enabled: true, listen: \"127.0.0.1:0\", upstream: \"{service}\", prices: {{{prices}}}}}\n")
     };
     let mut one = Configured::start(&settings("gpt-4: 1/1")).await;
-    let line = one.sidecar.line().await.expect("a line for each address");
-    let egress = line.strip_prefix("egress http://").and_then(|rest| rest.split_once(' ')).expect("an address").0;
-    let mut client = raw::Client::new(egress.parse().expect("an address with a port"));
-    let mut call = || {
-        let body = r#"{"model": "gpt-5"}"#;
-        let fields = format!("Host: ai\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
-        client.send(format!("POST /v1/chat/completions HTTP/1.1\r\n{fields}\r\n\r\n{body}"));
-        assert_eq!(client.message().status(), 200);
-    };
+    let mut client = one.egress().await;
+    let mut call = || assert_eq!(chat(&mut client), 200);
     let calls = |page: &str, count: &str| {
         let durations = "gen_ai_client_operation_duration_seconds_count{";
         page.lines().any(|line| line.starts_with(durations) && line.ends_with(count))
@@ -436,4 +476,40 @@ async fn prices_hold_for_calls_that_end_later() {
     let page = one.sidecar.eventually("/metrics", |_, page| calls(page, " 2")).await;
     let cost = page.lines().find(|line| line.starts_with("content_factory_gen_ai_estimated_cost_total{"));
     assert!(cost.is_some_and(|line| line.ends_with(" 2")), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_long_an_ai_service_may_take_and_which_of_its_calls_become_spans_is_taken() {
+    let receiver = Receiver::grpc(Codings::All, Arc::default()).await;
+    let otlp = format!("http://{}", receiver.address);
+    let service = raw::origin(|_, mut client| {
+        let mut calls = 0;
+        while client.try_message().is_some() {
+            calls += 1;
+            if calls == 3 {
+                client.rest(); // it has nothing to say any more, and keeps the connection
+                return;
+            }
+            client.send("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}");
+        }
+    });
+    let settings = |ratio: u8, rest: &str| {
+        format!(
+            "egress: {{enabled: true, listen: \"127.0.0.1:0\", upstream: \"http://{service}\"{rest}}}\n\
+             telemetry: {{sampling: {{ratio: {ratio}}}}}\n"
+        )
+    };
+    let mut one = Configured::start_with(&settings(0, ""), &[("OTEL_EXPORTER_OTLP_ENDPOINT", &otlp)]).await;
+    let mut client = one.egress().await;
+    assert_eq!(chat(&mut client), 200);
+    one.reload(&settings(1, "")).await;
+    assert_eq!(chat(&mut client), 200);
+    let calls = || receiver.with(|seen| seen.spans.iter().filter(|span| span.name.starts_with("chat")).count());
+    eventually("a span of the second call", PATIENCE, || calls() > 0).await;
+    assert_eq!(calls(), 1, "and of no other");
+    let state = one.reload(&settings(1, ", read_timeout: 200ms, connect_timeout: 1s")).await;
+    assert_eq!(state["restart_needed"], json!([]));
+    // on a connection of the new way: its third call is the first one there, so it takes three of them
+    let statuses = [chat(&mut client), chat(&mut client), chat(&mut client)];
+    assert_eq!(statuses, [200, 200, 504], "a service that says nothing is given up after the time of now");
 }

@@ -67,7 +67,7 @@ mod tests {
         let shared = state::tests::shared(&redactor);
         let (_told, sdk) = watch::channel(sdk);
         let sampling = Sampling::ratio(1.0, ParentFlag::Followed);
-        let out = SpanOut { sink: Arc::new(|_| {}), sampling, sdk: Some(sdk) };
+        let out = SpanOut { sink: Arc::new(|_| {}), sampling: watch::channel(sampling).1, sdk: Some(sdk) };
         let spans = Spans::new(Making::Auto, Some(out), &redactor, &shared);
         let (sink, mut source) = incidents();
         let mut state = shared.lock();

@@ -32,8 +32,8 @@ const SDK_GONE: Duration = Duration::from_secs(600);
 pub struct SpanOut {
     /// Takes them; must not block.
     pub sink: Arc<dyn Fn(TaskSpan) + Send + Sync>,
-    /// Which traces are kept where their callers have not decided.
-    pub sampling: Sampling,
+    /// Which traces are kept where their callers have not decided, by the settings in force.
+    pub sampling: watch::Receiver<Sampling>,
     /// When an SDK in a worker last told of a task that it had run; `None` when none can.
     pub sdk: Option<watch::Receiver<Option<Instant>>>,
 }
@@ -111,7 +111,7 @@ impl Spans {
 
     /// The span of a task in a trace whose spans are kept.
     fn span(&self, task: &Finished, names: &Names, queues: &Names) -> Option<TaskSpan> {
-        if self.out.sampling.decide(task.place.trace, task.place.sampled) == Sampled::No {
+        if self.out.sampling.borrow().decide(task.place.trace, task.place.sampled) == Sampled::No {
             return None;
         }
         let started = Duration::try_from_secs_f64(task.started).ok()?;
@@ -160,10 +160,19 @@ mod tests {
     type Left = Arc<Mutex<Vec<TaskSpan>>>;
 
     fn spans(making: Making, ratio: f64, sdk: Option<watch::Receiver<Option<Instant>>>) -> (Spans, Left) {
+        let sampling = Sampling::ratio(ratio, ParentFlag::Followed);
+        sampled_by(making, watch::channel(sampling).1, sdk)
+    }
+
+    fn sampled_by(
+        making: Making,
+        sampling: watch::Receiver<Sampling>,
+        sdk: Option<watch::Receiver<Option<Instant>>>,
+    ) -> (Spans, Left) {
         let (redactor, left) = (Arc::new(Redactor::new(["hunter2-hunter2"])), Left::default());
         let taken = Arc::clone(&left);
         let sink = Arc::new(move |span| taken.lock().unwrap().push(span));
-        let out = SpanOut { sink, sampling: Sampling::ratio(ratio, ParentFlag::Followed), sdk };
+        let out = SpanOut { sink, sampling, sdk };
         let shared = state::tests::shared(&redactor);
         (Spans::new(making, Some(out), &redactor, &shared).unwrap(), left)
     }
@@ -229,6 +238,19 @@ mod tests {
         }
         spans.turn(&mut Held::default(), Instant::now());
         assert_eq!(left.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_ratio_is_that_of_tasks_that_end_later() {
+        let ratio = |ratio| Sampling::ratio(ratio, ParentFlag::Followed);
+        let (sampling, reader) = watch::channel(ratio(0.0));
+        let (spans, left) = sampled_by(Making::Auto, reader, None);
+        ended(&spans, 7, None, None);
+        spans.turn(&mut Held::default(), Instant::now());
+        sampling.send_replace(ratio(1.0));
+        ended(&spans, 8, None, None);
+        spans.turn(&mut Held::default(), Instant::now());
+        assert_eq!(left.lock().unwrap().iter().map(|span| span.trace_id).collect::<Vec<_>>(), [TraceId([8; 16])]);
     }
 
     #[tokio::test(start_paused = true)]

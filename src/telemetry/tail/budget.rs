@@ -17,6 +17,12 @@ impl Budget {
         Self { per_second, tenths: per_second.saturating_mul(TICKS_PER_SECOND) }
     }
 
+    /// So many a second from now on; what is left of this second stays, as far as there is room for it.
+    pub(super) fn allow(&mut self, per_second: u32) {
+        self.per_second = per_second;
+        self.tenths = self.tenths.min(per_second.saturating_mul(TICKS_PER_SECOND));
+    }
+
     /// Half of what it holds at most, in requests.
     pub(super) fn half(&self) -> u32 {
         self.per_second / 2
@@ -56,6 +62,19 @@ mod tests {
         assert_eq!(taken(&mut budget, 0), 23, "the half that was left is not lost");
         (0..1_000).for_each(|_| budget.tick());
         assert_eq!(taken(&mut budget, 0), 25, "what is not used does not pile up");
+    }
+
+    #[test]
+    fn another_budget_is_no_second_one() {
+        let mut budget = Budget::new(10);
+        assert_eq!(taken(&mut budget, 0), 10);
+        budget.allow(20);
+        assert_eq!(taken(&mut budget, 0), 0);
+        (0..10).for_each(|_| budget.tick());
+        assert_eq!(taken(&mut budget, 0), 20);
+        (0..10).for_each(|_| budget.tick());
+        budget.allow(5);
+        assert_eq!(taken(&mut budget, 0), 5);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Tail-keep: which requests that the head left out are kept after all, because of how they ended.
 //!
-//! Belongs to a worker's span writer, on its thread: no locks and no clock, the worker's timer ticks. Keeps spans alone;
-//! metrics are of all requests and never come by here.
+//! Belongs to a worker's span writer, on its thread: no clock, the worker's timer ticks, and it is with a tick that other settings
+//! are taken. Keeps spans alone; metrics are of all requests and never come by here.
 
 mod budget;
 mod recent;
+
+use tokio::sync::watch;
 
 use crate::model::request::{Outcome, RequestKind, RequestRecord};
 use crate::model::trace::Sampled;
@@ -54,8 +56,11 @@ pub(crate) enum Verdict {
 /// Judges the requests of one worker at their end.
 #[derive(Debug)]
 pub(crate) struct TailKeep {
-    errors: bool,
-    slow: bool,
+    settings: watch::Receiver<TailConfig>,
+    /// Those in force.
+    config: TailConfig,
+    /// Workers that share the budget evenly.
+    workers: u32,
     /// From the first request on that the head leaves out: before it all are kept, and what they teach is not needed.
     learns: bool,
     recent: Recent,
@@ -64,15 +69,11 @@ pub(crate) struct TailKeep {
 
 impl TailKeep {
     /// For one of so many workers, which share the budget evenly.
-    pub(crate) fn new(config: TailConfig, workers: usize) -> Self {
+    pub(crate) fn new(mut settings: watch::Receiver<TailConfig>, workers: usize) -> Self {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
-        Self {
-            errors: config.errors,
-            slow: config.slow,
-            learns: false,
-            recent: Recent::default(),
-            budget: Budget::new(config.per_second.div_ceil(workers)),
-        }
+        let config = *settings.borrow_and_update();
+        let budget = Budget::new(config.per_second.div_ceil(workers));
+        Self { settings, config, workers, learns: false, recent: Recent::default(), budget }
     }
 
     /// Judges a request that has ended, by what the head decided and how it went.
@@ -85,13 +86,13 @@ impl TailKeep {
     }
 
     fn judge_the_end(&mut self, record: &RequestRecord<'_>, head: Sampled) -> Verdict {
-        self.learns = self.slow;
+        self.learns = self.config.slow;
         let is_error = record.is_error();
         // failures end at once or at a deadline: neither tells how long the route takes
-        let is_slow = self.slow && !is_error && self.is_slow(record);
+        let is_slow = self.config.slow && !is_error && self.is_slow(record);
         match head {
             Sampled::Yes => Verdict::Kept(Reason::Head),
-            Sampled::No if is_error && self.errors => self.afford(Reason::Error),
+            Sampled::No if is_error && self.config.errors => self.afford(Reason::Error),
             Sampled::No if is_slow => self.afford(Reason::Slow),
             Sampled::No => Verdict::LeftOut,
         }
@@ -121,6 +122,10 @@ impl TailKeep {
 
     /// About 100 ms have passed.
     pub(crate) fn tick(&mut self) {
+        if self.settings.has_changed().unwrap_or(false) {
+            self.config = *self.settings.borrow_and_update();
+            self.budget.allow(self.config.per_second.div_ceil(self.workers));
+        }
         self.budget.tick();
         self.recent.tick();
     }
