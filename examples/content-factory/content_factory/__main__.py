@@ -24,6 +24,8 @@ def arguments() -> argparse.Namespace:
     run.add_argument("--bind", default="127.0.0.1:8000", metavar="ADDRESS", help="where gunicorn listens (%(default)s)")
     run.add_argument("--through", default="http://127.0.0.1:18000", metavar="URL", help="where the traffic goes: the sidecar (%(default)s)")
     run.add_argument("--sidecar", default="", metavar="URL", help="whom to tell of publications, such as http://127.0.0.1:18090")
+    run.add_argument("--egress", default="", metavar="URL", help="where to ask for scripts, such as http://127.0.0.1:18001; without it nobody is asked")
+    run.add_argument("--ai", default="127.0.0.1:8001", metavar="ADDRESS", help="where a stand-in for the AI service listens then (%(default)s)")
     return parser.parse_args()
 
 
@@ -34,7 +36,7 @@ def main() -> int:
         # only here: who creates tables needs no Celery
         from content_factory.run import Factory
 
-        return Factory(asked.bind, asked.through, asked.sidecar, asked.fail).run()
+        return Factory(asked.bind, asked.through, asked.sidecar, asked.fail).with_ai(asked.egress, asked.ai).run()
     Base.metadata.create_all(engine)
     return 0
 

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from content_factory.ai import Refused
+from content_factory.ai import write_script as ask_for_script
 from content_factory.database import Product, Script, Video, session
 from content_factory.failures import failing
 from content_factory.tasks import Publication, orders, publish, render_video
@@ -105,7 +107,11 @@ def write_script(db: CurrentSession, product_id: int) -> ScriptOut:
     product = found(db.get(Product, product_id))
     if product_id % REFUSED_EVERY == 0 or failing("ai-refuses"):
         raise HTTPException(502, "the AI service refused")
-    row = Script(product_id=product.id, text=f"Have you seen {product.name}?")
+    try:
+        text = ask_for_script(product.name)
+    except Refused as error:
+        raise HTTPException(502, "the AI service refused") from error
+    row = Script(product_id=product.id, text=text)
     db.add(row)
     db.flush()
     return ScriptOut.model_validate(row)

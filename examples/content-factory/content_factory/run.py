@@ -10,10 +10,13 @@ import threading
 import urllib.error
 import urllib.request
 from collections import Counter
+from contextlib import suppress
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
+from content_factory.ai import REFUSALS, stand_in
 from content_factory.database import Base, engine
-from content_factory.failures import FAILURES, IN_THE_DATABASE
+from content_factory.failures import FAILURES, IN_THE_DATABASE, hold_redis
 from content_factory.settings import settings
 
 HERE = Path(__file__).resolve().parent.parent
@@ -27,7 +30,8 @@ class Factory:
     """The processes, each started again when it ends, until SIGINT or SIGTERM."""
 
     def __init__(self, bind: str, through: str, sidecar: str, failures: list[str]) -> None:
-        self.through, self.failures, self.over = through.rstrip("/"), failures, threading.Event()
+        self.through, self.sidecar = through.rstrip("/"), sidecar.rstrip("/")
+        self.failures, self.over = failures, threading.Event()
         paths = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
         self.environment = os.environ | {"CONTENT_FACTORY_FAIL": ",".join(failures), "PYTHONPATH": paths}
         if sidecar:
@@ -37,6 +41,14 @@ class Factory:
         gunicorn = [sys.executable, "-m", "gunicorn", "--config", str(HERE / "gunicorn.conf.py"), "--bind", bind]
         self.commands = {"web": [*gunicorn, "content_factory.app:app"], "worker": [*celery, "-n", "factory@%h"]}
         self.answers: Counter[str] = Counter()
+        self.ai: ThreadingHTTPServer | None = None
+
+    def with_ai(self, egress: str, bind: str) -> "Factory":
+        """Has scripts written by a stand-in for the AI service at this address, which is asked by way of the sidecar's egress port."""
+        if egress:
+            self.environment["OPENAI_BASE_URL"] = f"{egress.rstrip('/')}/v1"
+            self.ai = stand_in(bind, self.failures)
+        return self
 
     def run(self) -> int:
         """Returns when it was told to end: 0, or 64 when a failure is impossible here."""
@@ -51,12 +63,19 @@ class Factory:
         threads = [threading.Thread(target=self.keep, args=item) for item in self.commands.items()]
         threads += [threading.Thread(target=IN_THE_DATABASE[name], args=(self.over,)) for name in self.failures if name in IN_THE_DATABASE]
         threads.append(threading.Thread(target=self.traffic))
+        if "redis-hangs" in self.failures:
+            threads.append(threading.Thread(target=hold_redis, args=(self.over,)))
+        if self.ai:
+            threading.Thread(target=self.ai.serve_forever, daemon=True).start()
         for thread in threads:
             thread.start()
         print(f"running; traffic goes through {self.through}. Ctrl-C ends it.", flush=True)
         self.over.wait()
         for thread in threads:
             thread.join()
+        if self.ai:
+            self.ai.shutdown()
+            self.ai.server_close()
         print("answers:", ", ".join(f"{count} {what}" for what, count in sorted(self.answers.items())) or "none")
         return 0
 
@@ -65,8 +84,10 @@ class Factory:
         for name in self.failures:
             if name in IN_THE_DATABASE and not settings.database_url.startswith("postgresql"):
                 return f"--fail {name}: DATABASE_URL is of {settings.database_url.partition(':')[0]}, expected postgresql"
-            if name == "task-never-ended" and "SIDECAR_URL" not in self.environment:
-                return f"--fail {name}: nobody is told of tasks, expected --sidecar URL"
+            if name in ("task-never-ended", "heartbeat-missed") and not self.sidecar:
+                return f"--fail {name}: nobody is told of tasks and heartbeats, expected --sidecar URL"
+            if name in REFUSALS and not self.ai:
+                return f"--fail {name}: the AI service is not asked, expected --egress URL"
         return None
 
     def keep(self, name: str, command: list[str]) -> None:
@@ -102,6 +123,14 @@ class Factory:
             video = self.ask("POST", "/api/v1/videos", {"script_id": script.get("id", 0)})
             self.ask("POST", f"/api/v1/social-media/publish-video/{video.get('id', 0)}", {})
             self.ask("GET", "/api/v1/reports/slow?seconds=0.3")
+            self.beat()
+
+    def beat(self) -> None:
+        """Tells the sidecar that the traffic goes on, where it has a check of that name."""
+        if self.sidecar and "heartbeat-missed" not in self.failures:
+            request = urllib.request.Request(f"{self.sidecar}/api/v1/monitoring/heartbeat/traffic", b"", method="POST")
+            with suppress(OSError):
+                urllib.request.urlopen(request, timeout=2).close()
 
     def ask(self, method: str, path: str, body: dict[str, object] | None = None) -> dict[str, int]:
         """The answer as JSON, empty when there is none; counts what came."""

@@ -12,6 +12,9 @@ class Settings:
     redis_url: str
     # Empty unless somebody is to be told of tasks.
     sidecar_url: str
+    # Empty unless scripts are written by a service.
+    openai_base_url: str
+    openai_api_key: str
     # Failures that somebody wants to look at, by name; empty in earnest.
     failures: frozenset[str] = frozenset()
 
@@ -22,6 +25,8 @@ class Settings:
             database_url=os.environ.get("DATABASE_URL", "sqlite:///content-factory.db"),
             redis_url=os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
             sidecar_url=os.environ.get("SIDECAR_URL", ""),
+            openai_base_url=os.environ.get("OPENAI_BASE_URL", ""),
+            openai_api_key=os.environ.get("OPENAI_API_KEY", "none"),
             failures=frozenset(filter(None, os.environ.get("CONTENT_FACTORY_FAIL", "").split(","))),
         )
 

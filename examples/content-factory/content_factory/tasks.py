@@ -105,7 +105,7 @@ def fail_to_render(task: Task, video_id: int) -> None:
 def render_video(self: Task, video_id: int) -> Outcome:
     """Renders a video; every fifth one fails, in the way of the real application: as a result."""
     fail_to_render(self, video_id)
-    time.sleep(0.02)  # the renderer
+    time.sleep(3 if failing("celery-worker-slow") else 0.02)  # the renderer
     failed = video_id % 5 == 0 or failing("celery-task-says-error")
     with new_session.begin() as session:
         video = session.get(Video, video_id)
