@@ -136,5 +136,5 @@ conventions: ## Rewrite tests/data/conventions.tsv, the names of OpenTelemetry's
 
 .PHONY: requirements
 requirements: ## Resolve the requirements.in of the tests and of the bench anew, with hashes
-	for folder in tests/e2e tests/e2e/workers/* benches; do (cd $$folder && pip-compile --quiet --upgrade --generate-hashes --strip-extras --no-header \
+	for folder in tests/e2e tests/e2e/workers/* tests/e2e/wheel benches; do (cd $$folder && pip-compile --quiet --upgrade --generate-hashes --strip-extras --no-header --allow-unsafe \
 		--no-emit-find-links --no-emit-index-url --no-emit-trusted-host --output-file requirements.txt requirements.in); done

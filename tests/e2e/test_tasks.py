@@ -6,6 +6,7 @@ import ast
 import asyncio
 import importlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -404,6 +405,49 @@ def send_publication(video: int, environment: dict[str, str]) -> str:
     """
     done = subprocess.run([sys.executable, "-c", script], env=os.environ | environment, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the package is that pip makes of the folder; with what it is built by, nothing is fetched."""
+    tree, wheels, folder = (tmp_path_factory.mktemp(name) for name in ("tree", "wheels", "installed"))
+    # a build leaves files beside the sources
+    shutil.copytree(ROOT / "clients/python", tree / "python", ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
+    script = [ROOT / "tests/setup/python.sh", ROOT / "tests/e2e/wheel/requirements.txt"]
+    venv = subprocess.run(script, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+
+    def pip(*arguments: str | Path) -> None:
+        command = [f"{venv}/bin/python", "-m", "pip", *arguments, "--no-deps", "--no-index", "--quiet"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    pip("wheel", "--no-build-isolation", "--wheel-dir", wheels, tree / "python")
+    [wheel] = wheels.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl"), "of any Python 3 and any machine"
+    pip("install", "--target", folder, wheel)
+    return folder
+
+
+def test_the_package_is_built_typed_and_needs_nothing(installed: Path):
+    package = installed / "content_factory_sidecar"
+    assert {file.name for file in package.iterdir() if file.is_file()} == {file.name for file in FILES} | {"py.typed"}
+    [metadata] = installed.glob("content_factory_sidecar-*.dist-info/METADATA")
+    said = metadata.read_text()
+    assert "\nRequires-Python: >=3.9\n" in said
+    assert "Requires-Dist" not in said
+
+
+@pytest.mark.parametrize("python", interpreters(), ids=lambda python: Path(python).parts[-3])
+def test_what_pip_has_installed_tells_a_task_to_the_sidecar(sidecar: Sidecar, installed: Path, python: str):
+    script = """if True:
+        import content_factory_sidecar as client
+        with client.TaskMonitor("installed"):
+            pass
+        print(client.flush(20), client.__file__)
+    """
+    said = run(script, {"SIDECAR_URL": sidecar.admin, "PYTHONPATH": str(installed)}, python)
+    assert said == f"True {installed}/content_factory_sidecar/__init__.py\n"
+    assert ended(sidecar.json(TASKS)) == {("installed", "succeeded", None): 1}
 
 
 def test_the_package_is_of_the_version_of_the_sidecar_and_needs_nothing():
