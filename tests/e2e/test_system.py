@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -66,19 +70,6 @@ def test_memory_and_disk_of_the_node_are_the_kernels(sampled: Sidecar):
     assert abs(of_files("free") - files.f_ffree) < 100_000
 
 
-@pytest.mark.parametrize("resource", ["cpu", "memory", "io"])
-def test_the_nodes_pressure_is_the_kernels(sampled: Sidecar, resource: str):
-    file = Path("/proc/pressure") / resource
-    if not file.exists():
-        assert sampled.metric("content_factory_pressure_time_seconds_total", place="node") == 0, "this kernel tells of none"
-        return
-    is_between(
-        lambda: number(file.read_text(), r"^some .*total=(\d+)") / 1e6,
-        lambda: sampled.metric("content_factory_pressure_time_seconds_total", place="node", resource=resource, kind="some"),
-        f"pressure of {resource}",
-    )
-
-
 class Cgroup:
     """The files of the sidecar's cgroup, found by what the kernel says of its process."""
 
@@ -101,6 +92,24 @@ class Cgroup:
             if place and name and (place / name).is_file():
                 return (place / name).read_text()
         return None
+
+
+@pytest.mark.parametrize("place", ["node", "container"])
+@pytest.mark.parametrize("resource", ["cpu", "memory", "io"])
+def test_the_pressure_is_the_kernels(sampled: Sidecar, resource: str, place: str):
+    """The container's is told by cgroups of version 2 alone."""
+    assert sampled.process
+    unified = Cgroup(sampled.process.pid).places.get("", Path("/nowhere"))
+    file = Path("/proc/pressure") / resource if place == "node" else unified / f"{resource}.pressure"
+    if not file.exists():
+        shown = sampled.metric("content_factory_pressure_time_seconds_total", place=place, resource=resource)
+        assert shown == 0, "this kernel tells of none"
+        return
+    is_between(
+        lambda: number(file.read_text(), r"^some .*total=(\d+)") / 1e6,
+        lambda: sampled.metric("content_factory_pressure_time_seconds_total", place=place, resource=resource, kind="some"),
+        f"pressure of {resource}",
+    )
 
 
 def test_cpu_time_and_memory_of_the_container_are_its_cgroups(sampled: Sidecar):
@@ -132,6 +141,71 @@ def test_cpu_time_and_memory_of_the_container_are_its_cgroups(sampled: Sidecar):
                 lambda: sampled.metric("content_factory_container_oom_kills_total"),
                 "processes killed for want of memory",
             )
+
+
+LIMIT_BYTES = 64 << 20
+# A tenth of a core, in each tenth of a second.
+QUOTA, PERIOD = 10_000, 100_000
+BUSY_SECONDS = 0.2
+
+
+@dataclass
+class Container:
+    """A cgroup of our own with limits, of whichever version this kernel has, and the folder that shows it to the sidecar."""
+
+    shown: Path
+    parts: list[Path]
+
+    def run(self, script: str) -> int:
+        """A Python of its own in it, to its end; the exit code."""
+        enter = "".join(f"echo $$ > {part}/cgroup.procs; " for part in self.parts)
+        return subprocess.run(["sh", "-ec", f'{enter}exec "$0" -c "$1"', sys.executable, script], timeout=60, check=False).returncode
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Iterator[Container | None]:
+    """None where nobody may make one: without root, or where all of it is the business of somebody else."""
+    name, own = f"content-factory-{os.getpid()}", Cgroup(os.getpid()).places
+    of_two = own.get("", tmp_path) / "cgroup.subtree_control"
+    limits = {"cpu.max": f"{QUOTA} {PERIOD}", "memory.swap.max": "0", "memory.max": str(LIMIT_BYTES)}
+    parts = {"": own[""] / name} if of_two.is_file() and {"cpu", "memory"} <= set(of_two.read_text().split()) else {}
+    if not parts and {"cpu", "cpuacct", "memory"} <= own.keys():
+        limits = {"cpu.cfs_period_us": str(PERIOD), "cpu.cfs_quota_us": str(QUOTA), "memory.limit_in_bytes": str(LIMIT_BYTES)}
+        limits["memory.memsw.limit_in_bytes"] = str(LIMIT_BYTES)
+        parts = {controller: own[controller] / name for controller in ("cpu", "cpuacct", "memory")}
+    if not parts or not all(os.access(part.parent, os.W_OK) for part in parts.values()):
+        yield None
+        return
+    shown = tmp_path / "container"
+    for controller, part in parts.items():
+        part.mkdir(exist_ok=True)
+        for file, limit in limits.items():
+            if (part / file).exists():
+                (part / file).write_text(limit)
+        (shown / controller if controller else shown).parent.mkdir(parents=True, exist_ok=True)
+        (shown / controller if controller else shown).symlink_to(part)
+    yield Container(shown, list(dict.fromkeys(parts.values())))
+    for part in parts.values():
+        part.rmdir()
+
+
+def test_limits_throttling_and_kills_are_told_as_the_kernel_made_them(container: Container | None, start_sidecar: SidecarMaker):
+    if container is None:
+        assert os.geteuid() != 0 or not Path("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists(), "a machine of ours"
+        return
+    system = {"period": "200ms", "cgroup": str(container.shown)}
+    sidecar = start_sidecar({"system": system, "telemetry": {"enabled": False}})
+    eventually(lambda: sidecar.metric("content_factory_container_memory_limit_bytes") == LIMIT_BYTES, "the limit of memory")
+    assert sidecar.metric("content_factory_container_cpu_limit") == QUOTA / PERIOD
+    before = {name: sidecar.metric(f"content_factory_container_{name}_total") for name in ("oom_kills", "cpu_throttled_seconds")}
+    assert before == {"oom_kills": 0, "cpu_throttled_seconds": 0}
+
+    assert container.run(f"import time\nwhile time.process_time() < {BUSY_SECONDS}: pass") == 0
+    eventually(lambda: sidecar.metric("content_factory_container_cpu_throttled_seconds_total") > 0, "the time that it was held back")
+    eventually(lambda: sidecar.metric("container_cpu_time_seconds_total") >= BUSY_SECONDS, "the time that it had")
+
+    assert container.run(f"bytearray({4 * LIMIT_BYTES})") == -signal.SIGKILL
+    eventually(lambda: sidecar.metric("content_factory_container_oom_kills_total") == 1, "the kill")
 
 
 def test_the_applications_processes_are_seen_and_what_they_use(sampled: Sidecar, application: Application):
