@@ -15,19 +15,24 @@ ROOT = Path(__file__).resolve().parents[2]
 # Below the range from which the kernel takes ports for outgoing connections, so that nobody takes one
 # between the moment it is found free and the moment a server binds it.
 PORTS = range(20_000, 32_000)
+# Nobody listens yet on a port that was just given, and some are left for a while: none is given to two.
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port that nobody listens on, and that this run has given to nobody else."""
     while True:
         port = random.choice(PORTS)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
+        _given.add(port)
+        return port
 
 
 class Process:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from processes import free_port
 from vendor_rules import PROTOBUF, Datadog, Headers, NewRelic, Refusal, Sentry, decoded, decompressed, envelope_items
 
 # A request that was read and never answered.
@@ -97,8 +98,9 @@ class Vendor:
         self._answers.set()
         self._arrived = threading.Condition()
         self._server: Server | None = None
-        self._open(0)
-        self.port = self._server.server_address[1]
+        # not of the kernel's choice: it would give the port to somebody's connection while this one is closed
+        self.port = free_port()
+        self._open(self.port)
 
     @property
     def url(self) -> str:
