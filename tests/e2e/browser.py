@@ -51,23 +51,26 @@ class Page:
 
     def __init__(self, tools: ClientConnection):
         self._tools, self._number, self._session, self._loaded = tools, 0, None, 0
+        # Which navigations have come to their end: a page refreshes itself, and that is another one.
+        self._ended: set[str] = set()
         # What is typed when it asks; None: the dialogue is closed.
         self.password: str | None = None
         self.asked = 0
         target = self._tell("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._tell("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._tell("Page.enable")
+        self._tell("Page.setLifecycleEventsEnabled", enabled=True)
         self._tell("Fetch.enable", patterns=[{"urlPattern": "*"}], handleAuthRequests=True)
 
     def open(self, address: str) -> None:
         """Types the address, and waits until all of the page is there."""
-        before = self._loaded
-        self._tell("Page.navigate", url=address)
-        self.await_load(before)
+        asked = self._tell("Page.navigate", url=address)["loaderId"]
+        while asked not in self._ended:
+            self._hear()
 
-    def await_load(self, before: int | None = None) -> None:
+    def await_load(self) -> None:
         """Waits until a page has been loaded, whoever asked for it."""
-        before = self._loaded if before is None else before
+        before = self._loaded
         while self._loaded == before:
             self._hear()
 
@@ -107,6 +110,7 @@ class Page:
             # who has mistyped looks for the right one first
             self.password = None
             self._send("Fetch.continueWithAuth", {"requestId": told["requestId"], "authChallengeResponse": answer})
-        elif heard.get("method") == "Page.loadEventFired":
+        elif heard.get("method") == "Page.lifecycleEvent" and told["name"] == "load":
             self._loaded += 1
+            self._ended.add(told["loaderId"])
         return heard
