@@ -29,25 +29,25 @@ def test_no_request_fails_when_one_sidecar_hands_over_to_another(
     first = start_sidecar(settings, QUICK_EXPORT, "first")
 
     async def hand_over() -> Load:
-        load = Load(first.proxy, REQUESTS)
+        # however long the start of the one and the end of the other take: both are in the midst of the load
+        load = Load(first.proxy, REQUESTS, goes_on=True)
         running = asyncio.create_task(load.run())
         await load.reached(REQUESTS // 4)
         second = await asyncio.to_thread(start_sidecar, settings, QUICK_EXPORT, "second")
-        before = load.answered
         assert await asyncio.to_thread(first.stop) == 0
-        # the point of the test: the end of the first one was in the midst of the load
-        assert before < load.answered < REQUESTS
+        await load.reached(load.answered + 1)
+        load.goes_on = False
         await running
         assert second.request_count() > 0
         return load
 
     load = asyncio.run(hand_over())
     assert load.failures == []
-    assert load.answered == REQUESTS
+    assert load.answered >= REQUESTS
     assert load.told_to_close > 0
     # what the first one had counted it has sent before its end
-    eventually(lambda: len(collector.exported.spans(SERVER)) >= REQUESTS, f"{REQUESTS} spans of both")
-    assert len({span.span_id for span in collector.exported.spans(SERVER)}) == REQUESTS
+    eventually(lambda: len(collector.exported.spans(SERVER)) >= load.answered, f"{load.answered} spans of both")
+    assert len({span.span_id for span in collector.exported.spans(SERVER)}) == load.answered
 
 
 def test_a_sidecar_that_is_told_to_end_answers_what_it_has_accepted(
@@ -57,7 +57,8 @@ def test_a_sidecar_that_is_told_to_end_answers_what_it_has_accepted(
 
     async def end() -> tuple[list[httpx.Response], int]:
         async with httpx.AsyncClient(base_url=sidecar.proxy, timeout=30) as client:
-            slow = [asyncio.create_task(client.get("/api/v1/reports/slow?seconds=1.5")) for _ in range(10)]
+            # as long as a busy machine may need until all of them are there, and the signal
+            slow = [asyncio.create_task(client.get("/api/v1/reports/slow?seconds=6")) for _ in range(10)]
             await asyncio.to_thread(eventually, lambda: sidecar.in_flight() == 10, "ten requests in flight")
             code = await asyncio.to_thread(sidecar.stop)
             return await asyncio.gather(*slow), code

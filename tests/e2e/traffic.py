@@ -107,13 +107,15 @@ class Load:
     requests: int
     connections: int = 16
     path: str = "/"
+    # They go on beyond that number as long as this is set: until what shall happen in their midst has happened.
+    goes_on: bool = False
     answered: int = 0
     told_to_close: int = 0
     slowest_seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
 
     async def run(self) -> Load:
-        """Sends them all."""
+        """Sends them all, and more as long as it goes on."""
         self._left = self.requests
         await asyncio.gather(*(self._client() for _ in range(self.connections)))
         return self
@@ -128,7 +130,7 @@ class Load:
         address = urlsplit(self.base)
         head = f"GET {self.path} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode()
         reader = writer = None
-        while self._left > 0:
+        while self._left > 0 or self.goes_on:
             self._left -= 1
             started = time.monotonic()
             may_stay = False
@@ -141,7 +143,7 @@ class Load:
             except (OSError, EOFError, TimeoutError, ValueError) as error:
                 self.failures.append(f"{type(error).__name__}: {error}")
             self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - started)
-            if writer is not None and (not may_stay or self._left <= 0):
+            if writer is not None and (not may_stay or (self._left <= 0 and not self.goes_on)):
                 writer.close()
                 reader = writer = None
 
