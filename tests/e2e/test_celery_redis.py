@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import json
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import redis as redis_client
@@ -14,6 +18,19 @@ from sidecar import SidecarMaker
 from waiting import eventually
 
 HEARTBEAT = '{"body": "{\\"type\\": \\"worker-heartbeat\\", \\"hostname\\": \\"w@h\\", \\"pid\\": 1, \\"timestamp\\": 1.5, \\"processed\\": 3}"}'
+
+
+@contextlib.contextmanager
+def heartbeats(broker: Broker) -> Iterator[Callable[[], int | None]]:
+    """Gives how many tasks its worker has done by its next heartbeat; none when none has come."""
+    with redis_client.Redis.from_url(broker.url) as connection, connection.pubsub(ignore_subscribe_messages=True) as heard:
+        heard.subscribe("/0.celeryev/worker.heartbeat")
+
+        def processed() -> int | None:
+            message = heard.get_message(timeout=1)
+            return message and json.loads(base64.b64decode(json.loads(message["data"])["body"]))["processed"]
+
+        yield processed
 
 
 def test_what_a_sidecar_that_does_not_read_misses_is_counted(start_sidecar: SidecarMaker, servers_folder: Path):
@@ -33,8 +50,12 @@ def test_what_a_sidecar_that_does_not_read_misses_is_counted(start_sidecar: Side
             # more than the kernel and the server keep for it
             while connection.publish("/0.celeryev/other", b"x" * 1_000_000):
                 pass
-        later = [orders.send_task("lab.good").id for _ in range(50)]
-        eventually(lambda: kept(broker, first + later) == 60, "the others to be done")
+        with heartbeats(broker) as told:
+            later = [orders.send_task("lab.good").id for _ in range(50)]
+            eventually(lambda: kept(broker, first + later) == 60, "the others to be done")
+            # what a worker gathers it tells each second, and this each two: with the second of them all is told
+            for _ in range(2):
+                eventually(lambda: told() == 60, "a heartbeat that counts all")
         sidecar.send(signal.SIGCONT)
         eventually(lambda: worker_of(sidecar, "told")["processed"] == 60, "a heartbeat after it")
         eventually(lambda: sidecar.json(QUEUES)["missed"] == 50, "the fifty to be missed")
