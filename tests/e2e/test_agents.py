@@ -69,7 +69,8 @@ class Side:
 
     def seen_by_the_agent(self, headers: dict[str, str] | None = None) -> tuple[str, str | None]:
         """The trace and the parent that the agent sees in one request."""
-        answer = httpx.get(self.sidecar.proxy + "/agent", headers=headers)
+        # the first request may wait until the agent is registered
+        answer = httpx.get(self.sidecar.proxy + "/agent", headers=headers, timeout=20)
         self.asked += 1
         assert answer.status_code == 200, answer.text
         seen = answer.json()
@@ -104,7 +105,7 @@ def test_an_agent_goes_on_from_the_sidecars_client_span(agent: str, beside: Call
     side = beside(agent)
     trace_id, parent_id = side.seen_by_the_agent(TRACEPARENT)
     [server] = eventually(lambda: side.collector.exported.spans(SERVER), "the request's span")
-    [client] = side.collector.exported.spans(CLIENT)
+    [client] = eventually(lambda: side.collector.exported.spans(CLIENT), "its other side")
     assert (server.trace_id, server.parent_id) == (TRACE, CALLER)
     assert (trace_id, parent_id) == (TRACE, client.span_id)
     side.counted_once()

@@ -42,7 +42,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory, application: Application, wor
             lambda: (found := application.lines(before)) and len(found) >= day.total and found, f"{day.total} lines"
         )
         exported = collector.exported
-        eventually(lambda: len(exported.spans(SERVER)) >= day.total, f"{day.total} exported spans")
+        for kind in (SERVER, CLIENT):
+            eventually(lambda: len(exported.spans(kind)) >= day.total, f"{day.total} exported spans of kind {kind}")  # noqa: B023
         eventually(lambda: exported.requests(DURATION) + exported.requests(STREAMS) >= day.total, f"{day.total} in histograms")
         yield Seen(day, lines, sidecar, exported, exported.spans())
         assert sidecar.stop() == 0

@@ -59,7 +59,7 @@ def sdk(port: int, service: str) -> dict[str, str]:
         "OTEL_SERVICE_NAME": service,
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
-        "OTEL_EXPORTER_OTLP_TIMEOUT": "2",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "5",
         "OTEL_BSP_SCHEDULE_DELAY": "200",
         "OTEL_METRICS_EXPORTER": "none",
         "OTEL_LOGS_EXPORTER": "none",
@@ -100,7 +100,8 @@ def test_the_sdks_spans_nest_under_ours_in_one_trace(
     consumer = eventually(lambda: of_the_order(CONSUMER, "factory-worker"), "the worker's span in the same trace")
     producer = eventually(lambda: of_the_order(PRODUCER, "factory-web"), "the sending of the task")
     server = eventually(lambda: of_the_order(SERVER, "factory-web"), "the application's span")
-    own_server, own_client = of_the_order(SERVER, "factory"), of_the_order(CLIENT, "factory")
+    own_server = eventually(lambda: of_the_order(SERVER, "factory"), "our span")
+    own_client = eventually(lambda: of_the_order(CLIENT, "factory"), "its other side")
     assert (own_client.parent_id, server.parent_id) == (own_server.span_id, own_client.span_id)
     assert (producer.parent_id, consumer.parent_id) == (server.span_id, producer.span_id)
     assert server.resource["telemetry.sdk.language"] == "python"

@@ -106,10 +106,11 @@ def test_issues_wait_while_sentry_is_over_its_quota_and_none_is_lost(
         {"SENTRY_DSN": three.dsn},
     )
     sidecar.await_routes()
-    three.sentry.over_quota("envelopes", seconds=5)
-    with httpx.Client(base_url=sidecar.proxy) as client:
+    with httpx.Client(base_url=sidecar.proxy, timeout=20) as client:
         products = [client.post("/api/v1/products", json={"name": "refused a script"}).json()["id"] for _ in range(10)]
         [refused] = [product for product in products if product % 10 == 0]
+        # from now on: the first event must come before it is over
+        three.sentry.over_quota("envelopes", seconds=10)
         # as many as go at once for one issue
         assert [client.post(f"/api/v1/products/{refused}/scripts").status_code for _ in range(3)] == [502] * 3
     three.sentry.wait_for(lambda seen: len(seen.events()) >= 3, "the three events")

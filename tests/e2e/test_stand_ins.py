@@ -204,7 +204,7 @@ def test_over_its_quota_it_says_for_how_long_and_of_what(three: Vendors):
     refused.value.close()
     told = refused.value.headers
     assert refused.value.code == 429
-    assert told["x-sentry-rate-limits"] == f"{told['retry-after']}:span:organization" and 28 <= int(told["retry-after"]) <= 30
+    assert told["x-sentry-rate-limits"] == f"{told['retry-after']}:span:organization" and 0 < int(told["retry-after"]) <= 30
     assert ask(three.sentry, Sentry.OTLP + "/v1/logs", messages.log("a line").SerializeToString()) == 202
     assert three.sentry.refusals == [], "an outage is no broken rule"
 
@@ -216,6 +216,8 @@ def test_a_closed_port_refuses_and_a_black_hole_never_answers(three: Vendors):
         ask(vendor, "/v1/traces", span())
     vendor.reopen()
     assert ask(vendor, "/v1/traces", span()) == 200
-    with vendor.black_hole(), pytest.raises(httpx.ReadTimeout):
-        httpx.post(vendor.url + "/v1/traces", content=span(), timeout=0.3)
+    with vendor.black_hole():
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(vendor.url + "/v1/traces", content=span(), timeout=httpx.Timeout(10, read=0.3))
+        vendor.wait_for(lambda seen: len(seen.requests) == 2, "the request to be kept")
     assert [request.status for request in vendor.requests] == [200, vendors.UNANSWERED]

@@ -19,7 +19,7 @@ def test_a_callers_trace_goes_on_to_the_application(sidecar: Sidecar, applicatio
     headers = {"traceparent": f"00-{TRACE}-{CALLER}-01", "tracestate": "vendor=value"}
     assert httpx.get(sidecar.proxy + "/", headers=headers).status_code == 200
     [server] = eventually(lambda: collector.exported.spans(SERVER), "the request's span")
-    [client] = collector.exported.spans(CLIENT)
+    [client] = eventually(lambda: collector.exported.spans(CLIENT), "its other side")
     [line] = eventually(lambda: application.lines(before), "the application's line")
     assert (server.trace_id, server.parent_id) == (TRACE, CALLER)
     assert (client.trace_id, client.parent_id) == (TRACE, server.span_id)
@@ -56,7 +56,7 @@ def test_a_failure_is_kept_that_the_ratio_left_out_and_all_requests_are_measured
     asked += 1
     [server] = eventually(lambda: collector.exported.spans(SERVER), "the span of what failed")
     assert (server.attributes["http.response.status_code"], server.attributes["content_factory.sampling.reason"]) == (502, "error")
-    [client] = collector.exported.spans(CLIENT)
+    [client] = eventually(lambda: collector.exported.spans(CLIENT), "its other side")
     assert client.parent_id == server.span_id
 
     def measured() -> bool:

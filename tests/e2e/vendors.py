@@ -14,6 +14,7 @@ import math
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -154,7 +155,7 @@ class Vendor:
             if self._arrived.wait_for(lambda: condition(self), timeout=seconds):
                 return
             seen = [(request.path, request.status, request.why) for request in self.requests]
-        raise AssertionError(f"after {seconds} s: {seen[-40:]}, expected {what}")
+        raise AssertionError(f"after {seconds} s: {dict(Counter(seen))}, of which the last are {seen[-10:]}, expected {what}")
 
     def spans(self) -> Iterator:
         """Every accepted span."""
