@@ -1,7 +1,8 @@
 //! The connections to an application that speaks HTTP/2: how many there are, and what their ends mean to a call.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -103,6 +104,50 @@ async fn no_call_fails_while_the_application_leaves_its_connections() {
     let piece = timeout(PATIENCE, under_way.data()).await.expect("in time").expect("a piece").unwrap();
     assert_eq!(piece, "to the end");
     assert_eq!(counted(&sidecar.eventually("/metrics", |_, page| counted(page, &[]) == 401).await, &["error_type"]), 0);
+}
+
+/// An application that leaves so many connections as soon as they are there: its GOAWAY comes with its SETTINGS. On all others
+/// it is the one behind. Gives where it is, and how many it has left.
+async fn leaving(behind: SocketAddr, leaves: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let (address, left) = (listener.local_addr().expect("bound"), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&left);
+    spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let left = Arc::clone(&counted);
+            spawn(async move {
+                let mut preface = [0; PREFACE.len()];
+                if stream.read_exact(&mut preface).await.is_err() || preface != PREFACE {
+                    return; // a question of the sidecar's own
+                }
+                if left.load(Ordering::SeqCst) < leaves {
+                    left.fetch_add(1, Ordering::SeqCst);
+                    let both = [encode((SETTINGS, 0), 0, &[]), encode((GOAWAY, 0), 0, &[0; 8])].concat();
+                    stream.write_all(&both).await.expect("it is open");
+                    let _until_it_is_closed = stream.read_to_end(&mut Vec::new()).await;
+                    return;
+                }
+                let mut next = TcpStream::connect(behind).await.expect("it listens");
+                next.write_all(PREFACE).await.expect("it is open");
+                let _either_may_end_it = tokio::io::copy_bidirectional(&mut stream, &mut next).await;
+            });
+        }
+    });
+    (address, left)
+}
+
+#[tokio::test]
+async fn a_connection_that_the_application_leaves_before_anything_was_asked_costs_no_call() {
+    let application = Application::start().await;
+    let (address, left) = leaving(application.address, 1).await;
+    let sidecar = Sidecar::start(address, &[], &[]).await;
+    let answer = echoed(sidecar.proxy).await.unwrap();
+    assert!(is_whole(&answer), "{answer:?}");
+    assert_eq!((left.load(Ordering::SeqCst), application.requests.load(Ordering::SeqCst)), (1, 1));
+    let (address, left) = leaving(application.address, 9).await;
+    let sidecar = Sidecar::start(address, &[], &[]).await;
+    assert_eq!(status(&echoed(sidecar.proxy).await.unwrap()).0, "14");
+    assert_eq!(left.load(Ordering::SeqCst), 2, "not for ever");
 }
 
 #[tokio::test]

@@ -60,16 +60,24 @@ impl Links {
     /// A place for one request, on a new connection if all are full.
     ///
     /// # Errors
-    /// The connection that it waited for could not be opened.
+    /// The connection that it waited for could not be opened, or the application left two before anything was asked.
     pub(crate) async fn seat(&self) -> Result<Seat, UpstreamFault> {
+        let mut was_left = false;
         loop {
             let found = self.find();
             let link = found.unwrap_or_else(|| self.open());
-            link.opened().await?;
-            self.usual_room.set(link.room());
-            // others who waited may have been faster
-            if let Some(seat) = link.seat() {
-                return Ok(seat);
+            match link.opened().await {
+                Ok(()) if !link.is_over(0) => {
+                    self.usual_room.set(link.room());
+                    // others who waited may have been faster
+                    if let Some(seat) = link.seat() {
+                        return Ok(seat);
+                    }
+                }
+                // nothing was asked on it: as good as one that was never opened
+                Ok(()) | Err(UpstreamFault::Broken) if !was_left => was_left = true,
+                Ok(()) => return Err(UpstreamFault::Broken),
+                Err(fault) => return Err(fault),
             }
         }
     }
