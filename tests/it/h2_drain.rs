@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::h2_world::{GOAWAY, Raw, connect, get, read, request, send};
 use crate::press::{Load, over_sigterm};
 use crate::proxy_world::Application;
-use crate::rig::Sidecar;
+use crate::rig::{PATIENCE, Sidecar};
 
 /// Streams of a connection at once.
 const STREAMS: usize = 8;
@@ -52,11 +52,11 @@ async fn a_request_under_way_is_answered_behind_goaway() {
     let application = Application::start().await;
     let mut sidecar = Sidecar::start(application.address, &[], &[]).await;
     let client = connect(sidecar.proxy).await.unwrap();
-    let answer = send(&client, request("GET", "/late")).await.unwrap();
-    while application.requests.load(Ordering::Relaxed) == 0 {
-        tokio::task::yield_now().await;
-    }
+    let answer = send(&client, request("GET", "/told")).await.unwrap();
+    timeout(PATIENCE, application.held.acquire()).await.expect("it arrives").unwrap().forget();
     sidecar.signal("TERM").await;
+    sidecar.says(&["draining"]).await;
+    application.told.add_permits(1);
     assert_eq!(read(answer).await.unwrap().status, 200);
     assert!(get(&client, "/more").await.is_err(), "the connection takes no more");
     assert_eq!(sidecar.ended().await, Some(0));
@@ -79,7 +79,7 @@ async fn an_idle_connection_is_told_and_does_not_hold_the_end_up() {
 #[tokio::test]
 async fn a_connection_without_requests_ends_at_its_deadline() {
     let application = Application::start().await;
-    let idle = [("SIDECAR_PROXY__TIMEOUTS__CLIENT_IDLE", "300ms")];
+    let idle = [("SIDECAR_PROXY__TIMEOUTS__CLIENT_IDLE", "600ms")];
     let sidecar = Sidecar::start(application.address, &[], &idle).await;
     let client = connect(sidecar.proxy).await.unwrap();
     // a stream that takes longer than the deadline is no idle connection

@@ -204,13 +204,13 @@ async fn a_client_that_resets_a_stream_cancels_it_at_the_application_and_no_othe
     let answer = send(&client, request("GET", "/hold")).await.unwrap();
     timeout(PATIENCE, application.held.acquire()).await.expect("it arrives").unwrap().forget();
     drop(answer); // by which the library resets the stream
-    timeout(Duration::from_secs(2), application.abandoned.acquire()).await.expect("it is told").unwrap().forget();
+    timeout(PATIENCE, application.abandoned.acquire()).await.expect("it is told").unwrap().forget();
     assert_eq!(get(&client, "/meanwhile").await.unwrap(), 200);
     let (_answer, mut body) = open(&client, request("POST", "/half")).await.unwrap();
     push(&mut body, Bytes::from_static(b"half of it")).await.unwrap();
     assert_eq!(get(&client, "/meanwhile").await.unwrap(), 200);
     body.send_reset(Reason::CANCEL);
-    timeout(Duration::from_secs(2), application.broken_off.acquire()).await.expect("it is told").unwrap().forget();
+    timeout(PATIENCE, application.broken_off.acquire()).await.expect("it is told").unwrap().forget();
     assert_eq!(get(&client, "/after").await.unwrap(), 200);
     let gone = |_, page: &str| counted(page, &[HTTP2, "client_gone"]) == 2;
     let page = sidecar.eventually("/metrics", gone).await;

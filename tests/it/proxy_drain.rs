@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::time::{Duration, Instant, timeout};
 
@@ -52,11 +51,11 @@ async fn a_request_in_flight_is_answered_after_sigterm() {
     let application = Application::start().await;
     let mut sidecar = Sidecar::start(application.address, &[], &[]).await;
     let mut client = Client::connect(sidecar.proxy).await.unwrap();
-    client.get("/late").await.unwrap();
-    while application.requests.load(Ordering::Relaxed) == 0 {
-        tokio::task::yield_now().await;
-    }
+    client.get("/told").await.unwrap();
+    timeout(PATIENCE, application.held.acquire()).await.expect("it arrives").unwrap().forget();
     sidecar.signal("TERM").await;
+    sidecar.says(&["draining"]).await;
+    application.told.add_permits(1);
     assert_eq!(client.answer().await, Some((200, false)));
     assert!(client.closed_by_fin().await);
     assert_eq!(sidecar.ended().await, Some(0));

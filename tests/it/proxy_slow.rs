@@ -35,6 +35,7 @@ async fn half_a_head_is_answered_with_408_and_closed() {
 async fn a_client_that_hangs_up_ends_the_work_of_the_application() {
     let application = Application::start().await;
     let sidecar = Sidecar::start(application.address, &[], &[]).await;
+    let mut took = Vec::new();
     for _ in 0..20 {
         let mut client = Client::connect(sidecar.proxy).await.unwrap();
         client.get("/hold").await.unwrap();
@@ -42,8 +43,10 @@ async fn a_client_that_hangs_up_ends_the_work_of_the_application() {
         let left = Instant::now();
         drop(client);
         timeout(PATIENCE, application.abandoned.acquire()).await.expect("it is told").unwrap().forget();
-        assert!(left.elapsed() < Duration::from_millis(500), "told after {:?}", left.elapsed());
+        took.push(left.elapsed());
     }
+    // a wait of the sidecar's own would be in each of them, one of the machine is not
+    assert!(took.iter().min() < Some(&Duration::from_millis(100)), "told after {took:?}");
 }
 
 #[tokio::test]
@@ -57,12 +60,16 @@ async fn silent_connections_do_not_slow_others_down() {
         silent.push(client);
     }
     let mut client = Client::connect(sidecar.proxy).await.unwrap();
-    let started = Instant::now();
+    let mut took = Vec::new();
     for _ in 0..100 {
+        let asked = Instant::now();
         client.get("/x").await.unwrap();
         assert_eq!(client.answer().await, Some((200, true)));
+        took.push(asked.elapsed());
     }
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    took.sort_unstable();
+    // who waits for others does so each time, and a busy machine makes only some late
+    assert!(took[25] < Duration::from_millis(20), "{took:?}");
 }
 
 /// Its memory once twenty looks in a row have found the same: what can be written is written then, and nothing moves.

@@ -21,8 +21,10 @@ const OWN_USER_AGENT: &str = "content-factory-sidecar/";
 pub(crate) struct Application {
     /// Where it listens.
     pub(crate) address: SocketAddr,
-    /// One permit for each `/hold` that has arrived.
+    /// One permit for each `/hold` and `/told` that has arrived.
     pub(crate) held: Semaphore,
+    /// One permit lets one `/told` be answered.
+    pub(crate) told: Semaphore,
     /// One permit for each held request whose connection was then closed.
     pub(crate) abandoned: Semaphore,
     /// One permit for each request whose body was cut off.
@@ -41,6 +43,7 @@ impl Application {
         let application = Arc::new(Self {
             address: listener.local_addr().expect("bound"),
             held: Semaphore::new(0),
+            told: Semaphore::new(0),
             abandoned: Semaphore::new(0),
             broken_off: Semaphore::new(0),
             requests: AtomicUsize::new(0),
@@ -96,6 +99,11 @@ impl Application {
                 "/events/endless" => return endless_events(&mut stream).await,
                 "/events" => events(&mut stream).await?,
                 "/socket" => return echo(&mut stream).await,
+                "/told" => {
+                    self.held.add_permits(1);
+                    self.told.acquire().await.expect("open").forget();
+                    answer(&mut stream, &head).await?;
+                }
                 "/late" => {
                     tokio::time::sleep(Duration::from_millis(700)).await;
                     answer(&mut stream, &head).await?;

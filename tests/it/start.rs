@@ -117,11 +117,16 @@ async fn an_application_that_is_away_is_a_quick_503_and_is_found_when_it_comes()
     let address = TcpListener::bind((own_loopback(), 0)).await.unwrap().local_addr().unwrap();
     let checks = [("SIDECAR_CHECKS__APPLICATION__PERIOD", "200ms"), ("SIDECAR_CHECKS__APPLICATION__TIMEOUT", "190ms")];
     let sidecar = Sidecar::start(address, &[], &checks).await;
-    let started = Instant::now();
-    let (status, body) = get(sidecar.proxy, "/x").await.unwrap();
-    assert_eq!(status, 503, "{body}");
-    assert!(body.contains("upstream_refused"), "{body}");
-    assert!(started.elapsed() < Duration::from_secs(3));
+    let mut times = Vec::new();
+    for _ in 0..STARTS {
+        let started = Instant::now();
+        let (status, body) = get(sidecar.proxy, "/x").await.unwrap();
+        times.push(started.elapsed());
+        assert_eq!(status, 503, "{body}");
+        assert!(body.contains("upstream_refused"), "{body}");
+    }
+    // a wait of the sidecar's own would be in each of them, one of the machine is not
+    assert!(times.iter().min() < Some(&PROMISED), "{times:?}");
     sidecar.eventually("/metrics", |_, page| page.contains(r#"error_type="upstream_refused""#)).await;
     sidecar.eventually("/health", |_, page| page.contains("Application check failed: refused")).await;
     echo_application_at(address).await;
