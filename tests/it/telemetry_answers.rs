@@ -121,19 +121,19 @@ async fn each_status_of_http_has_its_fate() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receivers_delay_holds_beyond_the_timeout_of_a_request() {
-    const DELAY: Duration = Duration::from_secs(2);
+    const DELAY: Duration = Duration::from_secs(3);
     let rows = [
         (Over::Grpc, Reply::FailFor(Code::Unavailable, 0, DELAY)),
         (Over::Grpc, Reply::FailFor(Code::ResourceExhausted, 0, DELAY)),
         (Over::Http, Reply::FailFor(Code::Ok, 429, DELAY)),
         (Over::Http, Reply::FailFor(Code::Ok, 503, DELAY)),
-        // a date has no fractions: two seconds from now are at least one
+        // a date has no fractions: three seconds from now are at least two
         (Over::Http, Reply::FailUntil(503, SystemTime::now() + DELAY)),
     ];
     let waits = async |(over, reply): (Over, Reply)| {
         let receiver = receiver(over, vec![reply.clone()]).await;
         let start_of_all = Instant::now();
-        let mut running = start(over, &receiver, json!({"timeout": "300ms"}));
+        let mut running = start(over, &receiver, json!({"timeout": "1500ms"}));
         running.produce(REQUESTS);
         running.settled(SOON).await;
         let floor = if matches!(reply, Reply::FailUntil(..)) { Duration::ZERO } else { DELAY };

@@ -13,7 +13,7 @@ use crate::port::Port;
 use crate::telemetry_receiver::{Codings, Over, Receiver, Reply, Seen, SharedSeen, eventually, free_listener};
 use crate::telemetry_setup::{Running, assert_balanced, request};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 fn endpoint(receiver: &Receiver) -> String {
     format!("http://{}", receiver.address)

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::telemetry_receiver::{Codings, Receiver};
 use crate::telemetry_setup::{Running, record};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// `content_factory.telemetry.truncated` of a signal.
 fn truncated(reader: &Reader, signal: Signal) -> u64 {

@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::telemetry_receiver::{Codings, Receiver, Reply, Seen, eventually};
 use crate::telemetry_setup::{Running, assert_balanced};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 fn produced(seen: &Seen) -> u64 {
     let metrics = seen.metrics.iter().filter(|metric| metric.name == "content_factory.telemetry.produced");

@@ -31,10 +31,10 @@ fn personal() -> RequestRecord<'static> {
 /// The attributes of the spans of these requests, by kind, with these settings of privacy.
 async fn attributes(privacy: Json, records: &[RequestRecord<'_>]) -> Vec<(i32, BTreeMap<String, String>)> {
     let receiver = Receiver::grpc(Codings::All, Default::default()).await;
-    let settings = json!({"endpoint": format!("http://{}", receiver.address), "privacy": privacy});
+    let settings = json!({"endpoint": format!("http://{}", receiver.address), "privacy": privacy, "shutdown": "30s"});
     let mut running = Running::start(settings, 1, Vec::new());
     records.iter().for_each(|record| running.writers[0].end(record));
-    running.stop(Duration::from_secs(10)).await;
+    running.stop(Duration::from_secs(30)).await;
     let spans = receiver.with(|seen| std::mem::take(&mut seen.spans));
     spans.iter().map(|span| (span.kind, texts(span))).collect()
 }
@@ -129,13 +129,13 @@ async fn a_hash_tells_the_clients_of_a_day_apart_and_of_two_days_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tracestate_with_a_secret_in_it_is_left_out_and_any_other_leaves() {
     let receiver = Receiver::grpc(Codings::All, Default::default()).await;
-    let settings = json!({"endpoint": format!("http://{}", receiver.address)});
+    let settings = json!({"endpoint": format!("http://{}", receiver.address), "shutdown": "30s"});
     let mut running = Running::start(settings, 1, Vec::new());
     for tracestate in [&b"dd=s:1;t.dm:-0,33@nr=0-0-33"[..], b"a=hunter2-secret", b"token=abc"] {
         let trace = personal().trace.map(|trace| RecordTrace { tracestate, ..trace });
         running.writers[0].end(&RequestRecord { trace, ..personal() });
     }
-    running.stop(Duration::from_secs(10)).await;
+    running.stop(Duration::from_secs(30)).await;
     let states = receiver.with(|seen| seen.spans.iter().map(|span| span.trace_state.clone()).collect::<Vec<_>>());
     assert_eq!(states, ["dd=s:1;t.dm:-0,33@nr=0-0-33", "dd=s:1;t.dm:-0,33@nr=0-0-33", "", "", "", ""]);
 }

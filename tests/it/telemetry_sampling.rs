@@ -23,12 +23,12 @@ const REASON: &str = "content_factory.sampling.reason";
 /// What the receiver got from one worker that saw these requests, and how many were over the budget, by reason.
 async fn exported(sampling: Json, see: impl FnOnce(&mut SpanWriter)) -> (Vec<Span>, BTreeMap<String, u64>) {
     let receiver = Receiver::grpc(Codings::All, Default::default()).await;
-    let settings = json!({"endpoint": format!("http://{}", receiver.address), "sampling": sampling});
+    let settings = json!({"endpoint": format!("http://{}", receiver.address), "sampling": sampling, "shutdown": "30s"});
     let mut running = Running::start(settings, 1, Vec::new());
     see(&mut running.writers[0]);
     let mut samples = Vec::new();
     running.reader.samples(&mut samples);
-    running.stop(Duration::from_secs(10)).await;
+    running.stop(Duration::from_secs(30)).await;
     let over = samples.iter().filter_map(over_budget).filter(|(_, count)| *count > 0).collect();
     (receiver.with(|seen| std::mem::take(&mut seen.spans)), over)
 }

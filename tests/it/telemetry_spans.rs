@@ -24,9 +24,10 @@ const ERROR: i32 = 2;
 /// Writes the spans of requests and gives them as the receiver decoded them.
 async fn spans(write: impl FnOnce(&mut SpanWriter)) -> Vec<Span> {
     let receiver = Receiver::grpc(Codings::All, Default::default()).await;
-    let mut running = Running::start(json!({"endpoint": format!("http://{}", receiver.address)}), 1, Vec::new());
+    let settings = json!({"endpoint": format!("http://{}", receiver.address), "shutdown": "30s"});
+    let mut running = Running::start(settings, 1, Vec::new());
     write(&mut running.writers[0]);
-    running.stop(Duration::from_secs(10)).await;
+    running.stop(Duration::from_secs(30)).await;
     receiver.with(|seen| std::mem::take(&mut seen.spans))
 }
 
@@ -200,6 +201,6 @@ async fn an_idle_worker_hands_its_last_spans_over() {
     running.writers[0].end(&record(TraceId([7; 16])));
     running.writers[0].tick();
     running.writers[0].tick();
-    eventually("the spans arrive", Duration::from_secs(5), || receiver.with(|seen| seen.spans.len()) == 2).await;
+    eventually("the spans arrive", Duration::from_secs(30), || receiver.with(|seen| seen.spans.len()) == 2).await;
     running.stop(Duration::from_secs(5)).await;
 }

@@ -30,6 +30,11 @@ const AWAY: Reply = Reply::Fail(Code::Unavailable, 503);
 const INFO: i32 = 9;
 const ERROR: i32 = 17;
 
+/// As long for the end as a disk may need on a busy machine.
+fn patient() -> Value {
+    json!({"shutdown": "20s"})
+}
+
 /// A receiver that takes nothing yet.
 async fn away(over: Over, codings: Codings) -> Receiver {
     let receiver = Receiver::over(over, codings, Default::default()).await;
@@ -147,7 +152,8 @@ async fn a_silent_receiver_leaves_nothing_in_memory_alone() {
 async fn what_was_written_while_it_was_on_its_way_is_sent_again_when_the_answer_is_no() {
     let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
     receiver.with(|seen| seen.otherwise = Some(Reply::Slow(Duration::from_secs(3_600))));
-    let more = json!({"timeout": "2s"});
+    // one that is over before an answer has come makes what was taken come again
+    let more = json!({"timeout": "8s"});
     let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, more));
     running.produce(300);
     on_disk(&running, Signal::Traces, 600).await;
@@ -195,11 +201,11 @@ async fn many_small_rows_make_room_for_a_large_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_process_leaves_the_next_delivers_and_no_file_remembers_it() {
     let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
-    let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, json!({})));
+    let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, patient()));
     running.produce(100);
     running.intake.push(Signal::Logs, log(INFO, 100)).expect("a request");
     // not a word of failure yet: the end itself writes it down
-    running.stop(Duration::from_secs(2)).await;
+    running.stop(SOON).await;
     for (signal, items) in [(Signal::Traces, 200), (Signal::Logs, 1)] {
         let account = account(&running, signal);
         assert_eq!((account.produced, account.spooled), (items, items), "{account:?}");
@@ -278,13 +284,13 @@ async fn the_next_start_finds_what_a_slow_disk_took_by_the_deadline_and_nothing_
     let (folder, receiver) = (TempDir::new().expect("a folder"), away(Over::Grpc, Codings::All).await);
     let (mut left, mut dropped) = (0, 0);
     for round in 0.. {
-        let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, json!({})));
+        let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, patient()));
         eventually("what was left is found", SOON, || account(&running, Signal::Traces).produced == left).await;
         if dropped == 200 {
             return running.stop(Duration::ZERO).await;
         }
         running.produce(100);
-        running.stop(Duration::from_secs(1)).await;
+        running.stop(if round == 0 { SOON } else { Duration::from_secs(1) }).await;
         let account = account(&running, Signal::Traces);
         dropped = account.dropped[DropReason::Shutdown as usize];
         assert!(round > 0 || dropped == 0, "an idle disk takes all: {account:?}");
@@ -397,9 +403,9 @@ async fn a_file_that_cannot_be_used_is_set_aside_and_nothing_else_suffers() {
         match damage {
             "garbage" => std::fs::write(&path, [0x5a; 10_000]).expect("written"),
             "inside" => {
-                let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, json!({})));
+                let mut running = Running::start_in(folder.path(), settings(Over::Grpc, &receiver, patient()));
                 running.produce(1_000);
-                running.stop(Duration::from_secs(2)).await;
+                running.stop(SOON).await;
                 let mut bytes = std::fs::read(&path).expect("a spool");
                 bytes[4096..].fill(0xff);
                 std::fs::write(&path, bytes).expect("written");
