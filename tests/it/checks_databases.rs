@@ -17,7 +17,7 @@ fn patient(url: &str) -> Checks {
 async fn a_server_is_healthy_goes_and_comes_back_and_the_kept_connection_is_no_failure() {
     let mut postgres = Postgres::start(&[]).await;
     let mut checks = patient(&postgres.url("cf_sidecar"));
-    assert_eq!(checks.message("database", HealthStatus::Healthy).await, "Database connection successful");
+    checks.says("database", HealthStatus::Healthy, "Database connection successful").await;
     postgres.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'cf_sidecar'").await;
     let runs = checks.reader.borrow().iter().find(|report| report.name == "database").map(|report| report.history.runs);
     let healthy = runs.expect("a report")[HealthStatus::Healthy as usize];
@@ -26,7 +26,7 @@ async fn a_server_is_healthy_goes_and_comes_back_and_the_kept_connection_is_no_f
     let report = checks.until("database", |report| enough(&report.history.runs)).await;
     assert_eq!(report.history.runs[HealthStatus::Unhealthy as usize], 0, "it was opened anew");
     postgres.stop();
-    assert_eq!(checks.message("database", HealthStatus::Unhealthy).await, "Database check failed: refused");
+    checks.says("database", HealthStatus::Unhealthy, "Database check failed: refused").await;
     postgres.start_again().await;
     let report = checks.until("database", |report| report.status == HealthStatus::Healthy).await;
     assert!(report.history.last_ok.is_some() && report.history.uptime_ratio.is_some_and(|ratio| ratio < 1.0));
@@ -40,7 +40,7 @@ async fn a_wrong_password_and_a_database_that_is_not_there_are_told_apart() {
         (right.replace(PASSWORD, "canary-canary"), "Database check failed: auth"),
         (right.replace("/postgres", "/nowhere"), "Database check failed: not_found"),
     ] {
-        assert_eq!(patient(&url).message("database", HealthStatus::Unhealthy).await, message);
+        patient(&url).says("database", HealthStatus::Unhealthy, message).await;
     }
 }
 

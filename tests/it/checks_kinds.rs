@@ -235,10 +235,10 @@ async fn a_held_up_event_loop_is_degraded_and_a_quick_one_well() {
     let lag = || json!({"checks": {"own": quick(json!({"kind": "loop_lag", "above": "500ms", "period": "1s", "timeout": "900ms"}))}});
     let mut held = Checks::start(lag(), None, Some(black_hole()));
     let words = "application accepts, but a cheap answer takes too long: its event loop is held up";
-    assert_eq!(held.message("own", HealthStatus::Degraded).await, words);
+    held.says("own", HealthStatus::Degraded, words).await;
     let mut quick = Checks::start(lag(), None, Some(answers(with_body("404 Not Found", ""))));
-    assert_eq!(quick.message("own", HealthStatus::Healthy).await, "own check successful");
+    quick.says("own", HealthStatus::Healthy, "own check successful").await;
     let nobody = Port::reserve();
     let mut away = Checks::start(lag(), None, Some(nobody.address()));
-    assert_eq!(away.message("own", HealthStatus::Unhealthy).await, "own check failed: refused");
+    away.says("own", HealthStatus::Unhealthy, "own check failed: refused").await;
 }
