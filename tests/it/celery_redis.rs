@@ -118,7 +118,7 @@ async fn a_redis_that_falls_silent_is_left_and_the_gap_is_counted() {
     eventually(&sidecar, |state| state["events"]["state"] == "up").await;
     // longer than a server may be silent
     let mut gaps = 0;
-    for _ in 0..300 {
+    for _ in 0..900 {
         let (_, body) = sidecar.ask(QUEUES).await;
         let state: Value = serde_json::from_str(&body).expect("JSON");
         gaps = state["gaps"].as_u64().expect("a number");
