@@ -20,7 +20,7 @@ fn first_byte() -> [(&'static str, &'static str); 1] {
 /// RFC 9110, section 15.5.9: a head that does not arrive whole is 408, whether its client stops or trickles.
 #[tokio::test]
 async fn a_head_that_does_not_arrive_is_408() {
-    let house = House::echoing(&[("SIDECAR_PROXY__TIMEOUTS__HEADER", "300ms")]).await;
+    let house = House::echoing(&[("SIDECAR_PROXY__TIMEOUTS__HEADER", "1s")]).await;
     let requests =
         ["G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: h\r\n", "GET / HTTP/1.1\r\nHost: h\r\n\r", "GET /\r\n"];
     house.refuses(Refused(408, "header_timeout"), &requests).await;
@@ -62,7 +62,7 @@ async fn a_body_that_stops_is_408_and_broken_off_at_the_application() {
 /// RFC 9112, section 9.5: an idle client is let go without a word.
 #[tokio::test]
 async fn an_idle_client_is_closed_without_a_word() {
-    let house = House::echoing(&[("SIDECAR_PROXY__TIMEOUTS__CLIENT_IDLE", "300ms")]).await;
+    let house = House::echoing(&[("SIDECAR_PROXY__TIMEOUTS__CLIENT_IDLE", "1500ms")]).await;
     let mut silent = house.client();
     assert!(silent.is_closed());
     let mut used = house.client();
@@ -116,10 +116,10 @@ async fn an_answer_that_does_not_begin_is_504() {
 /// RFC 9110, section 15.2: each interim answer says that the application works, and the wait begins anew.
 #[tokio::test]
 async fn an_application_that_says_that_it_works_is_waited_for() {
-    let (pace, tick) = (Duration::from_millis(150), mpsc::channel::<()>());
+    let (pace, tick) = (Duration::from_millis(400), mpsc::channel::<()>());
     let (_never, silence) = tick;
     let silence = std::sync::Mutex::new(silence);
-    let house = House::scripted(&[("SIDECAR_PROXY__TIMEOUTS__FIRST_BYTE", "1s")], move |_, mut client| {
+    let house = House::scripted(&[("SIDECAR_PROXY__TIMEOUTS__FIRST_BYTE", "3s")], move |_, mut client| {
         client.try_message();
         for _ in 0..10 {
             let _a_pause = silence.lock().expect("one user").recv_timeout(pace);
@@ -134,7 +134,7 @@ async fn an_application_that_says_that_it_works_is_waited_for() {
     while answer.status() < 200 {
         answer = client.message();
     }
-    assert_eq!(answer.text(), "ok", "after 1.5 s");
+    assert_eq!(answer.text(), "ok", "after 4 s");
 }
 
 /// RFC 9112, section 9.5: a connection to the application is closed before the application would close it.
