@@ -228,7 +228,7 @@ async fn lost_by_a_kill(turn: u64) -> Duration {
 async fn a_kill_in_an_outage_loses_about_a_second_at_most() {
     let _machine = alone().await;
     let mut good = 0;
-    for turn in 1..=scaled(3, 20) {
+    for turn in 1..=scaled(8, 20) {
         good += u64::from(lost_by_a_kill(turn).await <= exposed());
         if good == scaled(1, 10) {
             return;
