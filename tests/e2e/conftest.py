@@ -26,11 +26,13 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
-    """A failed test shows what each process said, and where the whole log is."""
+    """A failed test shows what each process said, where the whole log is, and where the telemetry of each sidecar is."""
     report = yield
     if report.failed:
         for process in Process.alive:
             report.sections.append((f"{process.name}: the end of {process.log}", process.said(3000)))
+            if isinstance(process, Sidecar):
+                report.sections.append((f"{process.name}: its telemetry", process.account()))
     return report
 
 

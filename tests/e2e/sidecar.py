@@ -93,6 +93,14 @@ class Sidecar(Process):
                     total += float(match["value"])
         return total
 
+    def account(self) -> str:
+        """The series of its telemetry that are not 0, or why it does not tell them."""
+        try:
+            lines = self.text("/metrics").splitlines()
+        except (OSError, ValueError) as error:
+            return f"{type(error).__name__}: {error}"
+        return "\n".join(line for line in lines if line.startswith("content_factory_telemetry_") and not line.endswith(" 0"))
+
     def in_flight(self) -> float:
         """Requests that have begun and not ended."""
         return self.metric("http_server_active_requests")
