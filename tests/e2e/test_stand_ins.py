@@ -13,6 +13,7 @@ import httpx
 import messages
 import pytest
 import vendors
+import zstandard
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
 from vendor_rules import PROTOBUF, Datadog, NewRelic, Sentry
 from vendors import Vendor, Vendors
@@ -63,6 +64,13 @@ def test_what_keeps_to_the_rules_is_taken(three: Vendors):
     assert ask(three.sentry, Sentry.OTLP + "/v1/traces", span()) == 202
     for vendor in three.all:
         assert (vendor.refusals, vendor.losses) == ([], [])
+
+
+def test_a_body_of_several_frames_is_taken_whole(three: Vendors):
+    for encoding, compress in (("zstd", zstandard.compress), ("gzip", gzip.compress)):
+        before = sum(1 for _ in three.new_relic.spans())
+        assert ask(three.new_relic, "/v1/traces", compress(span()) + compress(span()), content_encoding=encoding) == 200
+        assert sum(1 for _ in three.new_relic.spans()) - before == 2, encoding
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,9 @@ def decompressed(body: bytes, encoding: str) -> bytes:
     if encoding == "gzip":
         return gzip.decompress(body)
     if encoding == "zstd":
-        # the frame need not carry its size, which the one-shot function would ask for
-        return zstandard.ZstdDecompressor().decompressobj().decompress(body)
+        # a frame need not carry its size, which the one-shot function would ask for, and there may be several (RFC 8878, section 3):
+        # what has waited on the sidecar's disk was compressed there, piece by piece
+        return zstandard.ZstdDecompressor().decompressobj(read_across_frames=True).decompress(body)
     raise ValueError(f"content-encoding {encoding!r}, expected identity, gzip or zstd")
 
 
