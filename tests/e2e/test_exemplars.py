@@ -134,6 +134,81 @@ def test_a_request_that_is_sampled_out_is_no_exemplar(
     assert bool(told) == (ratio > 0)
 
 
+def kept_by_the_tail(
+    start_sidecar: SidecarMaker, application: Application, collector: FileCollector
+) -> tuple[Sidecar, httpx.Client]:
+    """A sidecar whose head leaves everything out, and a client of it."""
+    settings = behind(application, collector)
+    settings["telemetry"] |= {"sampling": {"ratio": 0.0}}
+    sidecar = start_sidecar(settings, QUICK_EXPORT)
+    sidecar.await_routes()
+    return sidecar, httpx.Client(base_url=sidecar.proxy, timeout=20)
+
+
+def examples_on_the_page(sidecar: Sidecar) -> dict[str, tuple[str, str, float]]:
+    """The trace, the status and the value of each exemplar of a request, by its span."""
+    families = {family.name: family for family in text_string_to_metric_families(page(sidecar, OPEN_METRICS)[1])}
+    samples = families["http_server_request_duration_seconds"].samples
+    return {
+        sample.exemplar.labels["span_id"]: (
+            sample.exemplar.labels["trace_id"],
+            sample.labels["http_response_status_code"],
+            sample.exemplar.value,
+        )
+        for sample in samples
+        if sample.exemplar
+    }
+
+
+def test_a_failure_that_the_tail_keeps_is_an_exemplar_and_its_trace_arrives(
+    start_sidecar: SidecarMaker, application: Application, collector: FileCollector
+):
+    sidecar, client = kept_by_the_tail(start_sidecar, application, collector)
+    with client:
+        products = [client.post("/api/v1/products", json={"name": "refused a script"}).json()["id"] for _ in range(10)]
+        [refused] = [product for product in products if product % 10 == 0]
+        assert [client.post(f"/api/v1/products/{refused}/scripts").status_code for _ in range(3)] == [502] * 3
+        assert [client.get("/").status_code for _ in range(20)] == [200] * 20
+    exported = collector.exported
+    points = eventually(lambda: counted(found := exported.points(DURATION)) == 33 and found, "all are counted")
+    spans = spans_by_id(exported, 3)
+    assert {span.attributes["content_factory.sampling.reason"] for span in spans.values()} == {"error"}
+    assert {exemplar.span_id: exemplar.trace_id for exemplar in exemplars(points)}.items() <= {
+        (span.span_id, span.trace_id) for span in spans.values()
+    }
+    with_one = [point.attributes["http.response.status_code"] for point in points if point.exemplars]
+    assert with_one and set(with_one) == {502}, "a failure is one, and nothing that was left out is"
+    on_the_page = examples_on_the_page(sidecar)
+    assert on_the_page
+    for span_id, (trace_id, status, value) in on_the_page.items():
+        span = spans[span_id]
+        assert (trace_id, status, value) == (span.trace_id, "502", (span.end - span.start) / 1e9)
+
+
+def test_a_slow_request_that_the_tail_keeps_is_an_exemplar_and_its_trace_arrives(
+    start_sidecar: SidecarMaker, application: Application, collector: FileCollector
+):
+    sidecar, client = kept_by_the_tail(start_sidecar, application, collector)
+    with client:
+        for _ in range(400):
+            client.get("/api/v1/reports/slow", params={"seconds": 0})
+        # what is slow is judged each second: the first may be too early
+        for _ in range(3):
+            client.get("/api/v1/reports/slow", params={"seconds": 1.2})
+    on_the_page = examples_on_the_page(sidecar)
+    assert max(value for _, _, value in on_the_page.values()) > 1.2
+    exported = collector.exported
+    points = eventually(lambda: counted(found := exported.points(DURATION)) == 403 and found, "all are counted")
+    told = {(exemplar.span_id, exemplar.trace_id) for exemplar in exemplars(points)}
+    told |= {(span_id, trace_id) for span_id, (trace_id, _, _) in on_the_page.items()}
+
+    def slow() -> set[tuple[str, str]]:
+        reason = "content_factory.sampling.reason"
+        return {(span.span_id, span.trace_id) for span in exported.spans(SERVER) if span.attributes[reason] == "slow"}
+
+    eventually(lambda: told <= slow(), "the span of each exemplar")
+
+
 def test_exemplars_are_switched_off_by_the_standard_variable(
     start_sidecar: SidecarMaker, application: Application, collector: FileCollector
 ):
