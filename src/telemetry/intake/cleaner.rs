@@ -11,6 +11,7 @@ use crate::redact::{Clean, Outlet, Redactor, is_secret_key};
 use crate::semconv;
 use crate::telemetry::intake::config::ServerMetrics;
 use crate::telemetry::intake::personal::{self, OtherEnd, Passage};
+use crate::telemetry::intake::recorded;
 use crate::telemetry::intake::schema::{self, Field as Known, Kind, Message, RESOURCE, Role, Times};
 use crate::telemetry::limits::{ATTRIBUTE_LIMIT, LIST_LIMIT, Limits, NAME_LIMIT};
 use crate::telemetry::otlp;
@@ -34,6 +35,8 @@ const CALLS: [u64; 3] = [3, 4, 5];
 const CONSUMER: u64 = 5;
 /// In a span.
 const KIND: u32 = 6;
+/// A key whose value is a secret, whatever it is.
+const SECRET: &str = "authorization";
 
 /// Cleans requests on their way to an outlet.
 #[derive(Clone, Copy, Debug)]
@@ -273,6 +276,7 @@ impl Walk<'_> {
         let clean = self.cleaner.text(key.as_bytes());
         self.put(1, clean, NAME_LIMIT, out);
         let named = above.filter(|above| is_secret_key(above)).unwrap_or(&key);
+        let named = if recorded::is_credential(named) { SECRET } else { named };
         for field in Fields(bytes) {
             match field.map_err(|_| Unfit::Malformed)? {
                 Field { number: 2, value: Value::Bytes(value), .. } => {

@@ -13,6 +13,7 @@ mod exceptions;
 mod json;
 mod personal;
 mod read;
+mod recorded;
 mod relay;
 mod schema;
 

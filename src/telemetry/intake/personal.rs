@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use crate::telemetry::intake::recorded::{self, About};
 use crate::telemetry::privacy::{AddressForm, PrivacyConfig, network};
 
 /// Addresses of clients, whatever they stand in.
@@ -18,12 +19,6 @@ const USER_AGENTS: &[&str] = &["user_agent.original", "http.user_agent"];
 const QUERY: &str = "url.query";
 /// URLs with whatever query they had.
 const URLS: &[&str] = &["url.full", "http.url", "http.target"];
-/// Before the name of a header that an SDK was told to record.
-const HEADER: &str = "http.request.header.";
-/// Headers in which proxies hand the client's address on.
-const ADDRESS_HEADERS: &[&str] =
-    &["forwarded", "x-forwarded-for", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"];
-
 /// What becomes of an attribute.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Passage<'t> {
@@ -67,8 +62,8 @@ pub(super) fn passage<'t>(config: &PrivacyConfig, key: &str, text: &'t str, othe
     if key == QUERY {
         return kept(config.query);
     }
-    if let Some(header) = key.strip_prefix(HEADER) {
-        return kept(is_asked(config, header));
+    if let Some(header) = recorded::header(key) {
+        return kept(is_asked(config, recorded::tells(&header)));
     }
     match text.split_once('?') {
         Some((path, _)) if is_in(URLS) && !config.query => Passage::Part(path.into()),
@@ -76,14 +71,13 @@ pub(super) fn passage<'t>(config: &PrivacyConfig, key: &str, text: &'t str, othe
     }
 }
 
-/// Whether what a header of a request tells may leave: several values are no text, so it does whole or not at all.
-fn is_asked(config: &PrivacyConfig, header: &str) -> bool {
-    // Python's instrumentations write `_` for `-`
-    match header.to_ascii_lowercase().replace('_', "-").as_str() {
-        "user-agent" => config.user_agent,
-        // the URL of the page before, with its query
-        "referer" => config.query,
-        name => config.address == AddressForm::Full || !ADDRESS_HEADERS.contains(&name),
+/// Whether what a header tells may leave: several values are no text, so it does whole or not at all.
+fn is_asked(config: &PrivacyConfig, about: About) -> bool {
+    match about {
+        About::Nobody => true,
+        About::Address => config.address == AddressForm::Full,
+        About::Agent => config.user_agent,
+        About::Query => config.query,
     }
 }
 
@@ -107,26 +101,61 @@ mod tests {
 
     #[test]
     fn a_header_that_tells_the_same_as_an_attribute_needs_the_same_wish() {
-        let of = |config: &PrivacyConfig, header: &str| {
-            // a list of values is no text
-            passage(config, &format!("http.request.header.{header}"), "", OtherEnd::Client) == Passage::Whole
-        };
         let by_address = PrivacyConfig { address: AddressForm::Full, ..NOTHING };
         let networks = PrivacyConfig { address: AddressForm::Truncate, ..NOTHING };
-        for header in ["x-forwarded-for", "x_forwarded_for", "Forwarded", "x-real-ip", "cf-connecting-ip"] {
-            assert_eq!(
-                [NOTHING, networks, by_address].map(|config| of(&config, header)),
-                [false, false, true],
-                "{header}"
-            );
-        }
-        for header in ["user-agent", "user_agent"] {
-            let by_agent = PrivacyConfig { user_agent: true, ..NOTHING };
-            assert_eq!([by_address, by_agent].map(|config| of(&config, header)), [false, true], "{header}");
-        }
+        let by_agent = PrivacyConfig { user_agent: true, ..NOTHING };
         let by_query = PrivacyConfig { query: true, ..NOTHING };
-        assert_eq!([by_address, by_query].map(|config| of(&config, "referer")), [false, true]);
-        assert!(of(&NOTHING, "content-type"), "it tells of nobody");
+        let with = |header: &str| [NOTHING, networks, by_address, by_agent, by_query].map(|config| of(&config, header));
+        // as products of 2026 name them
+        for header in [
+            "Forwarded",
+            "X-Forwarded-For",
+            "X-Real-IP",
+            "True-Client-IP",
+            "CF-Connecting-IP",
+            "CF-Connecting-IPv6",
+            "Fastly-Client-IP",
+            "X-Client-IP",
+            "X-Cluster-Client-IP",
+            "X-Envoy-External-Address",
+            "X-Original-Forwarded-For",
+            "X-Azure-ClientIP",
+            "X-Azure-SocketIP",
+            "X-Appengine-User-IP",
+            "Fly-Client-IP",
+            "DO-Connecting-IP",
+            "X-ProxyUser-IP",
+            "WL-Proxy-Client-IP",
+            "Proxy-Client-IP",
+            "Client-IP",
+            "CloudFront-Viewer-Address",
+            "X-Nf-Client-Connection-IP",
+            "X-Vercel-Forwarded-For",
+        ] {
+            assert_eq!(with(header), [false, false, true, false, false], "{header}");
+        }
+        for header in ["User-Agent", "Sec-CH-UA", "Sec-CH-UA-Platform-Version"] {
+            assert_eq!(with(header), [false, false, false, true, false], "{header}");
+        }
+        for header in ["Referer", "Location"] {
+            assert_eq!(with(header), [false, false, false, false, true], "{header}");
+        }
+        for header in ["Content-Type", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Request-Id", "Retry-After"] {
+            assert_eq!(with(header), [true; 5], "{header} tells of nobody");
+        }
+    }
+
+    /// Whether a header passes with these settings, spelled in any way, in a request and in an answer: all alike.
+    fn of(config: &PrivacyConfig, header: &str) -> bool {
+        let (lower, python) = (header.to_lowercase(), header.to_lowercase().replace('-', "_"));
+        let spellings = [header, &lower, &python];
+        let keys = ["http.request.header.", "http.response.header."];
+        let keys = keys.iter().flat_map(|before| spellings.map(|name| format!("{before}{name}")));
+        // a list of values is no text
+        let passages: Vec<bool> =
+            keys.map(|key| passage(config, &key, "", OtherEnd::Client) == Passage::Whole).collect();
+        assert!(passages.iter().all(|passes| *passes == passages[0]), "{header}: {passages:?}");
+        passages[0]
     }
 
     #[test]

@@ -322,3 +322,28 @@ fn what_is_about_people_is_left_out_of_spans_and_the_peer_of_a_call_stays() {
     assert_eq!(left(2), ["http.target", "http.route"]);
     assert_eq!(left(3), ["net.peer.ip", "net.peer.port", "http.target", "http.route"]);
 }
+
+#[test]
+fn the_value_of_a_recorded_header_is_gone_when_it_opens_a_door_and_left_out_when_it_is_an_address() {
+    let list = |value: &str| AnyValue { value: Some(Proto::ArrayValue(ArrayValue { values: vec![text(value)] })) };
+    let attributes = vec![
+        pair("http.request.header.x-auth-key", list("opens-a-door")),
+        pair("http.request.header.ocp_apim_subscription_key", text("opens-a-door")),
+        pair("http.response.header.set_cookie", list("id=opens-a-door; Path=/")),
+        pair("http.request.header.fly_client_ip", list("203.0.113.77")),
+        pair("http.response.header.x-client-ip", text("203.0.113.77")),
+        pair("rpc.grpc.request.metadata.x-forwarded-for", list("203.0.113.77")),
+        pair("http.response.header.content-type", list("text/html")),
+    ];
+    let sent = request("shop", vec![Span { attributes, ..span() }]);
+    let cleaned = clean(Signal::Traces, &sent).unwrap();
+    let left = &spans(&cleaned)[0].attributes;
+    let redacted = "[REDACTED:key]";
+    let expected = [
+        pair("http.request.header.x-auth-key", list(redacted)),
+        pair("http.request.header.ocp_apim_subscription_key", text(redacted)),
+        pair("http.response.header.set_cookie", list(redacted)),
+        pair("http.response.header.content-type", list("text/html")),
+    ];
+    assert_eq!(left, &expected);
+}
