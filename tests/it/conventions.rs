@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use content_factory_sidecar::model::attributes::{Attribute, OF_LOGS, OF_SPANS};
 use content_factory_sidecar::model::catalogue::{ALL, Metric, MetricKind};
+use content_factory_sidecar::semconv::SCHEMA_URL;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::Metric as Exported;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
@@ -96,6 +97,15 @@ fn labels(metric: &Exported) -> BTreeSet<&str> {
         }
         Data::Summary(_) => panic!("{}: a summary", metric.name),
     }
+}
+
+#[test]
+fn the_table_names_its_licence_and_the_version_that_our_telemetry_names_as_its_schema() {
+    let table = include_str!("../data/conventions.tsv");
+    let header: Vec<_> = table.lines().take_while(|line| line.starts_with('#')).collect();
+    let version = SCHEMA_URL.rsplit('/').next().expect("a version");
+    assert!(header[0].contains(&format!("semantic conventions {version},")), "{header:?}, expected {version}");
+    assert!(header.iter().any(|line| line.ends_with("Apache-2.0")), "{header:?}");
 }
 
 #[test]

@@ -46,6 +46,25 @@ fn every_link_leads_to_a_file() {
 }
 
 #[test]
+fn each_vendor_has_a_page_that_tells_what_to_set_what_one_sees_the_limits_how_to_check_and_what_it_costs() {
+    let vendors = fs::read_dir(root().join("otel-collector/vendors")).expect("the vendors' overlays");
+    let mut names: Vec<_> = vendors.map(|entry| entry.expect("an entry").path()).collect();
+    names.sort();
+    assert_eq!(names.len(), 3, "{names:?}");
+    for overlay in names {
+        let page = root().join("docs/vendors").join(overlay.file_stem().expect("a name")).with_extension("md");
+        let text = read(&page);
+        let headings: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+        for part in ["What to set", "What one then sees", "Limits", "How to check", "What it costs"] {
+            assert!(headings.iter().any(|heading| heading.starts_with(part)), "{}: {part}", page.display());
+        }
+        let readme = read(&root().join("README.md"));
+        let link = format!("docs/vendors/{}", page.file_name().and_then(|name| name.to_str()).expect("a name"));
+        assert!(links(&readme).any(|target| target == link), "{link} is not in the README");
+    }
+}
+
+#[test]
 fn the_readme_lists_the_endpoints_that_are_served() {
     let readme = read(&root().join("README.md"));
     let (_, after) = readme.split_once("\n## Endpoints\n").expect("a section Endpoints");

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue};
 use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -209,6 +211,54 @@ async fn limits_that_are_set_lower_hold_for_what_comes_in_and_not_for_what_tells
     })
     .await;
     assert_eq!(world.metric(r#"content_factory_telemetry_truncated_total{signal="traces"}"#).await, 4);
+}
+
+#[tokio::test]
+async fn log_records_and_points_are_cut_at_what_every_vendor_takes_and_say_what_is_missing() {
+    let world = World::start(&[]).await;
+    let long = "é".repeat(3_000);
+    let value = |number: usize| if number == 0 { json!({"stringValue": &long}) } else { json!({"intValue": number}) };
+    let attributes: Vec<_> =
+        (0..200).map(|number| json!({"key": format!("k{number}"), "value": value(number)})).collect();
+    let list: Vec<_> = (0..100).map(|number| json!({"intValue": number})).collect();
+    let mut of_the_record = vec![json!({"key": "list", "value": {"arrayValue": {"values": list}}})];
+    of_the_record.extend_from_slice(&attributes);
+    of_the_record[2]["key"] = json!("n".repeat(300));
+    let record = json!({"body": {"stringValue": &long}, "attributes": of_the_record, "eventName": "sent"});
+    let records = json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]});
+    assert_eq!(world.post("/v1/logs", JSON, records.to_string().into()).await.status, 200);
+    let gauge = json!({"name": "jobs.waiting", "gauge": {"dataPoints": [{"asInt": 1, "attributes": attributes}]}});
+    let gauges = json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [gauge]}]}]});
+    assert_eq!(world.post("/v1/metrics", JSON, gauges.to_string().into()).await.status, 200);
+
+    // on the border of a character of two bytes
+    let cut = text("k0", &long[..4_094]);
+    eventually("both", PATIENCE, || {
+        world.receiver.with(|seen| {
+            let is_there = |metric: &Metric| metric.name == "jobs.waiting";
+            let record = seen.logs.iter().find(|record| record.event_name == "sent");
+            let point = seen.metrics.iter().find(|metric| is_there(metric)).and_then(|metric| metric.data.clone());
+            let (Some(record), Some(Data::Gauge(gauge))) = (record, point) else { return false };
+            assert_eq!((record.attributes.len(), record.dropped_attributes_count), (128, 201 - 128));
+            assert_eq!(record.attributes[0].value, Some(numbers(64)), "a list");
+            assert_eq!(record.attributes[1], cut);
+            assert_eq!(record.attributes[2].key, "n".repeat(255));
+            assert_eq!(record.body, cut.value, "a body");
+            let point = &gauge.data_points[0];
+            assert_eq!((point.attributes.len(), &point.attributes[0]), (128, &cut));
+            true
+        })
+    })
+    .await;
+    let truncated = |signal: &str| format!(r#"content_factory_telemetry_truncated_total{{signal="{signal}"}}"#);
+    assert_eq!(world.metric(&truncated("logs")).await, 5, "attributes, a list, a value, a name and a body");
+    assert_eq!(world.metric(&truncated("metrics")).await, 2, "attributes and a value");
+}
+
+/// The list of the numbers below this one.
+fn numbers(below: i64) -> AnyValue {
+    let values = (0..below).map(|number| AnyValue { value: Some(Value::IntValue(number)) }).collect();
+    AnyValue { value: Some(Value::ArrayValue(ArrayValue { values })) }
 }
 
 #[tokio::test]

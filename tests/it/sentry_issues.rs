@@ -116,6 +116,31 @@ async fn failures_are_one_issue_linked_to_their_traces_and_hold_no_secret() {
 }
 
 #[tokio::test]
+async fn no_issue_tells_who_the_client_was_even_where_spans_do() {
+    let (application, project) = (Application::start().await, Project::start(&[]).await);
+    let dsn = project.dsn();
+    let environment = [
+        ("SENTRY_DSN", dsn.as_str()),
+        ("SIDECAR_PROXY__TRUSTED_PROXIES", "127.0.0.0/8"),
+        ("SIDECAR_TELEMETRY__PRIVACY__ADDRESS", "full"),
+        ("SIDECAR_TELEMETRY__PRIVACY__QUERY", "true"),
+        ("SIDECAR_TELEMETRY__PRIVACY__USER_AGENT", "true"),
+    ];
+    let sidecar = application.behind(&[], &environment).await;
+    let mut client = Client::connect(sidecar.proxy).await.expect("the proxy listens");
+    let head = "GET /videos/7?q=query-canary HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 203.0.113.77\r\n\
+                User-Agent: agent-canary\r\nReferer: http://x/?referer-canary\r\nCookie: id=cookie-canary\r\n\
+                Connection: close\r\n\r\n";
+    client.send(head.as_bytes()).await.expect("the proxy reads");
+    client.closed_by_fin().await;
+    sidecar.eventually("/metrics", account("delivered_total", "", 1)).await;
+    let [arrival] = &project.arrivals()[..] else { panic!("one failure is one event") };
+    assert_eq!(arrival.event["transaction"], "GET /videos/{id}");
+    assert!(!arrival.text.contains("canary") && !arrival.text.contains("203.0.113"), "{}", arrival.text);
+    assert!(arrival.event["user"].is_null() && arrival.event["request"].is_null(), "{}", arrival.text);
+}
+
+#[tokio::test]
 async fn each_way_in_which_a_request_fails_is_an_issue_in_its_trace_and_what_the_client_did_is_none() {
     let (application, project) = (proxy_world::Application::start().await, Project::start(&[]).await);
     let dsn = project.dsn();
