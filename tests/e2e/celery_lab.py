@@ -147,8 +147,10 @@ def worker_of(sidecar: Sidecar, name: str) -> dict[str, Any]:
 
 
 def queue_of(sidecar: Sidecar, name: str) -> dict[str, Any]:
-    """What is known of a queue."""
-    return next(queue for queue in sidecar.json(QUEUES)["queues"] if queue["name"] == name)
+    """What is known of a queue, once it was looked at."""
+    queues = {queue["name"]: queue for queue in sidecar.json(QUEUES)["queues"]}
+    assert name in queues, f"found {sorted(queues)}, expected {name}"
+    return queues[name]
 
 
 def counts(sidecar: Sidecar, queue: str | None = None) -> dict[str, dict[str, int]]:

@@ -102,7 +102,7 @@ class Redis(Process):
             try:
                 with redis.Redis.from_url(self.url, socket_timeout=2) as connection:
                     return bool(connection.ping())
-            except redis.ConnectionError as error:
+            except (redis.ConnectionError, redis.TimeoutError) as error:
                 raise AssertionError(str(error)) from error
 
         eventually(answers, "Redis to answer")

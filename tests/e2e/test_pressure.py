@@ -22,20 +22,23 @@ from waiting import eventually
 LITTLE_MEMORY = """
 processors:
   memory_limiter: {check_interval: 100ms, limit_mib: 100, spike_limit_mib: 40, min_gc_interval_when_soft_limited: 1s}
-  tail_sampling: {decision_wait: 3s}
+  tail_sampling: {decision_wait: 8s}
 """
 POSTS, SPANS = 80, 100
 REFUSED = "data refused due to high memory usage"
 
 
 def flood(port: int) -> None:
-    """Spans of 4 KB, to the intake of a sidecar."""
+    """Spans of 4 KB, to the intake of a sidecar, as fast as it takes them: all are made before the first is sent."""
     letters = random.Random(7)
+    requests = []
     for number in range(POSTS):
         spans = [messages.server_span(f"{number} {span}") for span in range(SPANS)]
         for span in spans:
-            span.attributes.extend(messages.attributes({"payload": "".join(letters.choices("abcdefgh", k=4000))}))
-        assert post(f"http://127.0.0.1:{port}", messages.traces(spans), {}) == 200
+            span.attributes.extend(messages.attributes({"payload": letters.randbytes(2000).hex()}))
+        requests.append(messages.traces(spans))
+    for request in requests:
+        assert post(f"http://127.0.0.1:{port}", request, {}) == 200
 
 
 def is_told(sidecar: Sidecar) -> bool:

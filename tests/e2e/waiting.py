@@ -16,14 +16,15 @@ LOOK_EVERY_SECONDS = 0.02
 def eventually(look: Callable[[], Seen], what: str, seconds: float = DEADLINE_SECONDS) -> Seen:
     """Looks until it sees something true, and returns that.
 
-    `AssertionError` and `OSError` count as not yet seen: a server that does not listen so far, a page without the line.
+    `AssertionError`, `LookupError` and `OSError` count as not yet seen: a server that does not listen so far, a page without the line
+    or the entry.
     """
     deadline = time.monotonic() + seconds
     while True:
         try:
             seen = look()
             reason = f"saw {seen!r}"
-        except (AssertionError, OSError) as error:
+        except (AssertionError, LookupError, OSError) as error:
             seen, reason = None, f"{type(error).__name__}: {error}"
         if seen:
             return seen
