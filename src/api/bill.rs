@@ -1,7 +1,8 @@
 //! `bill` of `/api/v1/monitoring/export`: what drives the cost, per million requests, here and at each vendor; and its description.
 //!
-//! Ours is measured. A vendor's share is what the collector says that it accepted of all that came in; what that is in
-//! bytes is reckoned from ours.
+//! Ours is measured. A vendor's share is what the collector says that it accepted of all that came in. Its bytes are those that the
+//! collector has sent it, as far as what came in was ours; where the collector does not tell them, they are reckoned by the share
+//! from ours, which is too few: a sampler of whole traces sends the resource with each.
 
 use serde_json::{Map, Value, json};
 
@@ -55,14 +56,22 @@ fn at_vendor(
     signal: Signal,
     requests: u64,
 ) -> Option<Value> {
-    let accepted = exporter.signals[signal as usize].as_ref()?.accepted as f64;
+    let receipt = exporter.signals[signal as usize].as_ref()?;
+    let accepted = receipt.accepted as f64;
     let came_in = receipts.received[signal as usize].accepted as f64;
     let share = (came_in > 0.0).then_some(accepted / came_in);
     let (account, volume) = (&export.accounts[signal as usize], &export.volumes[signal as usize]);
     let of_ours = |amount: u64| share.map(|share| per_million(amount as f64 * share, requests));
+    // what was delivered twice counts twice there, and once here
+    let ours = (account.delivered as f64 / came_in).min(1.0);
+    let sent = receipt.bytes.filter(|_| came_in > 0.0).map(|bytes| per_million(bytes as f64 * ours, requests));
     Some(json!({
         "share": share,
-        "per_million_requests": { "items": of_ours(account.delivered), "bytes": of_ours(volume.bytes) },
+        "sent_bytes": receipt.bytes,
+        "per_million_requests": {
+            "items": of_ours(account.delivered),
+            "bytes": sent.or_else(|| of_ours(volume.bytes)),
+        },
     }))
 }
 
@@ -105,6 +114,7 @@ pub(super) fn schema() -> Value {
                     "exporter": { "type": "string" },
                     "signals": { "type": "object", "additionalProperties": { "type": "object", "properties": {
                         "share": number("accepted by the vendor, as a part of all that came into the collector; above 1 where the collector makes more of it"),
+                        "sent_bytes": { "type": ["integer", "null"], "description": "to the vendor, of everybody's, before compression; null where the collector does not tell: then the bytes for each million requests are reckoned by the share, and are too few" },
                         "per_million_requests": per_million,
                     } } },
                 } },
@@ -144,7 +154,22 @@ mod tests {
         );
         assert!(bill["signals"].get("metrics").is_none(), "what is off is left out");
         let traces = &bill["vendors"][0]["signals"]["traces"];
-        assert_eq!(traces, &json!({ "share": 0.1, "per_million_requests": { "items": 2e5, "bytes": 4e7 } }));
+        let reckoned = json!({ "items": 2e5, "bytes": 4e7 });
+        assert_eq!(traces, &json!({ "share": 0.1, "sent_bytes": null, "per_million_requests": reckoned }));
+    }
+
+    #[test]
+    fn of_the_bytes_that_the_collector_sent_a_vendor_pays_for_ours() {
+        let mut export = state();
+        let mut receipts = Receipts::clone(export.receipts.as_deref().unwrap());
+        receipts.exporters[0].signals[0].as_mut().unwrap().bytes = Some(30_000);
+        export.receipts = Some(Arc::new(receipts));
+        let of_vendor = |export: &ExportState| json(export, 200)["vendors"][0]["signals"]["traces"].clone();
+        // 400 of 1,000 spans that came in are ours
+        let measured = json!({ "items": 2e5, "bytes": 6e7 });
+        assert_eq!(of_vendor(&export), json!({ "share": 0.1, "sent_bytes": 30_000, "per_million_requests": measured }));
+        export.accounts[0].delivered = 2_000; // since before the collector
+        assert_eq!(of_vendor(&export)["per_million_requests"]["bytes"], 1.5e8, "all of it, and no more");
     }
 
     #[test]

@@ -80,6 +80,7 @@ fn signal_receipt(receipt: &SignalReceipt) -> Value {
         "accepted": receipt.accepted,
         "failed": receipt.failed,
         "not_queued": receipt.not_queued,
+        "bytes": receipt.bytes,
         "queue": receipt.queue,
         "queue_capacity": receipt.capacity,
         "last_accepted_at": receipt.last_accepted_at,
@@ -145,6 +146,10 @@ fn vendor_schema() -> Value {
     let more = json!({
         "condition": word("refusing: the last that was sent was given up", &["idle", "accepting", "waiting", "refusing"]),
         "since": time("when that began, as exact as the interval of reading"),
+        "bytes": {
+            "type": ["integer", "null"],
+            "description": "of what was sent, before compression; null where the collector's own metrics are not at the level detailed",
+        },
         "queue": { "type": ["number", "null"], "description": "in the unit that the collector's file chooses" },
         "queue_capacity": { "type": ["number", "null"] },
         "last_accepted_at": time("null before the first"),

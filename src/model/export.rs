@@ -99,6 +99,8 @@ pub struct SignalReceipt {
     pub failed: u64,
     /// Items that found no room in the collector's queue.
     pub not_queued: u64,
+    /// Bytes of what was sent to the vendor, before compression; `None` when the collector does not tell them.
+    pub bytes: Option<u64>,
     /// What waits in the collector's queue, in the unit that its file chooses (requests, items or bytes).
     pub queue: Option<f64>,
     /// What may wait there, in the same unit.

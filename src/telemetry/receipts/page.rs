@@ -29,6 +29,8 @@ pub(super) struct Reading {
     pub(super) queue: Option<f64>,
     pub(super) capacity: Option<f64>,
     pub(super) in_flight: f64,
+    /// Told at the level `detailed` alone.
+    pub(super) bytes: Option<u64>,
 }
 
 impl Page {
@@ -55,7 +57,8 @@ impl Page {
         } else if let Some(rest) = name.strip_prefix("otelcol_exporter_") {
             let Some(exporter) = labels.get("exporter").filter(|name| name.len() <= NAME_BYTES) else { return };
             let of_gauge = || Some((rest, signal_of(labels.get("data_type")?)?));
-            let Some((what, signal)) = of_signal(rest).or_else(of_gauge) else { return };
+            let of_request = || Some((rest, signal_of_path(labels.get("url_path")?)?));
+            let Some((what, signal)) = of_signal(rest).or_else(of_gauge).or_else(of_request) else { return };
             let key = (exporter.clone(), signal);
             if self.exporters.len() >= EXPORTERS * Signal::OTLP.len() && !self.exporters.contains_key(&key) {
                 return;
@@ -68,6 +71,7 @@ impl Page {
                 "queue_size" => *reading.queue.get_or_insert(0.0) += value,
                 "queue_capacity" => *reading.capacity.get_or_insert(0.0) += value,
                 "in_flight_requests" => reading.in_flight += value,
+                "queue_batch_send_size_bytes_sum" => *reading.bytes.get_or_insert(0) += count(value),
                 _ => {}
             }
         }
@@ -82,6 +86,11 @@ fn of_signal(name: &str) -> Option<(&str, usize)> {
 
 fn signal_of(data_type: &str) -> Option<usize> {
     Signal::OTLP.iter().find(|signal| signal.label() == data_type).map(|signal| *signal as usize)
+}
+
+/// `/v1/traces` is of traces, and Datadog's `/api/v2/otlpmetrics` of metrics.
+fn signal_of_path(path: &str) -> Option<usize> {
+    Signal::OTLP.iter().find(|signal| path.ends_with(signal.label())).map(|signal| *signal as usize)
 }
 
 fn count(value: f64) -> u64 {
@@ -138,6 +147,10 @@ otelcol_exporter_enqueue_failed_log_records{exporter="otlp_http/datadog"} 1
 otelcol_exporter_queue_size{data_type="traces",exporter="otlp_http/datadog"} 12
 otelcol_exporter_queue_capacity{data_type="traces",exporter="otlp_http/datadog"} 2.68435456e+08
 otelcol_exporter_in_flight_requests{data_type="metrics",exporter="otlp_http/datadog"} 1
+otelcol_exporter_queue_batch_send_size_bytes_sum{exporter="otlp_http/datadog",server_address="a",url_path="/v1/traces"} 70450
+otelcol_exporter_queue_batch_send_size_bytes_sum{exporter="otlp_http/datadog",server_address="b",url_path="/v1/traces"} 50
+otelcol_exporter_queue_batch_send_size_bytes_count{exporter="otlp_http/datadog",url_path="/v1/traces"} 3
+otelcol_exporter_queue_batch_send_size_bytes_sum{exporter="otlp_http/datadog",url_path="/api/v2/otlpmetrics"} 190360
 otelcol_receiver_accepted_metric_points{receiver="otlp",transport="grpc"} 9
 otelcol_receiver_refused_metric_points{receiver="otlp",transport="grpc"} 4
 otelcol_exporter_sent_spans{exporter="broken
@@ -153,7 +166,9 @@ http_client_duration{exporter="x"} 1
         assert_eq!((traces.accepted, traces.queue, traces.capacity), (7, Some(12.0), Some(268_435_456.0)));
         assert_eq!(reading("otlp_http/new\"relic", Signal::Traces).failed, 3);
         assert_eq!(reading("otlp_http/datadog", Signal::Logs).not_queued, 1);
-        assert_eq!(reading("otlp_http/datadog", Signal::Metrics).in_flight, 1.0);
+        let metrics = reading("otlp_http/datadog", Signal::Metrics);
+        assert_eq!((metrics.in_flight, metrics.bytes), (1.0, Some(190_360)));
+        assert_eq!((traces.bytes, reading("otlp_http/datadog", Signal::Logs).bytes), (Some(70_500), None));
         assert_eq!(page.received[Signal::Metrics as usize], Received { accepted: 9, refused: 4 });
         assert_eq!(page.exporters.len(), 4);
     }

@@ -84,12 +84,15 @@ impl Way {
         let accepted = grown(self.last.accepted, reading.accepted);
         let failed = grown(self.last.failed, reading.failed);
         let not_queued = grown(self.last.not_queued, reading.not_queued);
-        self.last = *reading;
+        let before = std::mem::replace(&mut self.last, *reading);
         let receipt = &mut self.receipt;
         receipt.accepted += accepted;
         receipt.failed += failed;
         receipt.not_queued += not_queued;
         (receipt.queue, receipt.capacity) = (reading.queue, reading.capacity);
+        if let Some(bytes) = reading.bytes {
+            *receipt.bytes.get_or_insert(0) += grown(before.bytes.unwrap_or_default(), bytes);
+        }
         if accepted > 0 {
             receipt.last_accepted_at = Some(now);
         }
@@ -161,7 +164,9 @@ mod tests {
     #[test]
     fn counts_go_on_when_the_collector_begins_anew() {
         let receipt = observed(&[(1.0, sent(100, 1)), (2.0, sent(10, 0)), (3.0, sent(15, 0))]);
-        assert_eq!((receipt.accepted, receipt.failed), (115, 1));
+        assert_eq!((receipt.accepted, receipt.failed, receipt.bytes), (115, 1, None));
+        let bytes = [700, 80, 90].map(|bytes| Reading { bytes: Some(bytes), ..sent(1, 0) });
+        assert_eq!(observed(&[(1.0, bytes[0]), (2.0, bytes[1]), (3.0, bytes[2])]).bytes, Some(790));
         assert_eq!(observed(&[(1.0, sent(0, 0))]).condition, ReceiptCondition::Idle);
         let mut track = Track::default();
         for accepted in [100, 10, 15] {
