@@ -16,6 +16,7 @@ pub mod fetch;
 pub mod lease;
 pub mod lifecycle;
 pub mod model;
+mod postgres_link;
 pub mod problem;
 pub mod proxy;
 pub mod redact;

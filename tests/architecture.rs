@@ -16,7 +16,18 @@ mod circles;
 
 /// Lowest floor first. Modules that stand side by side do not know each other.
 const FLOORS: &[&[&str]] = &[
-    &["credentials", "fetch", "lifecycle", "problem", "redact", "redis_link", "semconv", "serve", "wall_clock"],
+    &[
+        "credentials",
+        "fetch",
+        "lifecycle",
+        "postgres_link",
+        "problem",
+        "redact",
+        "redis_link",
+        "semconv",
+        "serve",
+        "wall_clock",
+    ],
     &["settings"],
     &["model", "trust"],
     &["checks", "database", "egress", "lease", "proxy", "system", "tasks", "telemetry", "traffic"],

@@ -6,6 +6,8 @@ use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
+use crate::postgres_link::frames::FrameError;
+
 /// The class of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
@@ -79,6 +81,12 @@ fn classify(error: &(dyn Error + 'static)) -> Option<Trouble> {
     if error.is::<rustls::Error>() {
         return Some(Trouble::Tls);
     }
+    if let Some(error) = error.downcast_ref::<FrameError>() {
+        return Some(match error {
+            FrameError::LongMessage(_) | FrameError::LongAnswer(_) => Trouble::TooLarge,
+            FrameError::NoMessage(_) | FrameError::DearPassword(_) => Trouble::Protocol,
+        });
+    }
     // what redis names as its source is the pointer, not the error behind it
     if let Some(shared) = error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
         return classify(&**shared);
@@ -143,6 +151,9 @@ mod tests {
             (sqlx::Error::Io(io::Error::other("failed to lookup address information: x")), Trouble::Dns),
             (sqlx::Error::Tls("x".into()), Trouble::Tls),
             (sqlx::Error::PoolTimedOut, Trouble::Timeout),
+            (sqlx::Error::Io(io::Error::other(FrameError::LongMessage(1 << 30))), Trouble::TooLarge),
+            (sqlx::Error::Io(io::Error::other(FrameError::LongAnswer(1 << 20))), Trouble::TooLarge),
+            (sqlx::Error::Io(io::Error::other(FrameError::NoMessage(3))), Trouble::Protocol),
             (sqlx::Error::RowNotFound, Trouble::Protocol),
         ] {
             assert_eq!(Trouble::of_database(&error), expected);

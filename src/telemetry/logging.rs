@@ -40,11 +40,13 @@ pub enum LogFormat {
 }
 
 /// Libraries whose word only matters when something is wrong. The SDK warns of each line that is logged after its
-/// shutdown, which is how our last lines are meant to be; h2 warns of frames, and any client could fill the log with them.
+/// shutdown, which is how our last lines are meant to be; h2 warns of frames, and any client could fill the log with them;
+/// so could a database with its notices.
 const LIBRARIES: &str = "hyper=warn,h2=error,tonic=warn,tower=warn,reqwest=warn,rustls=warn,opentelemetry=warn,\
-     opentelemetry_sdk=error,sqlx=warn";
+     opentelemetry_sdk=error,sqlx=warn,sqlx::postgres::notice=off";
 /// What goes out by OTLP: nothing of the libraries that carry it.
-const EXPORTED: &str = "info,hyper=off,h2=off,tonic=off,tower=off,reqwest=off,rustls=off,opentelemetry=off";
+const EXPORTED: &str = "info,hyper=off,h2=off,tonic=off,tower=off,reqwest=off,rustls=off,opentelemetry=off,\
+     sqlx::postgres::notice=off";
 /// The same libraries, for errors alone.
 const QUIET: &str =
     "hyper=off,h2=off,tonic=off,tower=off,reqwest=off,rustls=off,opentelemetry=off,opentelemetry_sdk=off";

@@ -8,7 +8,7 @@ use crate::database_room::Room;
 use crate::database_servers::{PASSWORD, PgBouncer, Postgres};
 
 /// Time for a login on a busy machine, and each result counts.
-fn patient(url: &str) -> Checks {
+pub(crate) fn patient(url: &str) -> Checks {
     let pace = json!({"period": "2s", "timeout": "1900ms", "failure_threshold": 1, "success_threshold": 1, "degraded_above": "1900ms"});
     Checks::start(json!({"checks": {"database": pace}}), Some(url), None)
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -135,6 +135,54 @@ impl Postgres {
         let mut factory = self.connect("factory").await;
         let question = AssertSqlSafe(question.to_owned());
         sqlx::query_scalar(question).fetch_one(&mut factory).await.expect("a number")
+    }
+
+    /// Gives it these files, and switches TLS on: the names are those of its settings.
+    pub(crate) async fn encrypt(&self, files: &[(&str, &str)]) {
+        for (name, content) in files {
+            self.place(name, content);
+        }
+        for (setting, name) in
+            [("ssl_cert_file", "server.crt"), ("ssl_key_file", "server.key"), ("ssl_ca_file", "ca.crt")]
+        {
+            let file = self.folder.path().join(name);
+            self.run(&format!("ALTER SYSTEM SET {setting} = '{}'", file.display())).await;
+        }
+        self.run("ALTER SYSTEM SET ssl = on").await;
+        self.reload().await;
+    }
+
+    /// Lets in whom these lines of `pg_hba.conf` name.
+    pub(crate) async fn admit(&self, hosts: &str) {
+        self.place("db/pg_hba.conf", hosts);
+        self.reload().await;
+    }
+
+    /// Writes a file that only the server may read.
+    fn place(&self, name: &str, content: &str) {
+        let file = self.folder.path().join(name);
+        fs::write(&file, content).expect("a file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("our file");
+        if let Some((user, group)) = self.owner {
+            chown(&file, Some(user), Some(group)).expect("we are root");
+        }
+    }
+
+    /// Has it read its settings again, and waits until it has.
+    async fn reload(&self) {
+        let loaded = "SELECT (extract(epoch FROM pg_conf_load_time()) * 1000000)::int8";
+        let before = self.number(loaded).await;
+        self.run("SELECT pg_reload_conf()").await;
+        let deadline = Instant::now() + PATIENCE;
+        while self.number(loaded).await == before {
+            assert!(Instant::now() < deadline, "it reads nothing again\n{}", self.log());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Where its socket is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What it has logged.

@@ -55,6 +55,8 @@ mod intake_world;
 mod lease;
 mod lying_collector;
 mod port;
+mod postgres_hostile;
+mod postgres_tls;
 mod press;
 mod proxy_arrivals;
 mod proxy_counting;

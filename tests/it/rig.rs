@@ -57,11 +57,16 @@ impl Sidecar {
 
     /// The same behind a word to the shell, such as `ulimit`.
     pub(crate) async fn start_after(word: &str, upstream: SocketAddr) -> Self {
+        Self::start_within(word, upstream, &[]).await
+    }
+
+    /// The same with further arguments.
+    pub(crate) async fn start_within(word: &str, upstream: SocketAddr, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &format!(r#"{word} && exec "$0" "$@""#)]).arg(crate::binary());
         command.env_clear().current_dir(folder.path()).stdin(Stdio::null()).kill_on_drop(true);
-        Self::start_by((command, folder), &format!("http://{upstream}"), &[], &[]).await
+        Self::start_by((command, folder), &format!("http://{upstream}"), arguments, &[]).await
     }
 
     async fn start_by(

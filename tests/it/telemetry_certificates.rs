@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -53,6 +55,8 @@ impl Authority {
     fn sign(&self, names: &[String], usage: ExtendedKeyUsagePurpose) -> Identity {
         let mut params = CertificateParams::new(names).expect("names that certificates may hold");
         params.extended_key_usages = vec![usage];
+        // of the issuer's own name it would pass for one that signed itself
+        params.distinguished_name.push(DnType::CommonName, "signed");
         let key = key();
         let certificate = params.signed_by(&key, &self.issuer).expect("the authority signs");
         Identity { certificate: certificate.pem(), key: key.serialize_pem() }

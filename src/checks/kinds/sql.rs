@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use sqlx::{Connection, PgConnection, SqliteConnection};
+use sqlx::{Connection, SqliteConnection};
 
 use crate::checks::check::{Check, Finding};
 use crate::checks::failure::Failure;
@@ -12,6 +12,7 @@ use crate::checks::service::Pace;
 use crate::model::dsn::DatabaseAddress;
 use crate::model::health::HealthStatus;
 use crate::model::trouble::Trouble;
+use crate::postgres_link::Link;
 use crate::redact::Clean;
 
 /// Keeps its connection between runs; a run that is cut off takes the connection with it.
@@ -21,7 +22,7 @@ pub(in crate::checks) struct Sql {
 }
 
 enum Open {
-    Postgres(PgConnection),
+    Postgres(Link),
     Sqlite(SqliteConnection),
 }
 
@@ -68,7 +69,7 @@ impl Check for Sql {
             return Ok(Finding::Works);
         }
         let opened = match &self.address {
-            DatabaseAddress::Postgres(options) => PgConnection::connect_with(options).await.map(Open::Postgres),
+            DatabaseAddress::Postgres(options) => Link::open(options).await.map(Open::Postgres),
             DatabaseAddress::Sqlite(file) => SqliteConnection::connect_with(&file.options()).await.map(Open::Sqlite),
             DatabaseAddress::InProcess => {
                 let words = Clean::literal("in-process database, not observable from outside");
@@ -86,7 +87,10 @@ impl Open {
     async fn ask(&mut self) -> Result<(), sqlx::Error> {
         match self {
             // as simple queries: a pooler in front knows no prepared statements
-            Self::Postgres(connection) => sqlx::raw_sql("SELECT 1").execute(connection).await.map(|_| ()),
+            Self::Postgres(link) => {
+                let (connection, relay) = link.parts();
+                relay.answer(sqlx::raw_sql("SELECT 1").execute(connection)).await.map(|_| ())
+            }
             // reads the file, unlike SELECT 1
             Self::Sqlite(connection) => {
                 sqlx::raw_sql("SELECT count(*) FROM sqlite_master").fetch_one(connection).await.map(|_| ())
