@@ -71,9 +71,13 @@ impl Project {
         self.seen.lock().expect("no test panics while it holds what was seen").arrivals.clone()
     }
 
-    /// The events that were taken.
+    /// The events that were taken, in the order in which they were made: several are on their way at once.
     pub(crate) fn events(&self) -> Vec<Value> {
-        self.arrivals().into_iter().filter(|arrival| arrival.status == 200).map(|arrival| arrival.event).collect()
+        let taken = self.arrivals().into_iter().filter(|arrival| arrival.status == 200);
+        let mut events: Vec<Value> = taken.map(|arrival| arrival.event).collect();
+        let made = |event: &Value| event["timestamp"].as_f64().expect("each event has its time");
+        events.sort_by(|one, other| made(one).total_cmp(&made(other)));
+        events
     }
 }
 
