@@ -217,6 +217,10 @@ fn read_varint(rest: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let byte = take(rest, 1)?[0];
+        // the tenth has room for one bit: what has more is read at random, or not at all
+        if shift == 63 && byte > 1 {
+            return None;
+        }
         value |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {
             return Some(value);
@@ -231,6 +235,15 @@ mod tests {
     use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
     use proptest::prelude::*;
     use prost::Message;
+
+    #[test]
+    fn a_number_is_of_64_bits_and_what_has_more_is_malformed() {
+        let ten = |last: u8| [&[0xff; 9][..], &[last]].concat();
+        assert!(are_varints(&ten(1)) && read_varint(&mut &ten(1)[..]) == Some(u64::MAX));
+        assert!(!are_varints(&ten(2)) && !are_varints(&ten(0x7f)) && !are_varints(&ten(0x81)));
+        let field = [&[0x18][..], &ten(2)].concat();
+        assert_eq!(Fields(&field).next(), Some(Err(Malformed)));
+    }
 
     proptest! {
         #[test]
