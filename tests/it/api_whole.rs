@@ -16,7 +16,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::api_port::{Port, healthy};
 use crate::checks_services::{Checks, black_hole};
-use crate::rig::Sidecar;
+use crate::rig::{PATIENCE, Sidecar, echo_application};
+use crate::telemetry_receiver::eventually;
 
 /// Part of every secret below; must come out nowhere.
 const CANARY: &str = "canary-canary";
@@ -151,6 +152,84 @@ async fn no_request_to_any_endpoint_opens_a_connection() {
         }
     }
     assert_eq!(all.map(Counting::taken), before, "application, database, Redis, external API");
+}
+
+/// Takes connections and never answers; counts them, and those that were given up.
+struct Silent {
+    address: SocketAddr,
+    taken: Arc<AtomicU64>,
+    left: Arc<AtomicU64>,
+    _task: JoinSet<()>,
+}
+
+impl Silent {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let [taken, left] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+        let (mut task, counts) = (JoinSet::new(), (Arc::clone(&taken), Arc::clone(&left)));
+        task.spawn(async move {
+            let mut held = JoinSet::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                counts.0.fetch_add(1, Ordering::SeqCst);
+                let left = Arc::clone(&counts.1);
+                held.spawn(async move {
+                    while stream.read(&mut [0; 4_096]).await.is_ok_and(|length| length > 0) {}
+                    left.fetch_add(1, Ordering::SeqCst);
+                });
+            }
+        });
+        Self { address, taken, left, _task: task }
+    }
+
+    /// Connections so far, and those that are over.
+    fn counts(&self) -> [u64; 2] {
+        [&self.taken, &self.left].map(|count| count.load(Ordering::SeqCst))
+    }
+}
+
+/// Runs that nothing ends meanwhile, and beside them one check that works.
+fn beside_runs_in_flight(redis: &Silent, database: &Silent, live: &Silent) -> String {
+    let patient = "period: 1h, timeout: 30m";
+    format!(
+        "redis: {{url: \"redis://{}/0\"}}\n\
+         celery: {{enabled: false}}\n\
+         checks:\n  \
+         redis: {{{patient}}}\n  \
+         silent-sql: {{kind: sql, url: \"postgresql://u@{}/x?sslmode=disable\", {patient}}}\n  \
+         live: {{kind: tcp, address: \"{}\", period: 100ms, timeout: 90ms}}\n",
+        redis.address, database.address, live.address
+    )
+}
+
+#[tokio::test]
+async fn while_a_redis_and_a_postgresql_never_answer_health_waits_for_no_run_and_no_other_check_misses_one() {
+    let (redis, database, live) = (Silent::start().await, Silent::start().await, Silent::start().await);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("sidecar.yaml");
+    std::fs::write(&file, beside_runs_in_flight(&redis, &database, &live)).expect("a file in a new folder");
+    let file = file.display().to_string();
+    let sidecar = Sidecar::start(echo_application().await, &["--config", &file], &[]).await;
+    eventually("both are asked", PATIENCE, || [&redis, &database].iter().all(|peer| peer.counts() == [1, 0])).await;
+    let runs = |body: &str| serde_json::from_str::<serde_json::Value>(body).expect("JSON")["streak"].as_u64();
+    let live_runs = "/api/v1/monitoring/checks/live";
+    sidecar.eventually(live_runs, |_, body| runs(body) >= Some(1)).await;
+    let before = live.counts()[0];
+    let mut asked = 0;
+    while asked < 500 || live.counts()[0] < before + 10 {
+        let (status, body) = sidecar.ask("/health").await;
+        let health: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        for name in ["redis", "silent-sql"] {
+            assert_eq!((status, &health["services"][name]["status"]), (200, &json!("unknown")), "{body}");
+        }
+        asked += 1;
+    }
+    // each answer came while both runs were under way, and nobody asked them for more
+    assert_eq!([redis.counts(), database.counts()], [[1, 0]; 2], "after {asked} requests");
+    // each run of the other check is one connection, and one result in its row; the last may not be counted yet
+    let (_, body) = sidecar.ask(live_runs).await;
+    let (connections, results) = (live.counts()[0], runs(&body).expect("it goes on"));
+    assert!(body.contains("\"healthy\"") && connections.abs_diff(results) <= 1, "{connections} connections: {body}");
 }
 
 /// Reads of each path.

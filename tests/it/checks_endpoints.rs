@@ -203,6 +203,30 @@ async fn a_heartbeat_is_awaited_taken_and_missed() {
     assert_eq!(sidecar.ask(beat).await.0, 405);
 }
 
+/// Who asks for a run, and who asks while the peer holds it; then it is let go.
+async fn two_who_ask(
+    sidecar: &Sidecar,
+    run: &str,
+    asked: &mut watch::Receiver<usize>,
+    release: &Sender<()>,
+) -> [(u16, Value); 2] {
+    let before = *asked.borrow();
+    let second = async {
+        timeout(PATIENCE, asked.wait_for(|asked| *asked > before))
+            .await
+            .expect("a run in time")
+            .expect("the peer is there");
+        let let_go = async {
+            for _ in 0..10 {
+                sidecar.ask("/livez").await; // the second is on its way by then
+            }
+            release.send(()).expect("the peer holds the request");
+        };
+        tokio::join!(post(sidecar.admin, run, ""), let_go).0
+    };
+    <[_; 2]>::from(tokio::join!(post(sidecar.admin, run, ""), second))
+}
+
 #[tokio::test]
 async fn a_run_that_is_asked_for_is_made_once_for_all_who_ask() {
     let Holding { address, mut asked, release } = Holding::start();
@@ -213,24 +237,24 @@ async fn a_run_that_is_asked_for_is_made_once_for_all_who_ask() {
     let before = json(&sidecar.ask("/api/v1/monitoring/checks/pay").await.1);
     assert_eq!((&before["status"], &before["age_seconds"]), (&Value::from("unknown"), &Value::Null));
     let run = "/api/v1/monitoring/checks/pay/run";
-    let first = post(sidecar.admin, run, "");
-    let second = async {
-        let in_flight = timeout(PATIENCE, asked.wait_for(|asked| *asked == 1)).await.expect("a run in time").is_ok();
-        let joined = post(sidecar.admin, run, "");
-        let let_go = async {
-            for _ in 0..10 {
-                sidecar.ask("/livez").await; // the second is on its way by then, or finds that the run has just ended
-            }
-            release.send(()).expect("the peer holds the request");
-        };
-        (in_flight, tokio::join!(joined, let_go).0)
-    };
-    let (first, (in_flight, second)) = tokio::join!(first, second);
-    assert!(in_flight, "the peer was asked");
-    assert_eq!((first.0, &first.1["run"], &first.1["status"]), (200, &Value::from("made"), &Value::from("healthy")));
-    assert_eq!(second.0, 200);
-    assert!(["joined", "recent"].contains(&second.1["run"].as_str().expect("a word")), "{}", second.1);
-    assert_eq!((*asked.borrow(), &second.1["streak"]), (1, &Value::from(1)), "one run for both");
+    for runs in 1.. {
+        let [first, second] = two_who_ask(&sidecar, run, &mut asked, &release).await;
+        assert_eq!(
+            (first.0, &first.1["run"], &first.1["status"]),
+            (200, &Value::from("made"), &Value::from("healthy"))
+        );
+        assert_eq!(
+            (second.0, *asked.borrow(), &second.1["streak"]),
+            (200, runs, &Value::from(runs)),
+            "one run for both"
+        );
+        if second.1["run"] == "joined" {
+            break;
+        }
+        // a machine so busy that the second was read when the run had just ended
+        assert!(second.1["run"] == "recent" && runs < 5, "nobody joined a run: {}", second.1);
+        until(&sidecar, "pay", |check| check["age_seconds"].as_f64() > Some(1.5)).await;
+    }
     assert_eq!(post(sidecar.admin, "/api/v1/monitoring/checks/nobody/run", "").await.0, 404);
     assert_eq!(post(sidecar.admin, "/api/v1/monitoring/checks/database/run", "").await.0, 409);
     assert_eq!(sidecar.ask(run).await.0, 405);
