@@ -1,7 +1,8 @@
 //! A container's limits and what it uses of them, from the files of its cgroup, version 1 or 2.
 //!
 //! By default the cgroup that our own process is in. Where each container has its own, that is the sidecar's alone: to see the
-//! application's, `system.cgroup` names a folder that was mounted for it. Limits of the groups above are not looked for.
+//! application's, `system.cgroup` names a folder that was mounted for it. A limit is the smallest of its own and of those of the groups
+//! above, as far as they can be seen from here: in a namespace of its own, or below a mounted folder, there are none.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,18 +70,19 @@ impl Places {
         let of = |folder: &Option<PathBuf>, name: &str| folder.as_deref().and_then(|folder| text(folder, name));
         let number = |folder: &Option<PathBuf>, name: &str| of(folder, name)?.trim().parse::<f64>().ok();
         let stat = of(&self.cpu, "cpu.stat").unwrap_or_default();
-        let quota = number(&self.cpu, "cpu.cfs_quota_us").filter(|quota| *quota > 0.0);
-        let period = number(&self.cpu, "cpu.cfs_period_us").filter(|period| *period > 0.0);
         let memory_bytes = of(&self.memory, "memory.usage_in_bytes").and_then(|text| text.trim().parse().ok());
         let inactive = of(&self.memory, "memory.stat").and_then(|text| value(&text, "total_inactive_file"));
-        let limit = of(&self.memory, "memory.limit_in_bytes").and_then(|text| text.trim().parse().ok());
+        let limit = |folder: &Path| text(folder, "memory.limit_in_bytes")?.trim().parse::<u64>().ok();
         ContainerUsage {
             cpu_seconds: number(&self.cpuacct, "cpuacct.usage").map(|nanos| nanos / 1e9),
-            cpu_limit: quota.zip(period).map(|(quota, period)| quota / period),
+            cpu_limit: self.cpu.as_deref().and_then(|folder| lineage(folder).filter_map(quota).reduce(f64::min)),
             throttling: throttling(&stat, "throttled_time", 1e9),
             memory_bytes,
             working_set_bytes: working_set(memory_bytes, inactive),
-            memory_limit_bytes: limit.filter(|limit| *limit < NO_LIMIT),
+            memory_limit_bytes: self
+                .memory
+                .as_deref()
+                .and_then(|folder| lineage(folder).filter_map(limit).filter(|limit| *limit < NO_LIMIT).min()),
             oom_kills: of(&self.memory, "memory.oom_control").and_then(|text| value(&text, "oom_kill")),
         }
     }
@@ -88,17 +90,24 @@ impl Places {
 
 fn version_2(folder: &Path) -> ContainerUsage {
     let of = |name: &str| text(folder, name).unwrap_or_default();
+    let limit = |folder: &Path| text(folder, "memory.max")?.trim().parse::<u64>().ok(); // `max` is no number
     let stat = of("cpu.stat");
     let memory_bytes = of("memory.current").trim().parse().ok();
     ContainerUsage {
         cpu_seconds: value(&stat, "usage_usec").map(|micros| micros as f64 / 1e6),
-        cpu_limit: cores(&of("cpu.max")),
+        cpu_limit: lineage(folder).filter_map(|folder| cores(&text(folder, "cpu.max")?)).reduce(f64::min),
         throttling: throttling(&stat, "throttled_usec", 1e6),
         memory_bytes,
         working_set_bytes: working_set(memory_bytes, value(&of("memory.stat"), "inactive_file")),
-        memory_limit_bytes: of("memory.max").trim().parse().ok(), // `max` is no number
+        memory_limit_bytes: lineage(folder).filter_map(limit).min(),
         oom_kills: value(&of("memory.events"), "oom_kill"),
     }
+}
+
+/// A group and those above it, the nearest first: a folder that is a group lists its processes, in both versions.
+fn lineage(folder: &Path) -> impl Iterator<Item = &Path> {
+    let above = folder.ancestors().skip(1).take_while(|above| above.join("cgroup.procs").is_file());
+    std::iter::once(folder).chain(above)
 }
 
 fn text(folder: &Path, name: &str) -> Option<String> {
@@ -125,6 +134,12 @@ fn folder(mountinfo: &str, kind: &str, controller: &str, path: &str) -> Option<P
 /// The number behind a key, as in `nr_periods 12`.
 fn value(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// Version 1 has two files for what `cores` reads of one; a negative quota is no limit.
+fn quota(folder: &Path) -> Option<f64> {
+    let number = |name: &str| text(folder, name)?.trim().parse().ok().filter(|number: &f64| *number > 0.0);
+    Some(number("cpu.cfs_quota_us")? / number("cpu.cfs_period_us")?)
 }
 
 /// `max 100000` is no limit, `150000 100000` one and a half cores.
@@ -169,7 +184,7 @@ mod tests {
                 ("memory.current", "104857600\n"),
                 ("memory.max", "209715200\n"),
                 ("memory.stat", "anon 50000000\nfile 54857600\ninactive_file 4857600\n"),
-                ("memory.events", "low 0\nhigh 0\nmax 7\noom 2\noom_kill 1\n"),
+                ("memory.events", "low 0\nhigh 0\nmax 7\noom 2\noom_group_kill 3\noom_kill 1\n"),
             ],
         );
         let expected = ContainerUsage {
@@ -223,6 +238,38 @@ mod tests {
         write(&folder.path().join("cpu"), &[("cpu.cfs_quota_us", "-1\n")]);
         (expected.memory_limit_bytes, expected.cpu_limit) = (Some(2_000), None);
         assert_eq!(Places::of_folder(folder.path()).usage(), expected);
+    }
+
+    #[test]
+    fn the_smallest_limit_of_a_group_and_those_above_it_holds() {
+        let top = tempfile::tempdir().expect("a temporary folder");
+        let of_two = |cpu: &'static str, memory: &'static str| {
+            [("cpu.max", cpu), ("memory.max", memory), ("memory.current", "9"), ("cgroup.procs", "")]
+        };
+        let of_one = |quota: &'static str, memory: &'static str| {
+            [
+                ("cpu.cfs_quota_us", quota),
+                ("cpu.cfs_period_us", "100000"),
+                ("memory.limit_in_bytes", memory),
+                ("cgroup.procs", ""),
+            ]
+        };
+        // above the highest group its mount ends: what stands there is of something else
+        write(top.path(), &[("cpu.max", "1 100000"), ("memory.max", "1"), ("memory.limit_in_bytes", "1")]);
+        for (name, own, slice, pod) in [
+            ("two", of_two("max 100000", "max"), of_two("50000 100000", "4000"), of_two("90000 100000", "3000")),
+            ("one", of_one("-1", "9223372036854771712"), of_one("50000", "4000"), of_one("90000", "3000")),
+        ] {
+            let highest = top.path().join(name);
+            write(&highest, &slice);
+            write(&highest.join("pod"), &pod);
+            write(&highest.join("pod/own"), &own);
+            let own = highest.join("pod/own");
+            let places =
+                Places { memory: Some(own.clone()), cpu: Some(own.clone()), unified: Some(own), cpuacct: None };
+            let usage = places.usage();
+            assert_eq!((usage.cpu_limit, usage.memory_limit_bytes), (Some(0.5), Some(3_000)), "version {name}");
+        }
     }
 
     #[test]
