@@ -27,6 +27,8 @@ pub struct Moment {
     pub about: About,
     /// Rows of the business tables.
     pub rows: BusinessRows,
+    /// Of the node's numbers, when they are not renewed any more.
+    pub stale_system: Option<Stale>,
     /// The traffic since the start.
     pub totals: Totals,
     /// The application's tasks since the start.
@@ -41,6 +43,13 @@ pub struct Moment {
     pub unix_seconds: f64,
     /// Age of the process, by the monotonic clock.
     pub uptime_seconds: f64,
+}
+
+/// A reading that is older than it should be.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Stale {
+    /// Since it was read; `None` when it never was.
+    pub age_seconds: Option<f64>,
 }
 
 /// The longest list of recent requests that the application tells of.
@@ -84,6 +93,7 @@ pub fn status(moment: &Moment) -> Vec<u8> {
             social_media_posts: Count(moment.rows.social_media_posts),
         },
         version: about.version.as_ref().map_or(env!("CARGO_PKG_VERSION"), Clean::as_str),
+        stale_system: moment.stale_system,
         lease: moment.standing.as_ref().map(|standing| Lease {
             held: standing.is_holder,
             holder: standing.holder.as_ref().map(Clean::as_str),
@@ -170,6 +180,9 @@ struct Status<'a> {
     system: System<'a>,
     database_stats: Rows,
     version: &'a str,
+    /// Ours, and only while nothing renews `system`: a row that cannot be counted is an `"Error"`, and a check without a result `unknown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale_system: Option<Stale>,
     /// Ours, and only of replicas that share a lease.
     #[serde(skip_serializing_if = "Option::is_none")]
     lease: Option<Lease<'a>>,
@@ -328,6 +341,7 @@ mod tests {
             system: SystemUsage::default(),
             about: About::default(),
             rows: BusinessRows::default(),
+            stale_system: None,
             totals: Totals::default(),
             tasks: TaskTotals::default(),
             celery: CeleryCounts::default(),
@@ -365,6 +379,16 @@ mod tests {
             ("disk_percent", "25.09%"),
         ] {
             assert_eq!(system[key], expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_the_node_that_nothing_renews_say_how_old_they_are_and_others_add_nothing() {
+        assert!(!String::from_utf8(status(&moment())).unwrap().contains("stale"));
+        for (age_seconds, expected) in [(Some(75.5), "75.5"), (None, "null")] {
+            let moment = Moment { stale_system: Some(Stale { age_seconds }), ..moment() };
+            let body = String::from_utf8(status(&moment)).unwrap();
+            assert!(body.ends_with(&format!(r#","stale_system":{{"age_seconds":{expected}}}}}"#)), "{body}");
         }
     }
 

@@ -24,6 +24,7 @@ pub(super) fn json(celery: &CeleryState, now: f64) -> String {
         "uncertain": celery.uncertain,
         "active_tasks": if is_heard { active } else { 0 },
         "age_seconds": celery.queues_age.map(|age| age.as_secs_f64()),
+        "stale": celery.is_stale,
         "consumers_age_seconds": celery.consumers_age.map(|age| age.as_secs_f64()),
         "queues": celery.queues.iter().map(queue).collect::<Vec<_>>(),
         "unacked": {
@@ -131,6 +132,7 @@ pub(super) fn schema() -> Value {
             "uncertain": count("tasks that a worker had received before a gap and that was not heard after it: they have run, or wait to be delivered again"),
             "active_tasks": count("tasks that live workers work on"),
             "age_seconds": seconds("age of the reading of the queues; null before the first"),
+            "stale": { "type": "boolean", "description": "no reading of the queues, or one that three turns have not renewed" },
             "consumers_age_seconds": seconds("age of the workers' answers on what they consume"),
             "queues": { "type": "array", "items": queue_schema() },
             "unacked": {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::api::contract::Moment;
+use crate::api::contract::{Moment, Stale};
 use crate::checks::Desk;
 use crate::lifecycle::{Drain, Latch, Pulse};
 use crate::model::application::About;
@@ -88,9 +88,12 @@ pub struct Traffic {
 impl State {
     /// All that the application's own shapes need, of one moment.
     pub(super) fn moment(&self) -> Moment {
+        let (system, now) = (self.system.borrow().clone(), Instant::now());
+        let age_seconds = system.age(now).map(|age| age.as_secs_f64());
         Moment {
             reports: self.reports(),
-            system: self.system.borrow().clone(),
+            stale_system: system.is_stale(now).then_some(Stale { age_seconds }),
+            system,
             about: self.about.borrow().clone(),
             rows: self.database.borrow().business_rows(),
             totals: (self.traffic.totals)(),

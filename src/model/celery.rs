@@ -37,6 +37,8 @@ pub struct CeleryState {
     pub oldest_unacked_at: Option<f64>,
     /// Age of the reading of the queues; `None` before the first.
     pub queues_age: Option<Duration>,
+    /// Whether there is none, or one that several turns have failed to renew.
+    pub is_stale: bool,
     /// Age of the workers' last answers on what they consume.
     pub consumers_age: Option<Duration>,
     /// The tasks, by name and queue.
@@ -164,6 +166,7 @@ impl CeleryState {
             unacked: None,
             oldest_unacked_at: None,
             queues_age: None,
+            is_stale: false,
             consumers_age: None,
             tasks: Vec::new(),
             publishes: PublishTasks::default(),

@@ -19,6 +19,8 @@ use crate::semconv;
 pub struct SystemUsage {
     /// When they were read; `None` before the first time.
     pub read_at: Option<Instant>,
+    /// How often they are.
+    pub period: Duration,
     /// Mean of the last interval over all cores, 0 to 1.
     pub cpu_ratio: f64,
     /// All of the memory.
@@ -77,8 +79,22 @@ pub struct BusinessRows {
 
 /// What was read longer ago than that says nothing of now.
 const RECENT: Duration = Duration::from_secs(60);
+/// Turns that fail before a slow reading is stale.
+const TURNS: u32 = 3;
 
 impl SystemUsage {
+    /// How long ago they were read.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        self.read_at.map(|at| now.saturating_duration_since(at))
+    }
+
+    /// Whether there are none, or such that several turns have failed to renew.
+    #[must_use]
+    pub fn is_stale(&self, now: Instant) -> bool {
+        self.age(now).is_none_or(|age| age > RECENT.max(self.period * TURNS))
+    }
+
     /// How busy the node's cores were of late, 0 to 1; `None` when that was not read lately.
     #[must_use]
     pub fn recent_cpu(&self, now: Instant) -> Option<f64> {

@@ -105,7 +105,8 @@ impl System {
         let look = spawn_blocking(move || sampler.lock().unwrap_or_else(PoisonError::into_inner).look());
         match look.await {
             Ok(usage) => {
-                self.last.send_replace(usage);
+                let period = *self.period.0.borrow();
+                self.last.send_replace(SystemUsage { period, ..usage });
             }
             Err(error) => tracing::warn!(is_panic = error.is_panic(), "the node could not be sampled"),
         }
@@ -132,6 +133,21 @@ mod tests {
         room.last.send_replace(SystemUsage { read_at: Some(Instant::now()), ..SystemUsage::default() });
         advance(Duration::from_secs(seconds)).await;
         count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn numbers_are_stale_when_three_turns_and_a_minute_have_not_renewed_them() {
+        for (seconds, limit) in [(1, 60), (5, 60), (100, 300)] {
+            let config = Config { period: Duration::from_secs(seconds), cgroup: None };
+            let (room, reader) = build(&config, "/".into());
+            assert!(reader.borrow().is_stale(Instant::now()), "before the first look");
+            room.sample().await;
+            let usage = reader.borrow().clone();
+            let then = usage.read_at.expect("it has looked");
+            let after = |seconds| then + Duration::from_secs(seconds);
+            assert_eq!((usage.age(after(7)), usage.period), (Some(Duration::from_secs(7)), config.period));
+            assert_eq!((usage.is_stale(after(limit)), usage.is_stale(after(limit + 1))), (false, true));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{StatVfs, statvfs};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, Networks, RefreshKind, System};
@@ -49,6 +50,7 @@ impl Sampler {
         let disk_bytes = |blocks: fn(&StatVfs) -> u64| disk.as_ref().map_or(0, |disk| blocks(disk) * disk.f_frsize);
         SystemUsage {
             read_at: Some(Instant::now()),
+            period: Duration::ZERO, // that of who has it look
             cpu_ratio: (f64::from(self.system.global_cpu_usage()) / 100.0).clamp(0.0, 1.0),
             memory_total_bytes: self.system.total_memory(),
             memory_available_bytes: self.system.available_memory(),

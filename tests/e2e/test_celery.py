@@ -185,6 +185,8 @@ def test_a_redis_that_goes_and_comes_back_is_a_gap_and_its_tasks_are_heard_again
     down = sidecar.json(QUEUES)
     assert (down["state"], down["gaps"], down["active_tasks"]) == ("degraded", 1, 0)
     assert down["events"]["problem"] in ("closed", "refused")
+    eventually(lambda: sidecar.json(QUEUES)["stale"], "the last reading of the queues to be told as stale")
+    assert sidecar.json(QUEUES)["age_seconds"] > 3
     broker.start()
     eventually(lambda: sidecar.json(QUEUES)["state"] == "watching", "both connections", seconds=40)
     sent: list[str] = []
@@ -205,4 +207,4 @@ def test_a_redis_that_goes_and_comes_back_is_a_gap_and_its_tasks_are_heard_again
 
     prefork.supervised(events_come, "its events, which it has to be told anew to send")
     state = sidecar.json(QUEUES)
-    assert (state["gap"], state["gaps"]) == (False, 1)
+    assert (state["gap"], state["gaps"], state["stale"]) == (False, 1, False)

@@ -118,6 +118,7 @@ fn traffic() -> Traffic {
 
 fn system() -> SystemUsage {
     SystemUsage {
+        read_at: Some(Instant::now()),
         cpu_ratio: 0.152,
         memory_total_bytes: 16 << 30,
         memory_available_bytes: 8_841_164_718,

@@ -23,6 +23,8 @@ use crate::wall_clock::since_epoch;
 
 /// A worker that has nothing to do while messages wait is looked at for so long before anything is said.
 const NOT_CONSUMING_AFTER: Duration = Duration::from_secs(30);
+/// Readings of the queues that fail before the last one is stale.
+const TURNS: u32 = 3;
 
 /// Reads what the room knows, from memory.
 #[derive(Clone, Debug)]
@@ -101,6 +103,7 @@ impl Known {
             unacked: state.board.unacked,
             oldest_unacked_at: state.board.oldest_unacked,
             queues_age: age(state.board.read_at),
+            is_stale: age(state.board.read_at).is_none_or(|age| age > self.settings.borrow().period * TURNS),
             consumers_age: age(state.board.asked_at()),
             tasks: state.ledger.totals.pairs().map(|(pair, counts)| task(state, pair, counts)).collect(),
             publishes: state.publishes(),
