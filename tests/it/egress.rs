@@ -7,6 +7,7 @@ use crate::raw::{Client, Message, echo_all, origin};
 use crate::rig::{Sidecar, echo_application};
 
 pub(crate) const DURATIONS: &str = "gen_ai_client_operation_duration_seconds_count";
+const TOKENS: &str = "gen_ai_client_token_usage_sum";
 
 /// A sidecar before this service, and its port for calls.
 pub(crate) async fn sidecar(service: SocketAddr, environment: &[(&str, &str)]) -> (Sidecar, SocketAddr) {
@@ -87,6 +88,101 @@ async fn a_compressed_answer_passes_and_its_tokens_are_told_as_unread() {
     let answer = client.message();
     assert_eq!((answer.field("content-encoding"), answer.body.as_slice()), (Some("gzip"), &b"\x1f\x08.."[..]));
     becomes(&sidecar, "content_factory_egress_usage_unread_total", &["reason=\"encoded\""], "1").await;
+}
+
+/// What services answer: the path, the call, the answer, and the operation, model and tokens that are then told of it.
+const INTERFACES: [(&str, &str, &str, [&str; 4]); 8] = [
+    (
+        "/v1/chat/completions",
+        r#"{"model":"a-chat","messages":[]}"#,
+        r#"{"choices":[{"message":{"content":"FILM"}}],"model":"a-chat-1","usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
+        ["chat", "a-chat", "1", "2"],
+    ),
+    (
+        "/v1/responses",
+        r#"{"model":"a-response","input":"x"}"#,
+        r#"{"output":[],"model":"a-response-1","usage":{"input_tokens":3,"output_tokens":4}}"#,
+        ["chat", "a-response", "3", "4"],
+    ),
+    // Azure's: the deployment stands in the path, and the answer tells the model
+    (
+        "/openai/deployments/film/chat/completions?api-version=2024-10-21",
+        r#"{"messages":[]}"#,
+        r#"{"model":"an-azure","usage":{"prompt_tokens":5,"completion_tokens":6}}"#,
+        ["chat", "an-azure", "5", "6"],
+    ),
+    (
+        "/v1/messages",
+        r#"{"model":"a-message"}"#,
+        r#"{"model":"a-message","usage":{"input_tokens":7,"output_tokens":8}}"#,
+        ["chat", "a-message", "7", "8"],
+    ),
+    (
+        "/v1/embeddings",
+        r#"{"model":"an-embedding","input":"x"}"#,
+        r#"{"data":[],"usage":{"prompt_tokens":9,"total_tokens":9}}"#,
+        ["embeddings", "an-embedding", "9", ""],
+    ),
+    (
+        "/v1/images/generations",
+        r#"{"model":"an-image","prompt":"x"}"#,
+        r#"{"data":[{"b64_json":"FILM"}],"usage":{"input_tokens":10,"output_tokens":11}}"#,
+        ["generate_content", "an-image", "10", "11"],
+    ),
+    // a transcription is an upload: its model is in none of the two
+    (
+        "/v1/audio/transcriptions",
+        "--x--",
+        r#"{"text":"x","usage":{"input_tokens":12,"output_tokens":13}}"#,
+        ["other", "other", "12", "13"],
+    ),
+    ("/v1/audio/speech", r#"{"model":"a-voice"}"#, "", ["other", "a-voice", "", ""]),
+];
+
+/// Answers each call by `INTERFACES`, in chunks; what stands for a film is two mebibytes long.
+fn speaking() -> SocketAddr {
+    origin(|_, mut client| {
+        while let Some(call) = client.try_message() {
+            let asked = call.head.split(' ').nth(1).expect("a path");
+            let (.., answer, _) = INTERFACES.iter().find(|(path, ..)| *path == asked).expect("a known path");
+            client.send("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
+            for piece in answer.replace("FILM", &"x".repeat(2 << 20)).as_bytes().chunks(60_000) {
+                client.send([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
+            }
+            client.send("0\r\n\r\n");
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_each_interface_that_the_page_names_the_model_and_the_tokens_are_read_whatever_its_length() {
+    let (sidecar, egress) = sidecar(speaking(), &[]).await;
+    let mut client = Client::new(egress);
+    for (path, call, answer, _) in INTERFACES {
+        let kind = if call.starts_with('{') { "application/json" } else { "multipart/form-data; boundary=x" };
+        client.send(post(path, &format!("Content-Type: {kind}\r\n"), call.as_bytes()));
+        let body = client.message().body;
+        assert_eq!(body.len(), answer.replace("FILM", &"x".repeat(2 << 20)).len(), "{path}");
+    }
+    for (path, .., [operation, model, input, output]) in INTERFACES {
+        let labels = [format!("gen_ai_operation_name=\"{operation}\""), format!("gen_ai_request_model=\"{model}\"")];
+        becomes(&sidecar, DURATIONS, &[&labels[0], &labels[1]], "1").await;
+        for (kind, tokens) in [("input", input), ("output", output)] {
+            let kind = format!("gen_ai_token_type=\"{kind}\"");
+            if tokens.is_empty() {
+                let page = sidecar.metrics().await;
+                let is_it =
+                    |line: &str| line.starts_with(TOKENS) && [&labels[1], &kind].iter().all(|one| line.contains(*one));
+                assert!(!page.lines().any(is_it), "{path} tells no such tokens");
+            } else {
+                becomes(&sidecar, TOKENS, &[&labels[0], &labels[1], &kind], tokens).await;
+            }
+        }
+    }
+    let page = sidecar.metrics().await;
+    let unread: Vec<&str> =
+        page.lines().filter(|line| line.starts_with("content_factory_egress_usage_unread_total{")).collect();
+    assert!(unread.iter().all(|line| line.ends_with(" 0")), "{unread:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
