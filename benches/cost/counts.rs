@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::application;
 use crate::figure::{Figure, Spread, ratio};
-use crate::health;
+use crate::health::{self, Silent};
 use crate::load;
 use crate::process::traced;
 use crate::proxy::Proxy;
@@ -163,6 +164,12 @@ fn system_calls_of(proxy: Proxy) -> (Proxy, f64, f64) {
 /// The promises of time have a margin of some fifteen starts, and of some ten answers, so their targets are limits too.
 const MOST_START_MILLISECONDS: f64 = 100.0;
 const MOST_HEALTH_MILLISECONDS: f64 = 1.0;
+/// Whatever the application's Redis and PostgreSQL do.
+const MOST_BESIDE_SILENCE_MILLISECONDS: f64 = 5.0;
+/// Answers of `/health` that are timed.
+const ANSWERS: usize = 500;
+/// Between the questions beside silent peers, so that they are asked for five seconds: runs begin, hang, are cut off and begin again meanwhile.
+const BETWEEN: Duration = Duration::from_millis(10);
 
 /// Time from exec to the first answer proxied, median of 11; and for an answer of `/health`, median of 500.
 pub(crate) fn start(_: &[Proxy]) -> Vec<Figure> {
@@ -174,13 +181,35 @@ pub(crate) fn start(_: &[Proxy]) -> Vec<Figure> {
         begun.elapsed().as_secs_f64() * 1000.0
     }));
     let running = Proxy::Sidecar.start(application, &[]);
-    let answers = Spread::of(health::milliseconds(&running.admin(), 500));
-    vec![
+    let answers = Spread::of(health::milliseconds(&running.admin(), ANSWERS, Duration::ZERO));
+    let mut figures = vec![
         Figure::new("from exec to the first answer proxied, median of 11", times.median, "ms")
             .target(MOST_START_MILLISECONDS)
             .limit(MOST_START_MILLISECONDS),
         Figure::new("an answer of /health on a kept connection, median of 500", answers.median, "ms")
             .target(MOST_HEALTH_MILLISECONDS)
             .limit(MOST_HEALTH_MILLISECONDS),
+    ];
+    figures.extend(beside_silence(application));
+    figures
+}
+
+/// The same while Redis and PostgreSQL take connections and never answer. The slowest one has no limit: it tells of the machine, too.
+fn beside_silence(application: SocketAddr) -> [Figure; 2] {
+    let (redis, database) = (Silent::start(), Silent::start());
+    let environment = [
+        ("REDIS_URL", format!("redis://{}/0", redis.address)),
+        ("DATABASE_URL", format!("postgresql://u@{}/x", database.address)),
+    ];
+    let running = Proxy::Sidecar.spawn_with(application, &[], &environment);
+    running.wait();
+    [&redis, &database].into_iter().for_each(Silent::wait);
+    let answers = health::milliseconds(&running.admin(), ANSWERS, BETWEEN);
+    let slowest = answers.iter().copied().fold(0.0, f64::max);
+    [
+        Figure::new("… beside a Redis and a PostgreSQL that never answer", Spread::of(answers).median, "ms")
+            .target(MOST_BESIDE_SILENCE_MILLISECONDS)
+            .limit(MOST_BESIDE_SILENCE_MILLISECONDS),
+        Figure::new("… the slowest of these 500", slowest, "ms").target(MOST_BESIDE_SILENCE_MILLISECONDS),
     ]
 }

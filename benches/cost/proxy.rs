@@ -79,6 +79,16 @@ impl Proxy {
 
     /// Starts it in front of `application`, under `wrapper` (a program with its arguments) if that is not empty.
     pub(crate) fn spawn(self, application: SocketAddr, wrapper: &[&str]) -> Running {
+        self.spawn_with(application, wrapper, &[])
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn spawn_with(
+        self,
+        application: SocketAddr,
+        wrapper: &[&str],
+        environment: &[(&str, String)],
+    ) -> Running {
         let (folder, receiver) = (fresh_folder(), Receiver::start());
         let address = free_port();
         let has_two_ports = matches!(self, Self::Nginx | Self::Haproxy);
@@ -92,6 +102,7 @@ impl Proxy {
             Self::Envoy => envoy(&place, ""),
             Self::TracingEnvoy => envoy(&place, &envoy_telemetry(&place)),
         };
+        let line = environment.iter().fold(line, |line, (name, value)| line.env(name, value));
         Running::spawn(line.under(wrapper), folder, address).with(receiver, h2c)
     }
 
