@@ -1,8 +1,8 @@
 //! Once per cluster: several sidecars on one Redis, of which one exports, and whose sum is what happened.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
@@ -20,13 +20,21 @@ use crate::telemetry_receiver::{Codings, Receiver, eventually};
 const PATIENCE: Duration = Duration::from_secs(30);
 const QUEUES: &str = "/api/v1/monitoring/queues";
 
-/// As docs/lease.md has it, beside what docs/celery.md has.
-const RIGHTS: &str = "on >sidecar-password resetchannels \
-    &/0.celeryev/* &celery-task-meta-* &/0.celery.pidbox &/0.content-factory-sidecar \
-    %R~celery* %R~main-queue* %R~video-queue* %R~publish-queue* %R~unacked* %R~_kombu.binding.* \
-    %RW~_kombu.binding.reply.celery.pidbox %RW~content-factory-sidecar-*.reply.celery.pidbox %RW~content-factory-sidecar:* \
-    -@all +psubscribe +ping +select +scan +smembers +llen +lindex +lrange +hlen +hscan +zrange +publish +sadd +srem +brpop +expire +del \
-    +eval +get +set";
+/// Those of docs/celery.md and, beside them, of docs/lease.md, with the tests' own password: the user may do no more.
+static RIGHTS: LazyLock<String> = LazyLock::new(|| {
+    let written = |page: &str, begins: &str, ends: &str| {
+        let page = std::fs::read_to_string(format!("{}/docs/{page}", env!("CARGO_MANIFEST_DIR"))).expect("a page");
+        let (_, rest) = page.split_once(begins).expect("the page has the rights");
+        rest.split_once(ends).expect("and they end").0.replace(">password", ">sidecar-password")
+    };
+    let celery = written("celery.md", "ACL SETUSER sidecar ", "```");
+    let lease =
+        written("lease.md", "## The rights that it needs", "and of those").split("```text").last().map(str::to_owned);
+    format!("{celery} {}", lease.unwrap_or_default().replace("```", ""))
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+});
 
 /// A Redis with a user for the sidecars, who may do no more than is documented.
 pub(crate) struct Broker {
@@ -36,7 +44,7 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) fn start() -> Self {
-        Self::allowing(RIGHTS)
+        Self::allowing(&RIGHTS)
     }
 
     fn allowing(rights: &str) -> Self {
@@ -337,13 +345,49 @@ async fn a_redis_that_forgets_everything_makes_no_double() {
         sidecar.eventually("/status", |_, body| json_of(body)["lease"]["problem"] == "refused").await;
         sidecar.eventually("/status", |_, body| json_of(body)["lease"]["held"] == false).await;
     }
-    broker.serve(RIGHTS);
+    broker.serve(&RIGHTS);
     for sidecar in [&one, &other] {
         sidecar.eventually(QUEUES, |_, body| json_of(body)["events"]["state"] == "up").await;
         sidecar.eventually("/status", |_, body| json_of(body)["lease"]["problem"].is_null()).await;
     }
     Sender::of(&broker).tasks(25);
     Replicas { broker: &broker, receiver: &receiver }.agree_on(50).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_user_is_refused_nothing_that_the_check_celerys_readers_and_the_lease_ask_for() {
+    let (broker, receiver) = (Broker::start(), Receiver::grpc(Codings::All, Arc::default()).await);
+    // a queue with a message, and one that a worker holds
+    let mut server = broker.connection();
+    let mut made = redis::pipe();
+    made.sadd("_kombu.binding.celery", "main-queue\x06\x16\x06\x16main-queue").lpush("main-queue", "{}");
+    made.hset("unacked", "tag", r#"[{}, "", "main-queue"]"#).zadd("unacked_index", "tag", 1);
+    made.exec(&mut server).expect("they are made");
+    let sidecar = Replicas { broker: &broker, receiver: &receiver }.start("web-0").await;
+    Sender::of(&broker).tasks(10);
+    Replicas { broker: &broker, receiver: &receiver }.agree_on(10).await;
+    holds(&sidecar).await;
+    sidecar.eventually("/health", |_, body| json_of(body)["services"]["redis"]["status"] == "healthy").await;
+    // queues were read, workers asked, and what was asked was answered, or nobody was there to answer
+    let is_read = |body: &str| {
+        let state = json_of(body);
+        state["queues_read"]["state"] == "up"
+            && state["age_seconds"].is_number()
+            && state["consumers_age_seconds"].is_number()
+    };
+    let state = json_of(&sidecar.eventually(QUEUES, |_, body| is_read(body)).await);
+    assert_eq!(state["not_allowed"], json!([]));
+    let refused: Vec<BTreeMap<String, redis::Value>> =
+        redis::cmd("ACL").arg("LOG").query(&mut server).expect("it tells");
+    let refused = refused.into_iter().map(|mut entry| redis::from_redis_value(entry.remove("object").expect("what")));
+    let refused: BTreeSet<String> = refused.collect::<Result<_, _>>().expect("texts");
+    // that channel is told of by its page: only old versions of Celery behind a Sentinel have it
+    assert_eq!(refused, BTreeSet::from(["/{db}.celeryev/*".to_owned()]));
+    let asked: String = redis::cmd("INFO").arg("commandstats").query(&mut server).expect("it tells");
+    let used =
+        ["auth", "ping", "psubscribe", "scan", "smembers", "llen", "lindex", "hlen", "zrange", "publish", "eval"];
+    let unused = used.into_iter().filter(|command| !asked.contains(&format!("cmdstat_{command}:")));
+    assert_eq!(unused.collect::<Vec<_>>(), Vec::<&str>::new(), "what was never asked for was never allowed or refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
