@@ -1,4 +1,4 @@
-//! Reloads under load: no request, no result of a check and no telemetry is lost.
+//! Reloads under load: no request, no call of an AI service, no result of a check and no telemetry is lost.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -27,15 +27,24 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Signals of a burst.
 const BURST: usize = 20;
 
-/// Answers at once, and counts what it was asked.
+/// What clients ask of the application, and what it asks of its AI service.
+const REQUEST: &str = "/flat";
+const CALL: &str = "/v1/models";
+
+/// Answers at once, as the application and as its AI service, and counts what it was asked.
 #[derive(Default)]
-struct Quick(AtomicU64);
+struct Quick {
+    requests: AtomicU64,
+    calls: AtomicU64,
+}
 
 impl Site for Quick {
     async fn answer(&self, head: &Head, stream: &mut Stream) -> std::io::Result<()> {
-        if head.path() == "/flat" {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
+        match head.path() {
+            REQUEST => self.requests.fetch_add(1, Ordering::Relaxed),
+            CALL => self.calls.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
         say(stream, 200, "").await
     }
 }
@@ -66,7 +75,7 @@ fn is_wrong(turn: u64) -> bool {
 
 /// The settings of a turn: each differs from the one before in every room that takes some, and every seventh is wrong. A check
 /// of its own, or the mistake, tells which turn is seen.
-fn settings(turn: u64) -> String {
+fn settings(turn: u64, service: SocketAddr) -> String {
     let (odd, limit) = (turn % 2 == 1, 100 + turn % 2);
     let level = if odd { "info,content_factory_sidecar::checks=debug" } else { "info" };
     let wrong = if is_wrong(turn) { format!("workrs-{turn}: 1, ") } else { String::new() };
@@ -78,7 +87,12 @@ fn settings(turn: u64) -> String {
          tasks: {{max_open: {limit}}}\n\
          system: {{period: 1{limit}ms}}\n\
          traffic: {{routes: {{refresh: {limit}s}}}}\n\
-         telemetry: {{privacy: {{query: {odd}}}, sampling: {{keep_per_second: {limit}}}}}\n\
+         telemetry: {{privacy: {{query: {odd}}}, sampling: {{keep_errors: {odd}, keep_slow: {odd}, keep_per_second: {limit}}}}}\n\
+         egress:\n  \
+         {{enabled: true, listen: \"127.0.0.1:0\", upstream: \"http://{service}\", prices: {{gpt-5: {limit}/1}},\n   \
+         connect_timeout: {limit}s, read_timeout: 1{limit}s, max_models: {limit}}}\n\
+         database: {{period: {limit}s, activity_period: {limit}s, statements: {odd}}}\n\
+         celery: {{period: {limit}s, lost_after: {limit}s, enable_events: {odd}}}\n\
          application: {{status: {{enabled: {odd}}}}}\n\
          admin: {{rate: {limit}00}}\n\
          checks:\n  \
@@ -91,13 +105,14 @@ fn settings(turn: u64) -> String {
 struct Operator<'a> {
     sidecar: &'a Sidecar,
     folder: &'a Path,
+    service: SocketAddr,
 }
 
 impl Operator<'_> {
     /// Writes the settings of a turn, tells of them, and waits until they are in force, or refused.
     async fn turn(&self, turn: u64) {
         let next = self.folder.join("next");
-        fs::write(&next, settings(turn)).expect("a file");
+        fs::write(&next, settings(turn, self.service)).expect("a file");
         fs::rename(&next, file(self.folder)).expect("it takes its place");
         let signals = match Told::of(turn) {
             Told::Once => 1,
@@ -122,11 +137,11 @@ fn file(folder: &Path) -> PathBuf {
 }
 
 /// Asks on one connection until told to end; gives how many answers came.
-async fn ask(proxy: SocketAddr, ends: &AtomicBool, asked: &AtomicU64) -> u64 {
-    let mut client = Client::connect(proxy).await.expect("it listens");
+async fn ask((port, path): (SocketAddr, &str), ends: &AtomicBool, asked: &AtomicU64) -> u64 {
+    let mut client = Client::connect(port).await.expect("it listens");
     let mut answered = 0;
     while !ends.load(Ordering::Relaxed) {
-        client.get("/flat").await.expect("it reads");
+        client.get(path).await.expect("it reads");
         asked.fetch_add(1, Ordering::Relaxed);
         let (status, _) = client.answer().await.expect("an answer");
         assert_eq!(status, 200);
@@ -136,11 +151,11 @@ async fn ask(proxy: SocketAddr, ends: &AtomicBool, asked: &AtomicU64) -> u64 {
     answered
 }
 
-/// Reloads, how many of them were refused, and the mistakes of the last one.
-fn reload_of(body: &str) -> (u64, u64, String) {
+/// Reloads, how many of them were refused, the mistakes of the last one, and what waits for a restart.
+fn reload_of(body: &str) -> (u64, u64, String, Value) {
     let state = serde_json::from_str::<Value>(body).map(|status| status["reload"].clone()).unwrap_or_default();
     let count = |name: &str| state[name].as_u64().unwrap_or(0);
-    (count("reloads"), count("failures"), state["problems"].to_string())
+    (count("reloads"), count("failures"), state["problems"].to_string(), state["restart_needed"].clone())
 }
 
 /// The results of the check that stays, in a row.
@@ -172,15 +187,56 @@ async fn operate(operator: &Operator<'_>, turns: u64, asked: &AtomicU64) -> u64 
     streak_of(&body).expect("it was seen")
 }
 
+/// What goes on while the file changes: requests on some connections, and calls of the AI service on one.
+struct Load {
+    ends: Arc<AtomicBool>,
+    asked: Arc<AtomicU64>,
+    called: Arc<AtomicU64>,
+    requests: JoinSet<u64>,
+    calls: JoinSet<u64>,
+}
+
+impl Load {
+    fn start(proxy: SocketAddr, egress: SocketAddr) -> Self {
+        let (ends, asked, called): (Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>) = Default::default();
+        let lane = |to: (SocketAddr, &'static str), count: &Arc<AtomicU64>| {
+            let (ends, count) = (Arc::clone(&ends), Arc::clone(count));
+            async move { ask(to, &ends, &count).await }
+        };
+        let (mut requests, mut calls) = (JoinSet::new(), JoinSet::new());
+        for _ in 0..LANES {
+            requests.spawn(lane((proxy, REQUEST), &asked));
+        }
+        calls.spawn(lane((egress, CALL), &called));
+        Self { ends, asked, called, requests, calls }
+    }
+
+    /// Ends it; gives how many requests and calls were answered, which is how many were made.
+    async fn end(self) -> (u64, u64) {
+        self.ends.store(true, Ordering::Relaxed);
+        let requests: u64 = self.requests.join_all().await.into_iter().sum();
+        let calls: u64 = self.calls.join_all().await.into_iter().sum();
+        assert_eq!((requests, calls), (self.asked.load(Ordering::Relaxed), self.called.load(Ordering::Relaxed)));
+        (requests, calls)
+    }
+}
+
+/// The address of the egress port.
+async fn egress_of(sidecar: &mut Sidecar) -> SocketAddr {
+    let line = sidecar.line().await.expect("a line for each address");
+    let address = line.strip_prefix("egress http://").and_then(|rest| rest.split_once(' ')).expect("an address").0;
+    address.parse().expect("an address with a port")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reloads_under_load_lose_no_request_no_check_and_no_telemetry() {
+async fn reloads_under_load_lose_no_request_no_call_no_check_and_no_telemetry() {
     let _machine = among_others().await;
     let turns = scaled(50, 1_000);
     let site = Arc::new(Quick::default());
     let application = Origin::start(Arc::clone(&site)).await;
     let receiver = Receiver::grpc(Codings::All, Arc::default()).await;
     let folder = TempDir::new().expect("a folder");
-    fs::write(file(folder.path()), settings(0)).expect("a file");
+    fs::write(file(folder.path()), settings(0, application.address)).expect("a file");
     let (otlp, config) = (format!("http://{}", receiver.address), file(folder.path()).display().to_string());
     let environment = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.as_str()),
@@ -188,29 +244,27 @@ async fn reloads_under_load_lose_no_request_no_check_and_no_telemetry() {
         ("SIDECAR_TELEMETRY__METRICS__INTERVAL", "1s"),
     ];
     let mut sidecar = Sidecar::start(application.address, &["--config", &config], &environment).await;
-    let (ends, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let mut lanes = JoinSet::new();
-    for _ in 0..LANES {
-        let (proxy, ends, asked) = (sidecar.proxy, Arc::clone(&ends), Arc::clone(&asked));
-        lanes.spawn(async move { ask(proxy, &ends, &asked).await });
-    }
-    let results = operate(&Operator { sidecar: &sidecar, folder: folder.path() }, turns, &asked).await;
-    ends.store(true, Ordering::Relaxed);
-    let answered: u64 = lanes.join_all().await.into_iter().sum();
-    assert_eq!((answered, site.0.load(Ordering::Relaxed)), (asked.load(Ordering::Relaxed), answered));
-    let (reloads, failures, _) = reload_of(&sidecar.ask("/status").await.1);
+    let load = Load::start(sidecar.proxy, egress_of(&mut sidecar).await);
+    let operator = Operator { sidecar: &sidecar, folder: folder.path(), service: application.address };
+    let results = operate(&operator, turns, &load.asked).await;
+    let (requests, calls) = load.end().await;
+    let site = [&site.requests, &site.calls].map(|count| count.load(Ordering::Relaxed));
+    assert_eq!(site, [requests, calls], "what was answered was asked, once");
+    let (reloads, failures, _, waiting) = reload_of(&sidecar.ask("/status").await.1);
     println!(
-        "{reloads} reloads, {failures} of them wrong; {answered} requests, {results} results of the check in a row"
+        "{reloads} reloads, {failures} of them wrong; {requests} requests, {calls} calls, {results} results of the check in a row"
     );
     let wrong = (1..=turns).filter(|turn| is_wrong(*turn)).count() as u64;
     assert!(reloads >= turns && failures >= wrong, "{reloads} reloads, {failures} refused");
-    let page = page::settled(&sidecar, answered).await;
+    assert_eq!(waiting, serde_json::json!([]), "each of these settings was taken");
+    let page = page::settled(&sidecar, requests).await;
     let counted: u64 = page::tally(&page).values().sum();
-    assert_eq!(counted, answered, "{page}");
+    assert_eq!(counted, requests, "{page}");
+    assert_eq!(page::sum(&page, "gen_ai_client_operation_duration_seconds_count", "") as u64, calls, "{page}");
     let dropped = page::sum(&page, "content_factory_telemetry_dropped_total", "");
     sidecar.signal("TERM").await;
     assert_eq!((sidecar.ended().await, dropped), (Some(0), 0.0));
-    let spans = || receiver.with(|seen| seen.spans.iter().filter(|span| span.kind == 2).count() as u64);
-    eventually("each request's span", PATIENCE, || spans() >= answered).await;
-    assert_eq!(spans(), answered);
+    let spans = |kind: i32| receiver.with(|seen| seen.spans.iter().filter(|span| span.kind == kind).count() as u64);
+    eventually("each request's span and each call's", PATIENCE, || spans(2) >= requests && spans(3) >= calls).await;
+    assert_eq!([spans(2), spans(3)], [requests, calls]);
 }
