@@ -99,6 +99,17 @@ impl Process {
         }
     }
 
+    /// From now on each row brings so much with it that its commit takes a while: the file's log is copied in it.
+    async fn slow(&self) {
+        let url = format!("sqlite://{}", self.closed().await.display());
+        let mut other = SqliteConnection::connect(&url).await.expect("it is there");
+        let slow = "CREATE TABLE ballast (noise BLOB); \
+                    CREATE TRIGGER slow AFTER INSERT ON spool BEGIN INSERT INTO ballast VALUES (randomblob(16777216)); END";
+        sqlx::raw_sql(slow).execute(&mut other).await.expect("it is ours");
+        other.close().await.expect("it closes");
+        self.opens().await;
+    }
+
     /// As the process ends, with a deadline that is over after so many turns. Gives what the next one must find.
     async fn end(self, wakes: usize) -> u64 {
         cut_after(wakes, async {
@@ -154,6 +165,39 @@ async fn what_is_cut_short_at_the_end_is_dropped_or_on_disk_and_never_both() {
         last.push(&[INFO, ERROR, INFO]);
         let left = last.end(wakes).await;
         assert_eq!(Process::start(folder.path()).recovers().await, left, "cut short after {wakes} turns");
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_was_sent_and_not_confirmed_is_neither_counted_nor_given_back_before_its_word() {
+    let until = Instant::now() + SOON;
+    for wakes in (0..40).cycle() {
+        assert!(Instant::now() < until, "no commit was ever in doubt");
+        let folder = TempDir::new().expect("a folder");
+        let mut process = Process::start(folder.path());
+        process.push(&[INFO]);
+        process.spool.keep(SIGNAL, 0).await;
+        process.slow().await;
+        process.push(&[INFO; 3]);
+        cut_after(wakes, process.spool.keep(SIGNAL, 0)).await;
+        let mut file = process.spool.file.lock().await;
+        let File::Changing(work) = &mut *file else { continue };
+        if !work.is_in_doubt() {
+            continue;
+        }
+        process.spool.hear(&mut file).await; // one look, because nobody waits for it any more
+        if matches!(&*file, File::Open(..)) {
+            continue; // it was quick
+        }
+        assert!(matches!(&*file, File::Changing(_)), "it was let go: {file:?}");
+        drop(file);
+        let account = process.account();
+        assert_eq!((account.queued, account.spooled), (3, 1), "nobody knows yet");
+        assert!(process.queue.lease(1 << 10).is_none(), "what may be on disk is not sent from memory");
+        process.spool.last_word(until).await;
+        let account = process.account();
+        assert_eq!((account.queued, account.spooled), (0, 4), "now it is known");
+        return;
     }
 }
 
