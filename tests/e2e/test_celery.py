@@ -30,6 +30,8 @@ from collecting import FileCollector
 from sidecar import SidecarMaker
 from waiting import eventually
 
+UNSERVED_WITHIN_SECONDS = 150
+
 def test_a_worker_without_events_is_switched_on_and_each_task_is_counted_once(
     start_sidecar: SidecarMaker, broker: Broker, tasks: Celery, prefork: Worker, collector: FileCollector
 ):
@@ -119,6 +121,27 @@ def test_a_queue_that_nobody_serves_is_found_and_what_runs_is_active(
         # one that is just being given is not left behind
         eventually(lambda: connection.keys("content-factory-sidecar-*") == [], "no answer to be left behind")
     eventually(lambda: queue_of(sidecar, "video-queue")["unserved_seconds"] is None, "the end of it")
+
+
+def test_a_queue_whose_only_consumer_went_is_found_within_two_and_a_half_minutes(
+    start_sidecar: SidecarMaker, broker: Broker, tasks: Celery, prefork: Worker, servers_folder: Path
+):
+    worker = Worker(servers_folder, broker, "leaving", queue="publish-queue")
+    worker.start()
+    try:
+        # at the pace that the product has by itself
+        sidecar = watching(start_sidecar, broker, period="10s", consumers_period="60s")
+        tasks.send_task("lab.good", queue="publish-queue")
+        eventually(lambda: queue_of(sidecar, "publish-queue").get("consumers") == 1, "its consumer", seconds=UNSERVED_WITHIN_SECONDS)
+        assert worker.stop(60) == 0
+        tasks.send_task("lab.good", queue="publish-queue")
+        found = lambda: queue_of(sidecar, "publish-queue")["unserved_seconds"] is not None  # noqa: E731
+        eventually(found, "the verdict", seconds=UNSERVED_WITHIN_SECONDS)
+        assert queue_of(sidecar, "publish-queue")["consumers"] == 0
+    finally:
+        worker.kill()
+        with redis_client.Redis.from_url(broker.url) as connection:
+            connection.delete("publish-queue")
 
 
 def wrapped(body: str) -> str:
