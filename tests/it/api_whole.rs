@@ -192,7 +192,8 @@ impl Silent {
 fn beside_runs_in_flight(redis: &Silent, database: &Silent, live: &Silent) -> String {
     let patient = "period: 1h, timeout: 30m";
     format!(
-        "redis: {{url: \"redis://{}/0\"}}\n\
+        "admin: {{rate: 1000000, rate_per_peer: 1000000}}\n\
+         redis: {{url: \"redis://{}/0\"}}\n\
          celery: {{enabled: false}}\n\
          checks:\n  \
          redis: {{{patient}}}\n  \
