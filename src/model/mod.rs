@@ -2,6 +2,7 @@
 //!
 //! A room gives out values of this floor and takes them in; no room names another room.
 
+pub mod age;
 pub mod ai;
 pub mod ai_outcomes;
 pub mod application;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::model::age;
 use crate::model::catalogue::machine::{
     PROCESS_CPU_TIME, PROCESS_MEMORY_USAGE, PROCESS_MEMORY_VIRTUAL, PROCESS_THREAD_COUNT,
     PROCESS_UNIX_FILE_DESCRIPTOR_COUNT, PROCESS_UPTIME, SYSTEM_CPU_UTILIZATION, SYSTEM_FILESYSTEM_USAGE,
@@ -79,27 +80,28 @@ pub struct BusinessRows {
 
 /// What was read longer ago than that says nothing of now.
 const RECENT: Duration = Duration::from_secs(60);
-/// Turns that fail before a slow reading is stale.
-const TURNS: u32 = 3;
 
 impl SystemUsage {
     /// How long ago they were read.
     #[must_use]
     pub fn age(&self, now: Instant) -> Option<Duration> {
-        self.read_at.map(|at| now.saturating_duration_since(at))
+        age::age(self.read_at, now)
     }
 
     /// Whether there are none, or such that several turns have failed to renew.
     #[must_use]
     pub fn is_stale(&self, now: Instant) -> bool {
-        self.age(now).is_none_or(|age| age > RECENT.max(self.period * TURNS))
+        !self.is_recent(now) && age::is_stale(self.age(now), self.period)
     }
 
     /// How busy the node's cores were of late, 0 to 1; `None` when that was not read lately.
     #[must_use]
     pub fn recent_cpu(&self, now: Instant) -> Option<f64> {
-        let is_recent = self.read_at.is_some_and(|at| now.saturating_duration_since(at) <= RECENT);
-        is_recent.then_some(self.cpu_ratio)
+        self.is_recent(now).then_some(self.cpu_ratio)
+    }
+
+    fn is_recent(&self, now: Instant) -> bool {
+        self.age(now).is_some_and(|age| age <= RECENT)
     }
 
     /// The samples of the node and of the sidecar's process.

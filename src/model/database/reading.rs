@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::model::age;
 use crate::model::trouble::Trouble;
 
 /// What was read from elsewhere, in turns. A failure keeps the last value, which grows old.
@@ -18,9 +19,6 @@ pub struct Reading<T> {
     /// Time between two turns.
     pub period: Duration,
 }
-
-/// Turns that may fail or be late in a row before a value is stale.
-const TURNS: u32 = 3;
 
 impl<T> Reading<T> {
     /// Nothing read yet, in turns of this period.
@@ -55,13 +53,13 @@ impl<T> Reading<T> {
     /// How long ago the last good value was read.
     #[must_use]
     pub fn age(&self, now: Instant) -> Option<Duration> {
-        self.value.as_ref().map(|(at, _)| now.saturating_duration_since(*at))
+        age::age(self.value.as_ref().map(|(at, _)| *at), now)
     }
 
     /// Whether there is no value, or one that several turns have failed to renew.
     #[must_use]
     pub fn is_stale(&self, now: Instant) -> bool {
-        self.age(now).is_none_or(|age| age > self.period * TURNS)
+        age::is_stale(self.age(now), self.period)
     }
 
     /// Why the last turn gave no value; `None` when it did, or before the first.

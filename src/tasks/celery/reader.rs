@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::model::age;
 use crate::model::catalogue::celery as metrics;
 use crate::model::catalogue::database::BUSINESS_PUBLISH_SUCCESS;
 use crate::model::celery::{CeleryCounts, CeleryState, Condition, QueueState, TaskState, WorkerState};
@@ -23,8 +24,6 @@ use crate::wall_clock::since_epoch;
 
 /// A worker that has nothing to do while messages wait is looked at for so long before anything is said.
 const NOT_CONSUMING_AFTER: Duration = Duration::from_secs(30);
-/// Readings of the queues that fail before the last one is stale.
-const TURNS: u32 = 3;
 
 /// Reads what the room knows, from memory.
 #[derive(Clone, Debug)]
@@ -83,7 +82,8 @@ impl Reader {
 
 impl Known {
     fn state(&self, state: &State, now: Instant) -> CeleryState {
-        let age = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
+        let age = |at: Option<Instant>| age::age(at, now);
+        let queues_age = age(state.board.read_at);
         let mut workers: Vec<WorkerState> =
             state.ledger.workers.all(state.hearing.up_since(), now).map(|one| self.worker(state, one, now)).collect();
         workers.sort_by(|left, right| left.name.cmp(&right.name));
@@ -102,8 +102,8 @@ impl Known {
             queues: self.queues(state, now),
             unacked: state.board.unacked,
             oldest_unacked_at: state.board.oldest_unacked,
-            queues_age: age(state.board.read_at),
-            is_stale: age(state.board.read_at).is_none_or(|age| age > self.settings.borrow().period * TURNS),
+            queues_age,
+            is_stale: age::is_stale(queues_age, self.settings.borrow().period),
             consumers_age: age(state.board.asked_at()),
             tasks: state.ledger.totals.pairs().map(|(pair, counts)| task(state, pair, counts)).collect(),
             publishes: state.publishes(),
