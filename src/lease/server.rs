@@ -112,10 +112,8 @@ impl Server {
                 Some(link) => link,
                 None => Link::greeted(&self.server, Arrival::Told).await?,
             };
-            match link.await_answer(command, self.limit).await? {
-                Reply::Error(word) => Err(LinkError::Refused(word)),
-                answer => Ok((answer, link)),
-            }
+            let answer = link.answer(command).await?;
+            Ok::<_, LinkError>((answer, link))
         };
         match timeout(self.limit, asked).await {
             Ok(Ok((answer, link))) => {

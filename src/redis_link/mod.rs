@@ -144,10 +144,7 @@ impl Link {
     /// # Errors
     /// The server's refusal is one.
     pub(crate) async fn order(&mut self, command: &Cmd) -> Result<(), LinkError> {
-        match self.ask_within(&command.get_packed_command(), 1, ANY).await?.pop() {
-            Some(Reply::Error(word)) => Err(LinkError::Refused(word)),
-            _ => Ok(()),
-        }
+        timeout(ASK_LIMIT, self.answer(command)).await.map_err(|_| LinkError::Late)?.map(drop)
     }
 
     /// Sends these commands at once; gives an answer for each, refusals among them.
@@ -175,17 +172,31 @@ impl Link {
         Ok(replies.pop().unwrap_or(Reply::Nothing))
     }
 
+    /// Sends one command without a limit: whoever asks has one.
+    ///
+    /// # Errors
+    /// The server's refusal is one.
+    pub(crate) async fn answer(&mut self, command: &Cmd) -> Result<Reply, LinkError> {
+        let mut replies = self.exchange(&command.get_packed_command(), 1, resp::LONGEST_TEXT).await?;
+        match replies.pop() {
+            Some(Reply::Error(word)) => Err(LinkError::Refused(word)),
+            reply => Ok(reply.unwrap_or(Reply::Nothing)),
+        }
+    }
+
     async fn ask_within(&mut self, bytes: &[u8], answers: usize, limits: Limits) -> Result<Vec<Reply>, LinkError> {
-        let answered = async {
-            self.outgoing.write_all(bytes).await?;
-            self.outgoing.flush().await?;
-            let mut replies = Vec::with_capacity(answers);
-            for _ in 0..answers {
-                replies.push(resp::read_shortly(&mut self.incoming, limits.longest).await?);
-            }
-            Ok(replies)
-        };
+        let answered = self.exchange(bytes, answers, limits.longest);
         timeout(limits.time, answered).await.map_err(|_| LinkError::Late)?
+    }
+
+    async fn exchange(&mut self, bytes: &[u8], answers: usize, longest: u64) -> Result<Vec<Reply>, LinkError> {
+        self.outgoing.write_all(bytes).await?;
+        self.outgoing.flush().await?;
+        let mut replies = Vec::with_capacity(answers);
+        for _ in 0..answers {
+            replies.push(resp::read_shortly(&mut self.incoming, longest).await?);
+        }
+        Ok(replies)
     }
 
     /// The two halves, for who listens.
