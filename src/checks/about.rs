@@ -1,9 +1,9 @@
 //! What the application says of itself on its `/status`: asked once in each of its lives.
 //!
-//! Never on a schedule: the application answers by holding its event loop for a second. A page of other settings is asked at once.
-//! Whatever comes is bounded in
-//! bytes and time, and of it only three short texts are kept. What it does not say stays unknown, also what an
-//! earlier life said: a restart may be a new version. Judges nothing: whether it is healthy is the checks' concern.
+//! Never on a schedule: the application answers by holding its event loop for a second. A page of other settings is asked at
+//! once. Whatever comes is bounded in bytes and time, and of it only three short texts are kept. What it does not say stays
+//! unknown, also what an earlier life said: a restart may be a new version. Judges nothing: whether it is healthy is the
+//! checks' concern.
 
 use std::future::pending;
 use std::sync::Arc;

@@ -205,7 +205,7 @@ impl Telemetry {
             reader,
             metrics,
             ahead: None,
-            samplers: samplers.clone(),
+            samplers,
             privacy,
             own,
             chunks,
