@@ -221,13 +221,6 @@ impl Load {
     }
 }
 
-/// The address of the egress port.
-async fn egress_of(sidecar: &mut Sidecar) -> SocketAddr {
-    let line = sidecar.line().await.expect("a line for each address");
-    let address = line.strip_prefix("egress http://").and_then(|rest| rest.split_once(' ')).expect("an address").0;
-    address.parse().expect("an address with a port")
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reloads_under_load_lose_no_request_no_call_no_check_and_no_telemetry() {
     let _machine = among_others().await;
@@ -244,7 +237,7 @@ async fn reloads_under_load_lose_no_request_no_call_no_check_and_no_telemetry() 
         ("SIDECAR_TELEMETRY__METRICS__INTERVAL", "1s"),
     ];
     let mut sidecar = Sidecar::start(application.address, &["--config", &config], &environment).await;
-    let load = Load::start(sidecar.proxy, egress_of(&mut sidecar).await);
+    let load = Load::start(sidecar.proxy, sidecar.egress().await);
     let operator = Operator { sidecar: &sidecar, folder: folder.path(), service: application.address };
     let results = operate(&operator, turns, &load.asked).await;
     let (requests, calls) = load.end().await;

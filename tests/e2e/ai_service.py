@@ -8,9 +8,11 @@ import json
 import ssl
 import subprocess
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from pieces import Pieces
 
 # What it answers with instead of an answer.
 STATUSES = {"limited": 429, "broken": 500, "unknown": 404}
@@ -54,9 +56,7 @@ class AiService:
         self.go_on = threading.Event()
         service = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(Pieces):
             def do_GET(self) -> None:
                 service.heads.append({name.lower(): value for name, value in self.headers.items()})
                 if self.headers.get("Upgrade") == "websocket":
@@ -109,10 +109,7 @@ class AiService:
                 self.wfile.write(raw)
 
             def stream(self, model: str, asked: dict[str, Any]) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "text/event-stream; charset=utf-8")
-                self.send_header("Transfer-Encoding", "chunked")
-                self.end_headers()
+                self.begin("text/event-stream; charset=utf-8")
                 self.event(chunk(model, "first"))
                 service.go_on.wait(30)
                 if model == "torn":
@@ -126,12 +123,6 @@ class AiService:
 
             def event(self, data: Any) -> None:
                 self.piece(f"data: {json.dumps(data)}\n\n".encode())
-
-            def piece(self, raw: bytes) -> None:
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(raw), raw))
-
-            def log_message(self, *_: Any) -> None:
-                pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import ThreadingHTTPServer
 
 import httpx
 import pytest
 from collecting import FileCollector
 from conftest import SidecarMaker
 from exported import SERVER
+from pieces import Pieces
 from sidecar import Sidecar
 from waiting import DEADLINE_SECONDS, eventually
 from websockets.sync.client import connect
@@ -27,29 +27,18 @@ class Announcer:
         self.told = threading.Semaphore(0)
         announcer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(Pieces):
             def do_GET(self) -> None:
                 if self.path != "/events":
                     self.send_error(404)
                     return
-                self.send_response(200)
-                self.send_header("Content-Type", "text/event-stream")
-                self.send_header("Transfer-Encoding", "chunked")
-                self.end_headers()
+                self.begin("text/event-stream")
                 for number in range(EVENTS):
                     if not announcer.told.acquire(timeout=DEADLINE_SECONDS):
                         self.close_connection = True
                         return
                     self.piece(f"data: {number}\n\n".encode())
                 self.piece(b"")
-
-            def piece(self, raw: bytes) -> None:
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(raw), raw))
-
-            def log_message(self, *_: Any) -> None:
-                pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True

@@ -5,11 +5,12 @@ use std::time::Duration;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue};
-use opentelemetry_proto::tonic::metrics::v1::Metric;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::Gauge;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,7 +22,7 @@ use crate::intake_world::{
 };
 use crate::port::Port;
 use crate::rig::PATIENCE;
-use crate::telemetry_receiver::{Codings, Receiver, eventually};
+use crate::telemetry_receiver::{Codings, Receiver, Seen, eventually};
 
 const MIB: usize = 1 << 20;
 
@@ -175,6 +176,27 @@ async fn a_million_attributes_and_bytes_that_are_no_text_become_what_every_recei
     });
 }
 
+/// What the record and the gauge are known by.
+const EVENT: &str = "sent";
+const GAUGE: &str = "jobs.waiting";
+
+/// Sends this log record, and a gauge with these attributes at its point.
+async fn tell(world: &World, record: &Json, attributes: &Json) {
+    let records = json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]});
+    assert_eq!(world.post("/v1/logs", JSON, records.to_string().into()).await.status, 200);
+    let gauge = json!({"name": GAUGE, "gauge": {"dataPoints": [{"asInt": 1, "attributes": attributes}]}});
+    let gauges = json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [gauge]}]}]});
+    assert_eq!(world.post("/v1/metrics", JSON, gauges.to_string().into()).await.status, 200);
+}
+
+/// Both of them, once they have come.
+fn told(seen: &Seen) -> Option<(&LogRecord, &Gauge)> {
+    let record = seen.logs.iter().find(|record| record.event_name == EVENT)?;
+    let metric = seen.metrics.iter().find(|metric| metric.name == GAUGE)?;
+    let Some(Data::Gauge(gauge)) = &metric.data else { return None };
+    Some((record, gauge))
+}
+
 #[tokio::test]
 async fn limits_that_are_set_lower_hold_for_what_comes_in_and_not_for_what_tells_series_apart() {
     let lower = [("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "100"), ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "3")];
@@ -184,23 +206,14 @@ async fn limits_that_are_set_lower_hold_for_what_comes_in_and_not_for_what_tells
     let sent = Span { attributes: attributes.to_vec(), ..span(1) };
     assert_eq!(world.post("/v1/traces", PROTOBUF, traces(&long, vec![sent]).encode_to_vec()).await.status, 200);
     let attributes = ["k", "l", "m", "n"].map(|key| json!({"key": key, "value": {"stringValue": &long}}));
-    let record = json!({"body": {"stringValue": &long}, "attributes": attributes, "eventName": "sent"});
-    let records = json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]});
-    assert_eq!(world.post("/v1/logs", JSON, records.to_string().into()).await.status, 200);
-    let gauge = json!({"name": "jobs.waiting", "gauge": {"dataPoints": [{"asInt": 1, "attributes": attributes}]}});
-    let gauges = json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [gauge]}]}]});
-    assert_eq!(world.post("/v1/metrics", JSON, gauges.to_string().into()).await.status, 200);
+    let record = json!({"body": {"stringValue": &long}, "attributes": attributes, "eventName": EVENT});
+    tell(&world, &record, &json!(attributes)).await;
 
     let cut = ["k", "l", "m"].map(|key| text(key, &long[..100]));
     let whole = ["k", "l", "m", "n"].map(|key| text(key, &long));
     eventually("all three", PATIENCE, || {
         world.receiver.with(|seen| {
-            let is_there = |metric: &Metric| metric.name == "jobs.waiting";
-            let record = seen.logs.iter().find(|record| record.event_name == "sent");
-            let point = seen.metrics.iter().find(|metric| is_there(metric)).and_then(|metric| metric.data.clone());
-            let (Some(span), Some(record), Some(Data::Gauge(gauge))) = (seen.spans.first(), record, point) else {
-                return false;
-            };
+            let (Some(span), Some((record, gauge))) = (seen.spans.first(), told(seen)) else { return false };
             assert_eq!((&span.attributes[..], span.dropped_attributes_count), (&cut[..], 1));
             assert_eq!((&record.attributes[..], record.dropped_attributes_count), (&cut[..], 1));
             assert_eq!(record.body, whole[0].value, "a body is no attribute");
@@ -224,21 +237,14 @@ async fn log_records_and_points_are_cut_at_what_every_vendor_takes_and_say_what_
     let mut of_the_record = vec![json!({"key": "list", "value": {"arrayValue": {"values": list}}})];
     of_the_record.extend_from_slice(&attributes);
     of_the_record[2]["key"] = json!("n".repeat(300));
-    let record = json!({"body": {"stringValue": &long}, "attributes": of_the_record, "eventName": "sent"});
-    let records = json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]});
-    assert_eq!(world.post("/v1/logs", JSON, records.to_string().into()).await.status, 200);
-    let gauge = json!({"name": "jobs.waiting", "gauge": {"dataPoints": [{"asInt": 1, "attributes": attributes}]}});
-    let gauges = json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [gauge]}]}]});
-    assert_eq!(world.post("/v1/metrics", JSON, gauges.to_string().into()).await.status, 200);
+    let record = json!({"body": {"stringValue": &long}, "attributes": of_the_record, "eventName": EVENT});
+    tell(&world, &record, &json!(attributes)).await;
 
     // on the border of a character of two bytes
     let cut = text("k0", &long[..4_094]);
     eventually("both", PATIENCE, || {
         world.receiver.with(|seen| {
-            let is_there = |metric: &Metric| metric.name == "jobs.waiting";
-            let record = seen.logs.iter().find(|record| record.event_name == "sent");
-            let point = seen.metrics.iter().find(|metric| is_there(metric)).and_then(|metric| metric.data.clone());
-            let (Some(record), Some(Data::Gauge(gauge))) = (record, point) else { return false };
+            let Some((record, gauge)) = told(seen) else { return false };
             assert_eq!((record.attributes.len(), record.dropped_attributes_count), (128, 201 - 128));
             assert_eq!(record.attributes[0].value, Some(numbers(64)), "a list");
             assert_eq!(record.attributes[1], cut);

@@ -200,13 +200,6 @@ fn url(address: SocketAddr, mode: &str) -> String {
     format!("postgresql://u:canary-canary@{address}/x?sslmode={mode}")
 }
 
-/// A value of the process's status, in KiB.
-fn status_kib(sidecar: &Sidecar, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", sidecar.pid())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel tells it");
-    line.trim_matches([':', ' ', '\t', 'k', 'B']).parse().expect("a number")
-}
-
 /// A sidecar with these settings, and the folder that holds them.
 async fn configured(yaml: &str, limit: Option<&str>) -> (Sidecar, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -236,7 +229,7 @@ async fn hostile_servers_cost_their_own_check_a_failure_and_no_memory() {
         ["activity_period", "period", "statistics_period", "storage_period"].map(|name| format!(", {name}: 1s"));
     yaml += &format!("database: {{url: \"{}\"{}}}\n", url(all, "disable"), periods.concat());
     let (sidecar, _folder) = configured(&yaml, None).await;
-    let before = status_kib(&sidecar, "RssAnon");
+    let before = sidecar.memory_kib("RssAnon:");
     for (name, _, _, trouble) in CASES {
         let message = format!("{name} check failed: {}", trouble.word());
         let is_told = |check: &serde_json::Value| check["message"] == *message && check["streak"].as_u64() >= Some(3);
@@ -247,7 +240,7 @@ async fn hostile_servers_cost_their_own_check_a_failure_and_no_memory() {
     let (status, _) = get(sidecar.proxy, "/").await.expect("the application's traffic goes on");
     assert_eq!(status, 200);
     // the most that was ever held, without what is mapped from files: code that was run for the first time
-    let most = status_kib(&sidecar, "VmHWM").saturating_sub(status_kib(&sidecar, "RssFile"));
+    let most = sidecar.peak_kib().saturating_sub(sidecar.memory_kib("RssFile:"));
     let grown = most.saturating_sub(before);
     assert!(grown < MOST_KIB, "{grown} KiB more than the {before} KiB of the start");
     let log = sidecar.log();

@@ -72,9 +72,7 @@ impl Configured {
 
     /// A connection to the egress port.
     async fn egress(&mut self) -> raw::Client {
-        let line = self.sidecar.line().await.expect("a line for each address");
-        let egress = line.strip_prefix("egress http://").and_then(|rest| rest.split_once(' ')).expect("an address").0;
-        raw::Client::new(egress.parse().expect("an address with a port"))
+        raw::Client::new(self.sidecar.egress().await)
     }
 
     async fn services(&self) -> Vec<String> {

@@ -163,11 +163,17 @@ impl Sidecar {
         self.memory_kib("VmHWM:")
     }
 
-    fn memory_kib(&self, name: &str) -> u64 {
+    /// A line of what the kernel says of its memory, such as `VmRSS:`, in KiB.
+    pub(crate) fn memory_kib(&self, name: &str) -> u64 {
         let pid = self.pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel tells it");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// The address of the egress port, whose line is the next one.
+    pub(crate) async fn egress(&mut self) -> SocketAddr {
+        address(&mut self.lines, "egress http").await
     }
 
     /// The next line of standard output.
