@@ -181,8 +181,10 @@ async fn a_warning_with_a_yes_is_told_and_rejects_nothing() {
         running.settled(SOON).await;
         let account = running.account(Signal::Traces);
         assert_eq!((account.delivered, account.rejected, dropped(&account)), (SPANS, 0, 0));
-        let way = running.reader.state().ways[Signal::Traces as usize].clone().expect("traces have a receiver");
-        let problem = way.problem.expect("it is told").as_str().to_owned();
+        // the account is first: what the receiver said of it is told next
+        let way = || running.reader.state().ways[Signal::Traces as usize].clone().expect("traces have a receiver");
+        eventually("it is told", SOON, || way().problem.is_some()).await;
+        let problem = way().problem.expect("it stays").as_str().to_owned();
         assert!(problem.contains("slow down a little"), "{problem}");
         assert_eq!(receiver.with(|seen| seen.calls), 1);
         running.stop(SOON).await;
